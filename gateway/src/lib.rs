@@ -1,0 +1,1 @@
+//! Front door: listeners, sessions, dispatch, Kafka and HTTP.

@@ -1,0 +1,1 @@
+//! Kafka wire protocol and record-batch views: pure, no I/O, no clock.

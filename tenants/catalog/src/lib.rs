@@ -1,0 +1,1 @@
+//! The cluster's metadata: topics, placement, nodes, volumes; MetadataStore and its backends.

@@ -1,0 +1,1 @@
+//! Partition owners: sequencing, coordinators, upload, tail cache.

@@ -1,0 +1,1 @@
+//! Write-ahead-log volumes: on-disk format, group writes, fencing, recovery.
