@@ -1,1 +1,3 @@
 //! Front door: listeners, sessions, dispatch, Kafka and HTTP.
+
+pub mod backend;
