@@ -1,0 +1,265 @@
+//! What a volume has in the bucket, as one value: the sum of its manifests.
+//!
+//! Owned by the writer that owns the volume; readers hold copies that they advance by the same
+//! [`VolumeChange`]s. [`VolumeState::apply`] checks every invariant before it changes anything, so a
+//! state that exists is valid:
+//!
+//! - versions grow by one; the volume epoch and the trim lsn never go back;
+//! - the extents of a stream are contiguous, and the last ends at the stream's end offset;
+//! - the log start never goes back and lies within the stream;
+//! - every extent lies in a segment that is listed, and a listed segment has live extents.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::StreamKey;
+use crate::manifest::{StreamUpdate, VolumeChange};
+use crate::segment::{Extent, SegmentId};
+
+/// One producer's last batches in a stream, so that a retry after a failover is recognised.
+/// Its batches are oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerSnapshot {
+    /// Producer id.
+    pub id: i64,
+    /// Producer epoch.
+    pub epoch: i16,
+    /// When it last wrote, ms since the epoch.
+    pub last_ms: i64,
+    /// Its last batches, oldest first.
+    pub batches: Vec<ProducerBatch>,
+}
+
+/// One batch of an idempotent producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerBatch {
+    /// Sequence of the first record.
+    pub first_sequence: i32,
+    /// Sequence of the last record.
+    pub last_sequence: i32,
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// The batch's largest timestamp, ms.
+    pub timestamp_ms: i64,
+}
+
+/// One stream in the bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamState {
+    /// The first offset that exists.
+    pub log_start: i64,
+    /// One past the last offset in the bucket.
+    pub end_offset: i64,
+    /// In order of offsets, contiguous.
+    pub extents: VecDeque<Extent>,
+    /// (leader epoch, first offset written under it), ascending.
+    pub epochs: Vec<(u32, i64)>,
+    /// Producers as of `end_offset`.
+    pub producers: Vec<ProducerSnapshot>,
+}
+
+impl StreamState {
+    /// Bytes of all extents.
+    pub fn data_bytes(&self) -> u64 {
+        self.extents.iter().map(|extent| u64::from(extent.data_len)).sum()
+    }
+
+    /// The index of the extent that holds `offset`, or of the first one after it.
+    pub fn extent_at(&self, offset: i64) -> Option<usize> {
+        let index = self.extents.partition_point(|extent| extent.end_offset <= offset);
+        (index < self.extents.len()).then_some(index)
+    }
+}
+
+/// One segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentState {
+    /// Bytes of the object.
+    pub len: u64,
+    /// How many extents of it are still part of a stream.
+    pub live_extents: u32,
+}
+
+/// The coordinator's state as of an offset of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoordinatorSnapshot {
+    /// The snapshot object.
+    pub id: SegmentId,
+    /// The log is replayed from here on top of the snapshot.
+    pub offset: i64,
+}
+
+/// Everything a volume has in the bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeState {
+    /// The manifest version that this is; 0 before the first.
+    pub version: u64,
+    /// The volume epoch of the owner that wrote it.
+    pub epoch: u32,
+    /// The write-ahead log is replayed from here.
+    pub trim_lsn: u64,
+    /// By stream.
+    pub streams: BTreeMap<StreamKey, StreamState>,
+    /// By segment.
+    pub segments: BTreeMap<SegmentId, SegmentState>,
+    /// The newest coordinator snapshot.
+    pub coordinator: Option<CoordinatorSnapshot>,
+}
+
+/// Why a change does not follow from a state: a bug, or a manifest that is damaged or foreign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Not the next version.
+    #[error("manifest versions must grow by one")]
+    Version,
+    /// An older owner.
+    #[error("the volume epoch went back")]
+    Epoch,
+    /// The log would be replayed from before.
+    #[error("the trim lsn went back")]
+    Trim,
+    /// An extent that does not begin where its stream ends.
+    #[error("extents of a stream are not contiguous")]
+    Hole,
+    /// A log start that went back or lies beyond the end.
+    #[error("a log start is out of range")]
+    LogStart,
+    /// An extent in a segment that is not there, or a segment twice or without extents.
+    #[error("segments and extents do not match")]
+    Segment,
+    /// A stream twice or out of order.
+    #[error("a stream is listed twice")]
+    Duplicate,
+}
+
+impl VolumeState {
+    /// The state after `change`, which must be version `version`. Checks all, then changes all.
+    ///
+    /// Returns the segments that have no live extents any more: they may be deleted once the change
+    /// is committed.
+    pub fn apply(
+        &mut self,
+        version: u64,
+        change: &VolumeChange,
+    ) -> Result<Vec<SegmentId>, Violation> {
+        self.check(version, change)?;
+        self.version = version;
+        self.epoch = change.epoch;
+        self.trim_lsn = change.trim_lsn;
+        if let Some(snapshot) = change.coordinator {
+            self.coordinator = Some(snapshot);
+        }
+        for (segment, len) in &change.added_segments {
+            self.segments.insert(*segment, SegmentState { len: *len, live_extents: 0 });
+        }
+        for key in &change.removed_streams {
+            if let Some(stream) = self.streams.remove(key) {
+                for extent in &stream.extents {
+                    release(&mut self.segments, extent.segment);
+                }
+            }
+        }
+        for (key, update) in &change.streams {
+            self.update_stream(*key, update);
+        }
+        let dead: Vec<_> = self
+            .segments
+            .iter()
+            .filter(|(_, segment)| segment.live_extents == 0)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &dead {
+            self.segments.remove(id);
+        }
+        Ok(dead)
+    }
+
+    fn update_stream(&mut self, key: StreamKey, update: &StreamUpdate) {
+        let Self { streams, segments, .. } = self;
+        let stream = streams.entry(key).or_default();
+        if let Some(extent) = update.extent {
+            if let Some(segment) = segments.get_mut(&extent.segment) {
+                segment.live_extents += 1;
+            }
+            stream.extents.push_back(extent);
+        }
+        stream.log_start = update.log_start;
+        stream.end_offset = update.end_offset;
+        stream.epochs.clone_from(&update.epochs);
+        stream.producers.clone_from(&update.producers);
+        while let Some(first) = stream.extents.front()
+            && first.end_offset <= stream.log_start
+        {
+            release(segments, first.segment);
+            stream.extents.pop_front();
+        }
+    }
+
+    fn check(&self, version: u64, change: &VolumeChange) -> Result<(), Violation> {
+        if version != self.version + 1 {
+            return Err(Violation::Version);
+        }
+        if change.epoch < self.epoch {
+            return Err(Violation::Epoch);
+        }
+        if change.trim_lsn < self.trim_lsn {
+            return Err(Violation::Trim);
+        }
+        if change.added_segments.iter().any(|(id, _)| self.segments.contains_key(id)) {
+            return Err(Violation::Segment);
+        }
+        if change.streams.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+            return Err(Violation::Duplicate);
+        }
+        for (key, update) in &change.streams {
+            let stream = self.streams.get(key);
+            if let Some(extent) = &update.extent {
+                let begins = stream.map_or(extent.base_offset, |stream| stream.end_offset);
+                if extent.base_offset != begins || extent.end_offset != update.end_offset {
+                    return Err(Violation::Hole);
+                }
+                if !change.added_segments.iter().any(|(id, _)| *id == extent.segment) {
+                    return Err(Violation::Segment);
+                }
+            } else if stream.is_some_and(|stream| stream.end_offset != update.end_offset) {
+                return Err(Violation::Hole);
+            }
+            let before = stream.map_or(0, |stream| stream.log_start);
+            if update.log_start < before || update.log_start > update.end_offset {
+                return Err(Violation::LogStart);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a state that was read as a whole.
+    pub fn validate(&self) -> Result<(), Violation> {
+        let mut live: BTreeMap<SegmentId, u32> = BTreeMap::new();
+        for stream in self.streams.values() {
+            if stream.log_start < 0 || stream.log_start > stream.end_offset {
+                return Err(Violation::LogStart);
+            }
+            let mut end = None;
+            for extent in &stream.extents {
+                if end.is_some_and(|end| end != extent.base_offset) {
+                    return Err(Violation::Hole);
+                }
+                end = Some(extent.end_offset);
+                *live.entry(extent.segment).or_default() += 1;
+            }
+            if end.is_some_and(|end| end != stream.end_offset) {
+                return Err(Violation::Hole);
+            }
+        }
+        let listed = self.segments.iter().map(|(id, segment)| (*id, segment.live_extents));
+        if !live.into_iter().eq(listed) {
+            return Err(Violation::Segment);
+        }
+        Ok(())
+    }
+}
+
+fn release(segments: &mut BTreeMap<SegmentId, SegmentState>, id: SegmentId) {
+    if let Some(segment) = segments.get_mut(&id) {
+        segment.live_extents -= 1;
+    }
+}
