@@ -1,0 +1,228 @@
+//! Topic configuration: Kafka 4.3's keys (`TopicConfig`, `LogConfig`), how their values are checked,
+//! and the effective typed values of a topic.
+//!
+//! A topic keeps only what was set on it (its overrides, verbatim); all else comes from the server's
+//! defaults ([`TopicDefaults`], the operator's), and then from Kafka's. [`TopicConfig`] is derived from
+//! the two and never stored. Every key of Kafka is accepted, checked and reported by [`describe`];
+//! [`TopicConfig`] has a field for those on which Sluice acts.
+//!
+//! Does not know who may change a config, nor when a change takes effect.
+
+mod describe;
+mod table;
+mod value;
+
+use std::collections::BTreeMap;
+
+pub use describe::{ConfigEntry, ConfigSource, ConfigType, Synonym, describe};
+pub use table::{ConfigKey, KEYS, key};
+pub use value::InvalidTopicConfig;
+
+use value::Value;
+
+/// The operator's defaults for topics that do not say otherwise, by topic config name; checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicDefaults(BTreeMap<String, String>);
+
+impl TopicDefaults {
+    /// Checks the defaults, alone and together.
+    pub fn new(values: BTreeMap<String, String>) -> Result<Self, InvalidTopicConfig> {
+        let defaults = Self(values);
+        TopicConfig::new(&BTreeMap::new(), &defaults)?;
+        Ok(defaults)
+    }
+
+    /// What was set for `name`, verbatim.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// What becomes of old records; both may hold, and with neither they are kept for ever (KIP-1161).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CleanupPolicy {
+    /// Records past `retention.ms` or `retention.bytes` are removed.
+    pub delete: bool,
+    /// Only the last record of each key is kept.
+    pub compact: bool,
+}
+
+/// Whose clock a record's timestamp shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimestampType {
+    /// The producer's.
+    CreateTime,
+    /// The writer's, at append.
+    LogAppendTime,
+}
+
+/// How batches are compressed in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// As the producer sent them.
+    Producer,
+    /// Not.
+    Uncompressed,
+    /// gzip at a level of 1 to 9, or -1 for the library's choice.
+    Gzip(i32),
+    /// snappy, which has no levels.
+    Snappy,
+    /// lz4 at a level of 1 to 17.
+    Lz4(i32),
+    /// zstd at a level of -131072 to 22.
+    Zstd(i32),
+}
+
+/// The effective values of the configs that act.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicConfig {
+    /// `retention.ms`; `None` for no limit.
+    pub retention_ms: Option<u64>,
+    /// `retention.bytes`, of one partition; `None` for no limit.
+    pub retention_bytes: Option<u64>,
+    /// `max.message.bytes`: the largest batch as it is stored, header included.
+    pub max_message_bytes: u32,
+    /// `cleanup.policy`.
+    pub cleanup: CleanupPolicy,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far a CreateTime may lie behind the writer's clock.
+    pub timestamp_before_max_ms: u64,
+    /// `message.timestamp.after.max.ms`: how far a CreateTime may lie ahead of the writer's clock.
+    pub timestamp_after_max_ms: u64,
+    /// `compression.type` with its level.
+    pub compression: Compression,
+    /// `min.compaction.lag.ms`: how long a record is safe from compaction.
+    pub min_compaction_lag_ms: u64,
+    /// `max.compaction.lag.ms`: how long a record may wait for compaction.
+    pub max_compaction_lag_ms: u64,
+    /// `delete.retention.ms`: how long a tombstone outlives the compaction that reached it.
+    pub delete_retention_ms: u64,
+    /// `min.cleanable.dirty.ratio`: the share of uncompacted bytes at which compaction is due.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `segment.bytes`.
+    pub segment_bytes: u32,
+    /// `segment.ms`.
+    pub segment_ms: u64,
+    /// `min.insync.replicas`. Durability does not depend on it: each append is durable at its ack.
+    pub min_insync_replicas: u32,
+}
+
+impl TopicConfig {
+    /// The effective values for a topic with these overrides; checks every override, the keys that
+    /// constrain each other, and nothing about the topic itself.
+    pub fn new(
+        overrides: &BTreeMap<String, String>,
+        defaults: &TopicDefaults,
+    ) -> Result<Self, InvalidTopicConfig> {
+        for (name, text) in defaults.0.iter().chain(overrides) {
+            let key = key(name).ok_or_else(|| InvalidTopicConfig::unknown(name))?;
+            key.parse(text)?;
+        }
+        let effective = Effective { overrides, defaults };
+        let config = Self::derive(&effective);
+        config.check(&effective)?;
+        Ok(config)
+    }
+
+    fn derive(effective: &Effective<'_>) -> Self {
+        let limit = |name| u64::try_from(effective.long(name)).ok();
+        let long = |name| u64::try_from(effective.long(name)).unwrap_or(0);
+        let int = |name| u32::try_from(effective.long(name)).unwrap_or(0);
+        let level = |name| i32::try_from(effective.long(name)).unwrap_or(0);
+        let policy = effective.text("cleanup.policy");
+        Self {
+            retention_ms: limit("retention.ms"),
+            retention_bytes: limit("retention.bytes"),
+            max_message_bytes: int("max.message.bytes"),
+            cleanup: CleanupPolicy {
+                delete: value::list(&policy).any(|item| item == "delete"),
+                compact: value::list(&policy).any(|item| item == "compact"),
+            },
+            timestamp_type: match effective.text("message.timestamp.type").as_str() {
+                "LogAppendTime" => TimestampType::LogAppendTime,
+                _ => TimestampType::CreateTime,
+            },
+            timestamp_before_max_ms: long("message.timestamp.before.max.ms"),
+            timestamp_after_max_ms: long("message.timestamp.after.max.ms"),
+            compression: match effective.text("compression.type").as_str() {
+                "gzip" => Compression::Gzip(level("compression.gzip.level")),
+                "snappy" => Compression::Snappy,
+                "lz4" => Compression::Lz4(level("compression.lz4.level")),
+                "zstd" => Compression::Zstd(level("compression.zstd.level")),
+                "uncompressed" => Compression::Uncompressed,
+                _ => Compression::Producer,
+            },
+            min_compaction_lag_ms: long("min.compaction.lag.ms"),
+            max_compaction_lag_ms: long("max.compaction.lag.ms"),
+            delete_retention_ms: long("delete.retention.ms"),
+            min_cleanable_dirty_ratio: effective.double("min.cleanable.dirty.ratio"),
+            segment_bytes: int("segment.bytes"),
+            segment_ms: long("segment.ms"),
+            min_insync_replicas: int("min.insync.replicas"),
+        }
+    }
+
+    /// The rules over more than one key.
+    fn check(&self, effective: &Effective<'_>) -> Result<(), InvalidTopicConfig> {
+        if self.min_compaction_lag_ms > self.max_compaction_lag_ms {
+            return Err(InvalidTopicConfig::new(format!(
+                "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
+                self.min_compaction_lag_ms, self.max_compaction_lag_ms
+            )));
+        }
+        // As a Kafka without tiered storage answers. There is no local tier to be told apart here.
+        if effective.text("remote.storage.enable") == "true" {
+            return Err(InvalidTopicConfig::new(
+                "Invalid value true for configuration remote.storage.enable: every topic is kept in \
+                 object storage already; leave this unset"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for TopicConfig {
+    /// Kafka's defaults.
+    fn default() -> Self {
+        let (overrides, defaults) = (BTreeMap::new(), TopicDefaults::default());
+        Self::derive(&Effective { overrides: &overrides, defaults: &defaults })
+    }
+}
+
+/// Looks a key up in the overrides, then the operator's defaults, then Kafka's. All of them have been
+/// checked before, so a value that does not parse is one of a key that this table does not have.
+struct Effective<'a> {
+    overrides: &'a BTreeMap<String, String>,
+    defaults: &'a TopicDefaults,
+}
+
+impl Effective<'_> {
+    fn value(&self, name: &str) -> Option<Value> {
+        let key = key(name)?;
+        let set = self.overrides.get(name).map(String::as_str).or_else(|| self.defaults.get(name));
+        key.parse(set.unwrap_or(key.default)).ok()
+    }
+
+    fn long(&self, name: &str) -> i64 {
+        match self.value(name) {
+            Some(Value::Long(number)) => number,
+            other => unreachable!("{name} is in the table as a number, not {other:?}"),
+        }
+    }
+
+    fn double(&self, name: &str) -> f64 {
+        match self.value(name) {
+            Some(Value::Double(number)) => number,
+            other => unreachable!("{name} is in the table as a double, not {other:?}"),
+        }
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.value(name).map(|value| value.to_string()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
