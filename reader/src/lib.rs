@@ -1,1 +1,15 @@
-//! Reads over the bucket: plan, coalesce, cache.
+//! Read-only replicas over the bucket: which objects hold an offset or a timestamp, few large range
+//! reads for them, and a bounded cache that a second consumer hits.
+//!
+//! A reader needs the bucket alone. What lies where comes from volumes' states
+//! ([`sluice_format::VolumeState`]); in the process that also writes, the writer shares its own. Every
+//! block is checked against its CRC32C when it arrives, before anyone sees it.
+
+mod cache;
+mod lookup;
+mod plan;
+mod read;
+
+pub use cache::CacheMetrics;
+pub use lookup::Found;
+pub use read::{ReadError, Reader, ReaderOptions, SharedState};

@@ -21,6 +21,7 @@ mod text;
 mod uuid;
 
 pub mod messages;
+pub mod scan;
 
 pub use api_key::{AnyRequest, AnyResponse, ApiKey};
 pub use chain::Chain;

@@ -51,8 +51,11 @@ impl SnapshotBuilder {
     }
 }
 
+/// A key and its value.
+pub type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// Reads a snapshot's pairs.
-pub fn decode_snapshot(bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, FormatError> {
+pub fn decode_snapshot(bytes: &[u8]) -> Result<Vec<Pair<'_>>, FormatError> {
     let mut head = Cursor::new(bytes, WHAT);
     if head.array::<8>()? != *MAGIC {
         return Err(FormatError::Magic { what: WHAT });

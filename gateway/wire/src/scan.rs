@@ -1,0 +1,115 @@
+//! Walking over stored batches by their headers alone: no record is touched and nothing is copied.
+//!
+//! The bytes come from a volume or a segment and their checksums were verified; still, a length that
+//! does not fit ends the walk instead of panicking.
+
+use bytes::Bytes;
+
+/// Bytes of a record batch's header (magic 2), up to its first record.
+pub const BATCH_HEADER_BYTES: usize = 61;
+/// Where the length field ends: it counts what follows it.
+const LENGTH_END: usize = 12;
+
+/// One batch among others, back to back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSpan {
+    /// Where it begins.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+    /// Offset of its first record.
+    pub base_offset: i64,
+    /// One past the offset of its last record.
+    pub end_offset: i64,
+    /// Largest timestamp, ms.
+    pub max_timestamp: i64,
+}
+
+/// The batches in `bytes`, in order; ends before the first that is not whole.
+pub fn spans(bytes: &[u8]) -> impl Iterator<Item = BatchSpan> + '_ {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let span = span_at(bytes, start)?;
+        start = span.end;
+        Some(span)
+    })
+}
+
+fn span_at(bytes: &[u8], start: usize) -> Option<BatchSpan> {
+    let header = bytes.get(start..start.checked_add(BATCH_HEADER_BYTES)?)?;
+    let len = usize::try_from(i32::from_be_bytes(array(header, 8))).ok()?;
+    let end = start.checked_add(LENGTH_END)?.checked_add(len)?;
+    if end > bytes.len() || end < start + BATCH_HEADER_BYTES {
+        return None;
+    }
+    let base_offset = i64::from_be_bytes(array(header, 0));
+    let last_delta = i32::from_be_bytes(array(header, 23));
+    Some(BatchSpan {
+        start,
+        end,
+        base_offset,
+        end_offset: base_offset.checked_add(i64::from(last_delta))?.checked_add(1)?,
+        max_timestamp: i64::from_be_bytes(array(header, 35)),
+    })
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+/// Whole batches from the one that holds `offset` on, up to `max_bytes`; if `at_least_one`, the first
+/// comes however large it is. Shares the memory of `bytes`.
+pub fn select(bytes: &Bytes, offset: i64, max_bytes: u64, at_least_one: bool) -> Bytes {
+    let mut range: Option<(usize, usize)> = None;
+    for span in spans(bytes).skip_while(|span| span.end_offset <= offset) {
+        let start = range.map_or(span.start, |(start, _)| start);
+        let fits = (span.end - start) as u64 <= max_bytes;
+        if !fits && !(at_least_one && range.is_none()) {
+            break;
+        }
+        range = Some((start, span.end));
+        if !fits {
+            break;
+        }
+    }
+    range.map_or_else(Bytes::new, |(start, end)| bytes.slice(start..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(base_offset: i64, records: i32, body: usize) -> Vec<u8> {
+        let mut out = vec![0; BATCH_HEADER_BYTES + body];
+        out[..8].copy_from_slice(&base_offset.to_be_bytes());
+        out[8..12].copy_from_slice(&((BATCH_HEADER_BYTES - 12 + body) as i32).to_be_bytes());
+        out[23..27].copy_from_slice(&(records - 1).to_be_bytes());
+        out[35..43].copy_from_slice(&(base_offset * 10).to_be_bytes());
+        out
+    }
+
+    #[test]
+    fn selects_whole_batches_around_an_offset() {
+        let bytes = Bytes::from([batch(0, 10, 39), batch(10, 10, 39), batch(20, 1, 39)].concat());
+        let offsets =
+            |taken: Bytes| spans(&taken).map(|span| span.base_offset).collect::<Vec<_>>();
+        assert_eq!(offsets(select(&bytes, 0, 1000, false)), [0, 10, 20]);
+        assert_eq!(offsets(select(&bytes, 15, 1000, false)), [10, 20], "begins inside a batch");
+        assert_eq!(offsets(select(&bytes, 15, 100, false)), [10]);
+        assert_eq!(offsets(select(&bytes, 15, 99, false)), [0; 0]);
+        assert_eq!(offsets(select(&bytes, 15, 1, true)), [10], "one whole batch all the same");
+        assert_eq!(offsets(select(&bytes, 21, 1000, true)), [0; 0]);
+    }
+
+    #[test]
+    fn a_length_that_does_not_fit_ends_the_walk() {
+        let mut bytes = [batch(0, 1, 9), batch(1, 1, 9)].concat();
+        for bad in [-1, 0, 5, 1000, i32::MAX, i32::MIN] {
+            bytes[70 + 8..70 + 12].copy_from_slice(&bad.to_be_bytes());
+            assert_eq!(spans(&bytes).count(), 1, "length {bad}");
+        }
+        assert_eq!(spans(&bytes[..69]).count(), 0);
+    }
+}

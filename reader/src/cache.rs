@@ -1,0 +1,66 @@
+//! The cache of verified chunks and block indexes, bounded by bytes; concurrent misses of one chunk
+//! make one request.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use sluice_format::segment::{Block, BlockEntry};
+
+use crate::plan::Chunk;
+
+/// Memory that an entry takes beside its bytes, roughly.
+const ENTRY_OVERHEAD_BYTES: u64 = 128;
+
+/// A chunk's blocks, or an extent's index (found under the chunk that names the index's range).
+#[derive(Clone, Debug)]
+pub(crate) enum Cached {
+    Blocks(Arc<[Block]>),
+    Index(Arc<[BlockEntry]>),
+}
+
+#[derive(Clone)]
+pub(crate) struct ByBytes;
+
+impl Weighter<Chunk, Cached> for ByBytes {
+    fn weight(&self, chunk: &Chunk, _: &Cached) -> u64 {
+        chunk.len + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+/// Requests to the bucket and what the cache saved.
+#[derive(Clone, Debug, Default)]
+pub struct CacheMetrics {
+    /// Range reads made.
+    pub gets: Counter,
+    /// Bytes that they brought.
+    pub get_bytes: Counter,
+    /// Chunks and indexes found in memory.
+    pub hits: Counter,
+    /// Reads that failed or brought damaged bytes.
+    pub errors: Counter,
+}
+
+impl CacheMetrics {
+    /// Registers the counters.
+    pub fn register(&self, registry: &mut Registry) {
+        let mut add = |name: &str, help: &str, counter: &Counter| {
+            registry.register(name, help, counter.clone());
+        };
+        add("reader_bucket_gets", "Range reads made to the bucket", &self.gets);
+        add("reader_bucket_get_bytes", "Bytes read from the bucket", &self.get_bytes);
+        add("reader_cache_hits", "Chunks found in memory", &self.hits);
+        add("reader_errors", "Reads that failed or brought damaged bytes", &self.errors);
+    }
+}
+
+pub(crate) type ChunkCache = Cache<Chunk, Cached, ByBytes>;
+
+/// A cache of `capacity_bytes`.
+pub(crate) fn chunk_cache(capacity_bytes: u64) -> ChunkCache {
+    // About one entry per MiB is expected; the estimate only sizes the table.
+    let entries = (capacity_bytes >> 20).max(16) as usize;
+    Cache::with_weighter(entries, capacity_bytes, ByBytes)
+}
