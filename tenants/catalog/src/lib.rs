@@ -1,1 +1,28 @@
-//! The cluster's metadata: topics, placement, nodes, volumes; MetadataStore and its backends.
+//! The cluster's metadata: topics, placement, nodes, volumes and producer ids, on a small strongly
+//! consistent store.
+//!
+//! [`store`] is the contract of a store, [`embedded`] the durable one for a single process. On top of
+//! either lies [`Catalog`]: a view in memory that follows the store, for the data path, and mutations
+//! through compare-and-set. The state is the store's; the view is a copy that is never ahead of it.
+//! What lies where in the bucket is not here: that is in manifests beside the data.
+
+pub mod store;
+
+mod catalog;
+mod cluster;
+mod layout;
+mod nodes;
+mod placement;
+mod producer_ids;
+mod topics;
+mod view;
+mod volumes;
+
+pub use catalog::{Catalog, CatalogOptions, Change, OpenError};
+pub use cluster::ClusterId;
+pub use nodes::{Node, NodeRegistration, NodeSpec, RegisterError, RegistrationState};
+pub use producer_ids::AllocateError;
+pub use topics::{
+    AlterTopicError, CreatePartitionsError, CreateTopicError, DeleteTopicError, NewTopic, Topic,
+};
+pub use volumes::{AddVolumeError, ClaimError, Volume, VolumeKind, VolumeSpec};

@@ -125,6 +125,12 @@ impl TopicConfig {
         Ok(config)
     }
 
+    /// The effective values for overrides that were accepted once, perhaps under other defaults or by
+    /// another version: what does not hold today counts as not set, and nothing is refused.
+    pub fn from_stored(overrides: &BTreeMap<String, String>, defaults: &TopicDefaults) -> Self {
+        Self::derive(&Effective { overrides, defaults })
+    }
+
     fn derive(effective: &Effective<'_>) -> Self {
         let limit = |name| u64::try_from(effective.long(name)).ok();
         let long = |name| u64::try_from(effective.long(name)).unwrap_or(0);
@@ -186,13 +192,12 @@ impl TopicConfig {
 impl Default for TopicConfig {
     /// Kafka's defaults.
     fn default() -> Self {
-        let (overrides, defaults) = (BTreeMap::new(), TopicDefaults::default());
-        Self::derive(&Effective { overrides: &overrides, defaults: &defaults })
+        Self::from_stored(&BTreeMap::new(), &TopicDefaults::default())
     }
 }
 
-/// Looks a key up in the overrides, then the operator's defaults, then Kafka's. All of them have been
-/// checked before, so a value that does not parse is one of a key that this table does not have.
+/// Looks a key up in the overrides, then the operator's defaults, then Kafka's; a value that does not
+/// parse counts as not set.
 struct Effective<'a> {
     overrides: &'a BTreeMap<String, String>,
     defaults: &'a TopicDefaults,
@@ -201,8 +206,10 @@ struct Effective<'a> {
 impl Effective<'_> {
     fn value(&self, name: &str) -> Option<Value> {
         let key = key(name)?;
-        let set = self.overrides.get(name).map(String::as_str).or_else(|| self.defaults.get(name));
-        key.parse(set.unwrap_or(key.default)).ok()
+        let parse = |text: &str| key.parse(text).ok();
+        let overridden = self.overrides.get(name).and_then(|text| parse(text));
+        let operator = || self.defaults.get(name).and_then(parse);
+        overridden.or_else(operator).or_else(|| parse(key.default))
     }
 
     fn long(&self, name: &str) -> i64 {

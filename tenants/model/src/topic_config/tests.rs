@@ -157,6 +157,13 @@ fn operators_defaults_are_checked() {
     assert!(TopicConfig::new(&map(&[("min.compaction.lag.ms", "11")]), &operator).is_err());
 }
 
+#[test]
+fn what_is_stored_never_stops_a_topic_from_loading() {
+    let stored = map(&[("retention.ms", "soon"), ("of.another.version", "1"), ("segment.ms", "9")]);
+    let config = TopicConfig::from_stored(&stored, &TopicDefaults::default());
+    assert_eq!((config.retention_ms, config.segment_ms), (Some(604_800_000), 9));
+}
+
 proptest! {
     #[test]
     fn any_text_is_accepted_or_refused_and_described(at in 0..KEYS.len(), text in "\\PC{0,12}") {

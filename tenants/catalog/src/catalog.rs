@@ -1,0 +1,365 @@
+//! The handle: lookups in the view, and the task that makes the view follow the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use sluice_model::topic_config::InvalidTopicConfig;
+use sluice_model::{
+    CatalogLimits, Entropy, NodeId, TenantId, TopicConfig, TopicDefaults, TopicId, VolumeId,
+};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, warn};
+
+use crate::cluster::ClusterId;
+use crate::layout::{self, BadRecord, ClusterRecord};
+use crate::nodes::Node;
+use crate::producer_ids::Block;
+use crate::store::{self, MetadataStore, Outcome, Revision, StoreError, Txn, WatchError};
+use crate::topics::Topic;
+use crate::view::{Derivation, View};
+use crate::volumes::Volume;
+
+/// How many changes a subscriber may be behind before it misses some.
+const CHANGES_KEPT: usize = 4096;
+
+/// What a catalog is opened with.
+#[derive(Clone)]
+pub struct CatalogOptions {
+    /// Where ids come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// The operator's defaults for topics.
+    pub topic_defaults: TopicDefaults,
+    /// Bounds on what tenants may create.
+    pub limits: CatalogLimits,
+}
+
+/// Why a catalog was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store cannot be read or written: retry.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store was written by a newer version: start that one.
+    #[error(
+        "the catalog has format {found} and this version reads up to {known}; start a newer version"
+    )]
+    NewerFormat {
+        /// Of the store.
+        found: u32,
+        /// Of this version.
+        known: u32,
+    },
+    /// What the store holds does not parse.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+impl From<BadRecord> for OpenError {
+    fn from(bad: BadRecord) -> Self {
+        Self::Corrupt(bad.to_string())
+    }
+}
+
+/// What changed in the view.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A topic is new.
+    TopicCreated(Arc<Topic>),
+    /// A topic has more partitions or another configuration.
+    TopicChanged {
+        /// As it was.
+        old: Arc<Topic>,
+        /// As it is.
+        new: Arc<Topic>,
+    },
+    /// A topic was deleted and another has its name; seen only when the catalog had lost touch.
+    TopicReplaced {
+        /// The one that is gone.
+        old: Arc<Topic>,
+        /// The new one.
+        new: Arc<Topic>,
+    },
+    /// A topic is gone.
+    TopicDeleted(Arc<Topic>),
+    /// A node has registered, or again with another address.
+    NodeChanged(Arc<Node>),
+    /// A node has left or its lease has ended.
+    NodeGone(Arc<Node>),
+    /// A volume is new or has another owner.
+    VolumeChanged(Arc<Volume>),
+    /// A volume was taken out.
+    VolumeGone(Arc<Volume>),
+}
+
+/// The cluster's metadata. Cheap to clone.
+///
+/// Lookups are synchronous, from memory, and may lag behind what other processes do. A mutation
+/// returns when its effect is durable and visible to lookups of this handle and its clones. Dropping a
+/// mutation leaves it undecided whether it is made; it is never made in part.
+#[derive(Clone)]
+pub struct Catalog {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn MetadataStore>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) limits: CatalogLimits,
+    pub(crate) producer_ids: tokio::sync::Mutex<Block>,
+    cluster: ClusterId,
+    cluster_text: String,
+    follower: JoinHandle<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// What the follower writes and everyone reads.
+pub(crate) struct Shared {
+    pub(crate) view: RwLock<View>,
+    pub(crate) how: Derivation,
+    /// The revision that the view has reached. Written after the view.
+    applied: watch::Sender<Revision>,
+    changes: broadcast::Sender<Change>,
+}
+
+impl Catalog {
+    /// Reads the store, creates the cluster's identity if this is the first start, and follows the
+    /// store until the last handle is dropped.
+    pub async fn open(
+        store: Arc<dyn MetadataStore>,
+        options: CatalogOptions,
+    ) -> Result<Self, OpenError> {
+        let cluster = identity(&*store, &*options.entropy).await?;
+        let how = Derivation {
+            plain: Arc::new(TopicConfig::from_stored(&BTreeMap::new(), &options.topic_defaults)),
+            defaults: options.topic_defaults,
+        };
+        let range = store.range(layout::PREFIX).await?;
+        let mut view = View::default();
+        let mut bad = None;
+        view.replace(&range.entries, &how, |record| bad = Some(record));
+        if let Some(record) = bad {
+            return Err(record.into());
+        }
+        let shared = Arc::new(Shared {
+            view: RwLock::new(view),
+            how,
+            applied: watch::Sender::new(range.revision),
+            changes: broadcast::Sender::new(CHANGES_KEPT),
+        });
+        let follower = Follower {
+            store: Arc::clone(&store),
+            shared: Arc::clone(&shared),
+            entropy: Arc::clone(&options.entropy),
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store,
+                shared,
+                entropy: options.entropy,
+                limits: options.limits,
+                producer_ids: tokio::sync::Mutex::default(),
+                cluster,
+                cluster_text: cluster.to_string(),
+                follower: tokio::spawn(follower.run(range.revision)),
+            }),
+        })
+    }
+
+    /// The cluster's id: 22 characters of base64url.
+    pub fn cluster_id(&self) -> &str {
+        &self.inner.cluster_text
+    }
+
+    /// The id of the cluster that a tenant sees.
+    pub fn cluster_id_of(&self, tenant: TenantId) -> String {
+        self.inner.cluster.of_tenant(tenant).to_string()
+    }
+
+    /// A tenant's topic by its name.
+    pub fn topic_by_name(&self, tenant: TenantId, name: &str) -> Option<Arc<Topic>> {
+        self.inner.shared.view.read().topic(tenant, name).cloned()
+    }
+
+    /// A topic by its id, if it is this tenant's. Another tenant's is as absent as one that never was.
+    pub fn topic_by_id(&self, tenant: TenantId, id: TopicId) -> Option<Arc<Topic>> {
+        self.topic_of_any_tenant(id).filter(|topic| topic.tenant == tenant)
+    }
+
+    /// A topic by its id, whosever it is: for writers, which serve all tenants.
+    pub fn topic_of_any_tenant(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.inner.shared.view.read().topic_by_id(id).cloned()
+    }
+
+    /// A tenant's topics, sorted by name.
+    pub fn topics(&self, tenant: TenantId) -> Vec<Arc<Topic>> {
+        self.inner.shared.view.read().topics(tenant).cloned().collect()
+    }
+
+    /// Every topic of every tenant, in no order: for writers.
+    pub fn topics_of_all_tenants(&self) -> Vec<Arc<Topic>> {
+        self.inner.shared.view.read().all_topics().cloned().collect()
+    }
+
+    /// The operator's defaults for topics, as `topic_config::describe` wants them.
+    pub fn topic_defaults(&self) -> &TopicDefaults {
+        &self.inner.shared.how.defaults
+    }
+
+    /// The effective configuration of a topic with these overrides, if they are valid.
+    pub fn check_overrides(
+        &self,
+        overrides: &BTreeMap<String, String>,
+    ) -> Result<TopicConfig, InvalidTopicConfig> {
+        TopicConfig::new(overrides, self.topic_defaults())
+    }
+
+    /// The live nodes, by id.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.inner.shared.view.read().nodes().cloned().collect()
+    }
+
+    /// A live node.
+    pub fn node(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.inner.shared.view.read().node(id).cloned()
+    }
+
+    /// The volumes, by id.
+    pub fn volumes(&self) -> Vec<Arc<Volume>> {
+        self.inner.shared.view.read().volumes().cloned().collect()
+    }
+
+    /// A volume.
+    pub fn volume(&self, id: VolumeId) -> Option<Arc<Volume>> {
+        self.inner.shared.view.read().volume(id).cloned()
+    }
+
+    /// What changes from now on, in order. A change is visible to lookups when it is received; when
+    /// the receiver reports that it lagged, read what you follow again.
+    pub fn subscribe(&self) -> broadcast::Receiver<Change> {
+        self.inner.shared.changes.subscribe()
+    }
+
+    /// Commits, and waits until the view shows it.
+    pub(crate) async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        let outcome = self.inner.store.commit(txn).await?;
+        if let Outcome::Committed(revision) = outcome {
+            let mut applied = self.inner.shared.applied.subscribe();
+            applied
+                .wait_for(|seen| *seen >= revision)
+                .await
+                .map_err(|_| StoreError::Unavailable("the catalog has been closed".to_owned()))?;
+        }
+        Ok(outcome)
+    }
+}
+
+/// Reads the cluster's identity, or creates it. Of several that create it at once one wins.
+async fn identity(
+    store: &dyn MetadataStore,
+    entropy: &dyn Entropy,
+) -> Result<ClusterId, OpenError> {
+    loop {
+        if let Some(entry) = store.get(layout::CLUSTER).await? {
+            let record: ClusterRecord = layout::decode(layout::CLUSTER, &entry.value)?;
+            if record.format > layout::FORMAT {
+                return Err(OpenError::NewerFormat { found: record.format, known: layout::FORMAT });
+            }
+            return ClusterId::parse(&record.id).ok_or_else(|| {
+                OpenError::Corrupt(format!("{} has no valid cluster id", layout::CLUSTER))
+            });
+        }
+        let id = ClusterId::random(entropy).to_string();
+        let record = layout::encode(&ClusterRecord { format: layout::FORMAT, id });
+        store.commit(Txn::new().if_absent(layout::CLUSTER).put(layout::CLUSTER, record)).await?;
+    }
+}
+
+/// Moves the view on. Owns it: nothing else writes it.
+struct Follower {
+    store: Arc<dyn MetadataStore>,
+    shared: Arc<Shared>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Follower {
+    async fn run(self, mut position: Revision) {
+        let mut failures = 0;
+        loop {
+            match self.follow(&mut position, &mut failures).await {
+                WatchError::Compacted => match self.store.range(layout::PREFIX).await {
+                    Ok(range) => {
+                        position = range.revision;
+                        self.resync(&range);
+                        continue;
+                    }
+                    Err(error) => warn!(%error, "catalog cannot be read again; retrying"),
+                },
+                WatchError::Interrupted(reason) => {
+                    warn!(reason, "catalog watch interrupted; retrying");
+                }
+            }
+            tokio::time::sleep(backoff(failures, &*self.entropy)).await;
+            failures += 1;
+        }
+    }
+
+    /// Applies changes until the watch ends.
+    async fn follow(&self, position: &mut Revision, failures: &mut u32) -> WatchError {
+        let mut watch = match self.store.watch(layout::PREFIX, *position).await {
+            Ok(watch) => watch,
+            Err(error) => return WatchError::Interrupted(error.to_string()),
+        };
+        loop {
+            match watch.next().await {
+                Ok(change) => {
+                    *failures = 0;
+                    *position = change.revision;
+                    self.apply(&change);
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+
+    fn apply(&self, change: &store::Change) {
+        let mut changes = Vec::with_capacity(change.events.len());
+        let mut view = self.shared.view.write();
+        for event in &change.events {
+            match view.apply(event, &self.shared.how) {
+                Ok(change) => changes.extend(change),
+                Err(bad) => error!(%bad, "metadata record ignored"),
+            }
+        }
+        drop(view);
+        self.publish(change.revision, changes);
+    }
+
+    fn resync(&self, range: &store::Range) {
+        let bad = |bad| error!(%bad, "metadata record ignored");
+        let changes = self.shared.view.write().replace(&range.entries, &self.shared.how, bad);
+        self.publish(range.revision, changes);
+    }
+
+    fn publish(&self, revision: Revision, changes: Vec<Change>) {
+        for change in changes {
+            // Nobody listening is no error.
+            let _ = self.shared.changes.send(change);
+        }
+        self.shared.applied.send_replace(revision);
+    }
+}
+
+/// 50 ms doubling to 3.2 s, less up to half at random so that many processes do not come back at once.
+pub(crate) fn backoff(failures: u32, entropy: &dyn Entropy) -> Duration {
+    let full_ms = 50u64 << failures.min(6);
+    Duration::from_millis(full_ms - entropy.random_u64() % (full_ms / 2))
+}

@@ -1,0 +1,155 @@
+//! What lies under which key of the store.
+//!
+//! ```text
+//! /sluice/cluster                    ClusterRecord   written once, at the first start
+//! /sluice/topics/<tenant>/<name>     TopicRecord     tenant in decimal; the name as the client gave it
+//! /sluice/nodes/<node>               NodeRecord      under the node's lease
+//! /sluice/volumes/<volume>           VolumeRecord
+//! /sluice/producer-ids               ProducerIdsRecord
+//! ```
+//!
+//! Values are JSON. *Rule for change:* fields may be added with a default that keeps the old meaning,
+//! and new kinds of keys may be added, which older versions ignore. Whatever an older version must not
+//! overlook raises [`FORMAT`], and a version refuses a store of a higher format than its own.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sluice_model::{NodeId, TenantId, TopicId, VolumeEpoch, VolumeId};
+
+use crate::volumes::VolumeSpec;
+
+/// The format that this version writes, and the highest that it reads.
+pub(crate) const FORMAT: u32 = 1;
+
+/// All keys begin so.
+pub(crate) const PREFIX: &str = "/sluice/";
+
+pub(crate) const CLUSTER: &str = "/sluice/cluster";
+pub(crate) const PRODUCER_IDS: &str = "/sluice/producer-ids";
+
+pub(crate) fn topic(tenant: TenantId, name: &str) -> String {
+    format!("/sluice/topics/{}/{name}", tenant.0)
+}
+
+pub(crate) fn node(id: NodeId) -> String {
+    format!("/sluice/nodes/{}", id.0)
+}
+
+pub(crate) fn volume(id: VolumeId) -> String {
+    format!("/sluice/volumes/{}", id.0)
+}
+
+/// A key, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Key<'a> {
+    Topic(TenantId, &'a str),
+    Node(NodeId),
+    Volume(VolumeId),
+    /// Nothing that a view follows.
+    Other,
+}
+
+impl<'a> Key<'a> {
+    pub(crate) fn parse(key: &'a str) -> Self {
+        let known = || {
+            let (kind, rest) = key.strip_prefix(PREFIX)?.split_once('/')?;
+            match kind {
+                "topics" => {
+                    let (tenant, name) = rest.split_once('/')?;
+                    Some(Self::Topic(TenantId(tenant.parse().ok()?), name))
+                }
+                "nodes" => Some(Self::Node(NodeId(rest.parse().ok()?))),
+                "volumes" => Some(Self::Volume(VolumeId(rest.parse().ok()?))),
+                _ => None,
+            }
+        };
+        known().unwrap_or(Self::Other)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ClusterRecord {
+    pub(crate) format: u32,
+    pub(crate) id: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct TopicRecord {
+    pub(crate) id: TopicId,
+    pub(crate) partitions: Vec<VolumeId>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) overrides: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NodeRecord {
+    /// 32 hex digits, drawn at each registration of a process.
+    pub(crate) incarnation: String,
+    pub(crate) kafka_host: String,
+    pub(crate) kafka_port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rack: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct VolumeRecord {
+    pub(crate) spec: VolumeSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<NodeId>,
+    pub(crate) epoch: VolumeEpoch,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ProducerIdsRecord {
+    /// The smallest id that has not been given out.
+    pub(crate) next: i64,
+}
+
+/// A value that is not what its key promises.
+#[derive(Debug, thiserror::Error)]
+#[error("the value of {key} in the metadata store does not parse: {reason}")]
+pub(crate) struct BadRecord {
+    pub(crate) key: String,
+    pub(crate) reason: String,
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, BadRecord> {
+    serde_json::from_slice(value)
+        .map_err(|error| BadRecord { key: key.to_owned(), reason: error.to_string() })
+}
+
+pub(crate) fn encode(record: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(record).expect("records have text keys and no failing serializers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_apart_as_they_were_put_together() {
+        let tenant = TenantId(7);
+        assert_eq!(Key::parse(&topic(tenant, "a.b")), Key::Topic(tenant, "a.b"));
+        assert_eq!(Key::parse(&node(NodeId(3))), Key::Node(NodeId(3)));
+        assert_eq!(Key::parse(&volume(VolumeId(0))), Key::Volume(VolumeId(0)));
+        for other in [CLUSTER, PRODUCER_IDS, "/sluice/later/1", "/sluice/topics/x/y", "", "/"] {
+            assert_eq!(Key::parse(other), Key::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn records_keep_their_text_form() {
+        let record = TopicRecord {
+            id: TopicId([0xab; 16]),
+            partitions: vec![VolumeId(0), VolumeId(1)],
+            overrides: BTreeMap::from([("retention.ms".to_owned(), "7".to_owned())]),
+        };
+        let text = r#"{"id":"abababababababababababababababab","partitions":[0,1],"overrides":{"retention.ms":"7"}}"#;
+        assert_eq!(encode(&record), text.as_bytes());
+        let volume = r#"{"spec":{"id":4,"kind":"file","location":"v4","size_bytes":99},"epoch":2}"#;
+        let record: VolumeRecord = decode("k", volume.as_bytes()).unwrap();
+        assert_eq!((record.owner, record.epoch), (None, VolumeEpoch(2)));
+        assert_eq!(encode(&record), volume.as_bytes());
+    }
+}

@@ -1,0 +1,208 @@
+//! Nodes: who is alive, and where clients reach it.
+//!
+//! A registration is a key under a lease, which a task keeps alive. It ends with the process, or when
+//! another process registers under the same node id: that is how a restarted node takes its place back
+//! at once, without waiting for the lease of its former life.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_model::{NodeId, TopicId};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::catalog::{Catalog, backoff};
+use crate::layout::{self, NodeRecord};
+use crate::store::{LeaseId, Outcome, StoreError, Txn};
+
+/// What a node tells of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// The broker id that clients see.
+    pub id: NodeId,
+    /// The host that clients are told.
+    pub kafka_host: String,
+    /// The port that clients are told.
+    pub kafka_port: u16,
+    /// Where it stands, as Kafka's `broker.rack`.
+    pub rack: Option<String>,
+}
+
+/// A live node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// What it tells of itself.
+    pub spec: NodeSpec,
+    /// Tells one life of a node from the next: 32 hex digits.
+    pub incarnation: String,
+}
+
+impl Node {
+    pub(crate) fn from_record(id: NodeId, record: NodeRecord) -> Self {
+        let NodeRecord { incarnation, kafka_host, kafka_port, rack } = record;
+        Self { spec: NodeSpec { id, kafka_host, kafka_port, rack }, incarnation }
+    }
+}
+
+/// Why a node was not registered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// Retry: the store.
+    #[error(transparent)]
+    Unavailable(#[from] StoreError),
+}
+
+/// How a registration stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistrationState {
+    /// The others see this node.
+    Live,
+    /// The lease may have ended; it is being taken again. The others may see this node as gone, and
+    /// claim its volumes.
+    Lapsed,
+    /// Another process has registered under this node id: stop, and serve nothing more.
+    Replaced,
+}
+
+/// A node's registration. When it is dropped the lease is left to end by itself.
+pub struct NodeRegistration {
+    keeper: Keeper,
+    lease: watch::Receiver<LeaseId>,
+    state: watch::Receiver<RegistrationState>,
+    task: JoinHandle<()>,
+}
+
+impl NodeRegistration {
+    /// How it stands, to be watched.
+    pub fn state(&self) -> watch::Receiver<RegistrationState> {
+        self.state.clone()
+    }
+
+    /// Leaves: the others see at once that the node is gone.
+    pub async fn deregister(self) -> Result<(), RegisterError> {
+        self.task.abort();
+        let lease = *self.lease.borrow();
+        Ok(self.keeper.catalog.inner.store.revoke_lease(lease).await?)
+    }
+}
+
+impl Drop for NodeRegistration {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Catalog {
+    /// Registers this process as a node, in the place of any other that has its id. The others see it
+    /// as gone when it has not kept its lease alive for `ttl` (at least a second).
+    pub async fn register_node(
+        &self,
+        spec: NodeSpec,
+        ttl: Duration,
+    ) -> Result<NodeRegistration, RegisterError> {
+        let incarnation = TopicId(self.inner.entropy.random_16()).to_string();
+        let keeper = Keeper { catalog: self.clone(), spec, incarnation, ttl };
+        let lease = keeper.register(true).await?.ok_or_else(|| {
+            StoreError::Unavailable("a first registration replaces any other".to_owned())
+        })?;
+        let (lease_tx, lease) = watch::channel(lease);
+        let (state_tx, state) = watch::channel(RegistrationState::Live);
+        let task = tokio::spawn(keeper.clone().run(lease_tx, state_tx));
+        Ok(NodeRegistration { keeper, lease, state, task })
+    }
+}
+
+#[derive(Clone)]
+struct Keeper {
+    catalog: Catalog,
+    spec: NodeSpec,
+    incarnation: String,
+    ttl: Duration,
+}
+
+impl Keeper {
+    /// Puts the node's key under a new lease. `None` if the key is another incarnation's and `first`
+    /// is false.
+    async fn register(&self, first: bool) -> Result<Option<LeaseId>, StoreError> {
+        let store = &self.catalog.inner.store;
+        let lease = store.grant_lease(self.ttl).await?;
+        let key = layout::node(self.spec.id);
+        let record = layout::encode(&NodeRecord {
+            incarnation: self.incarnation.clone(),
+            kafka_host: self.spec.kafka_host.clone(),
+            kafka_port: self.spec.kafka_port,
+            rack: self.spec.rack.clone(),
+        });
+        loop {
+            let txn = match store.get(&key).await? {
+                None => Txn::new().if_absent(&key),
+                Some(entry) => {
+                    let other = layout::decode::<NodeRecord>(&key, &entry.value)
+                        .map_or(true, |found| found.incarnation != self.incarnation);
+                    if other && !first {
+                        store.revoke_lease(lease).await?;
+                        return Ok(None);
+                    }
+                    Txn::new().if_unchanged(&key, entry.mod_revision)
+                }
+            };
+            let txn = txn.put_leased(&key, record.clone(), lease);
+            if let Outcome::Committed(_) = self.catalog.commit(txn).await? {
+                return Ok(Some(lease));
+            }
+        }
+    }
+
+    /// Keeps the lease alive at thirds of its time, until another incarnation is seen.
+    async fn run(self, lease: watch::Sender<LeaseId>, state: watch::Sender<RegistrationState>) {
+        let mut kept = Instant::now();
+        let mut failures = 0;
+        loop {
+            let pause = match failures {
+                0 => self.ttl / 3,
+                _ => backoff(failures, &*self.catalog.inner.entropy).min(self.ttl / 3),
+            };
+            tokio::time::sleep(pause).await;
+            let began = Instant::now();
+            match self.keep(&lease).await {
+                Ok(true) => {
+                    kept = began;
+                    failures = 0;
+                    state.send_if_modified(|state| {
+                        std::mem::replace(state, RegistrationState::Live) != RegistrationState::Live
+                    });
+                }
+                Ok(false) => {
+                    warn!(node = self.spec.id.0, "another process has registered as this node");
+                    state.send_replace(RegistrationState::Replaced);
+                    return;
+                }
+                Err(error) => {
+                    failures += 1;
+                    if kept.elapsed() >= self.ttl && *state.borrow() == RegistrationState::Live {
+                        warn!(%error, node = self.spec.id.0, "node lease not kept alive in time");
+                        state.send_replace(RegistrationState::Lapsed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// False if another incarnation has the key.
+    async fn keep(&self, lease: &watch::Sender<LeaseId>) -> Result<bool, StoreError> {
+        let held = *lease.borrow();
+        match self.catalog.inner.store.keep_alive(held).await {
+            Ok(()) => {}
+            Err(StoreError::LeaseEnded) => {
+                info!(node = self.spec.id.0, "node lease has ended; registering again");
+                let Some(renewed) = self.register(false).await? else { return Ok(false) };
+                lease.send_replace(renewed);
+            }
+            Err(error) => return Err(error),
+        }
+        let seen: Option<Arc<Node>> = self.catalog.node(self.spec.id);
+        Ok(seen.is_none_or(|node| node.incarnation == self.incarnation))
+    }
+}

@@ -1,0 +1,221 @@
+//! The catalog in memory: what lookups read. Built from one range of the store and moved on by the
+//! changes that follow it; pure. It is never ahead of the store, and one change of the store becomes
+//! visible as a whole.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use sluice_model::topic_name::collision_form;
+use sluice_model::{NodeId, TenantId, TopicConfig, TopicDefaults, TopicId, VolumeId};
+
+use crate::catalog::Change;
+use crate::layout::{self, BadRecord, Key};
+use crate::nodes::Node;
+use crate::placement::Candidate;
+use crate::store::{Entry, Event};
+use crate::topics::Topic;
+use crate::volumes::Volume;
+
+#[derive(Default)]
+pub(crate) struct View {
+    tenants: HashMap<TenantId, TenantTopics>,
+    topics: HashMap<TopicId, Arc<Topic>>,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    volumes: BTreeMap<VolumeId, Arc<Volume>>,
+    /// Partitions of all topics, by volume.
+    load: HashMap<VolumeId, usize>,
+}
+
+#[derive(Default)]
+struct TenantTopics {
+    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    /// Names by their collision form, for those that have one.
+    by_form: HashMap<String, Arc<str>>,
+    partitions: usize,
+}
+
+/// What is not in the store's records but decides what a view holds.
+pub(crate) struct Derivation {
+    pub(crate) defaults: TopicDefaults,
+    /// Shared by all topics without overrides.
+    pub(crate) plain: Arc<TopicConfig>,
+}
+
+impl View {
+    pub(crate) fn topic(&self, tenant: TenantId, name: &str) -> Option<&Arc<Topic>> {
+        self.tenants.get(&tenant)?.by_name.get(name)
+    }
+
+    pub(crate) fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(&id)
+    }
+
+    /// Sorted by name.
+    pub(crate) fn topics(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Topic>> {
+        self.tenants.get(&tenant).into_iter().flat_map(|topics| topics.by_name.values())
+    }
+
+    pub(crate) fn all_topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    /// The tenant's topic whose name metrics cannot tell from this one.
+    pub(crate) fn collision(&self, tenant: TenantId, name: &str) -> Option<Arc<str>> {
+        let form = collision_form(name)?;
+        self.tenants.get(&tenant)?.by_form.get(&form).cloned()
+    }
+
+    /// How many topics and partitions the tenant has.
+    pub(crate) fn usage(&self, tenant: TenantId) -> (usize, usize) {
+        self.tenants.get(&tenant).map_or((0, 0), |t| (t.by_name.len(), t.partitions))
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    pub(crate) fn volume(&self, id: VolumeId) -> Option<&Arc<Volume>> {
+        self.volumes.get(&id)
+    }
+
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = &Arc<Volume>> {
+        self.volumes.values()
+    }
+
+    /// Where partitions may go; `placed` are those that the topic has already.
+    pub(crate) fn candidates(&self, placed: &[VolumeId]) -> Vec<Candidate> {
+        let mut own: HashMap<VolumeId, usize> = HashMap::new();
+        for volume in placed {
+            *own.entry(*volume).or_default() += 1;
+        }
+        let count = |counts: &HashMap<_, _>, volume| counts.get(volume).copied().unwrap_or(0);
+        self.volumes
+            .keys()
+            .map(|volume| Candidate {
+                volume: *volume,
+                own: count(&own, volume),
+                load: count(&self.load, volume),
+            })
+            .collect()
+    }
+
+    /// Applies one event and tells what changed. A record that does not parse leaves what was there.
+    pub(crate) fn apply(
+        &mut self,
+        event: &Event,
+        how: &Derivation,
+    ) -> Result<Option<Change>, BadRecord> {
+        Ok(match event {
+            Event::Put(entry) => self.put(entry, how)?,
+            Event::Delete { key } => self.remove(key),
+        })
+    }
+
+    /// Makes the view that of these entries, and tells what changed.
+    pub(crate) fn replace(
+        &mut self,
+        entries: &[Entry],
+        how: &Derivation,
+        mut bad: impl FnMut(BadRecord),
+    ) -> Vec<Change> {
+        let present: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+        let mut gone: Vec<String> = Vec::new();
+        gone.extend(self.topics.values().map(|t| layout::topic(t.tenant, &t.name)));
+        gone.extend(self.nodes.keys().map(|id| layout::node(*id)));
+        gone.extend(self.volumes.keys().map(|id| layout::volume(*id)));
+        gone.retain(|key| !present.contains(key.as_str()));
+
+        let mut changes: Vec<_> = gone.iter().filter_map(|key| self.remove(key)).collect();
+        for entry in entries {
+            match self.put(entry, how) {
+                Ok(change) => changes.extend(change),
+                Err(error) => bad(error),
+            }
+        }
+        changes
+    }
+
+    fn put(&mut self, entry: &Entry, how: &Derivation) -> Result<Option<Change>, BadRecord> {
+        let Entry { key, value, .. } = entry;
+        Ok(match Key::parse(key) {
+            Key::Topic(tenant, name) => {
+                let record: layout::TopicRecord = layout::decode(key, value)?;
+                self.put_topic(Topic::from_record(tenant, name, record, how))
+            }
+            Key::Node(id) => {
+                let node = Arc::new(Node::from_record(id, layout::decode(key, value)?));
+                let old = self.nodes.insert(id, Arc::clone(&node));
+                (old.as_ref() != Some(&node)).then_some(Change::NodeChanged(node))
+            }
+            Key::Volume(id) => {
+                let volume = Arc::new(Volume::from_record(layout::decode(key, value)?));
+                let old = self.volumes.insert(id, Arc::clone(&volume));
+                (old.as_ref() != Some(&volume)).then_some(Change::VolumeChanged(volume))
+            }
+            Key::Other => None,
+        })
+    }
+
+    fn put_topic(&mut self, topic: Topic) -> Option<Change> {
+        let old = self.topic(topic.tenant, &topic.name).cloned();
+        if old.as_deref() == Some(&topic) {
+            return None;
+        }
+        let topic = Arc::new(topic);
+        if let Some(old) = &old {
+            self.remove_topic(old);
+        }
+        let of_tenant = self.tenants.entry(topic.tenant).or_default();
+        of_tenant.partitions += topic.partitions.len();
+        of_tenant.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        if let Some(form) = collision_form(&topic.name) {
+            of_tenant.by_form.insert(form, Arc::clone(&topic.name));
+        }
+        for volume in &topic.partitions {
+            *self.load.entry(*volume).or_default() += 1;
+        }
+        self.topics.insert(topic.id, Arc::clone(&topic));
+        Some(match old {
+            None => Change::TopicCreated(topic),
+            Some(old) if old.id == topic.id => Change::TopicChanged { old, new: topic },
+            Some(old) => Change::TopicReplaced { old, new: topic },
+        })
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Change> {
+        match Key::parse(key) {
+            Key::Topic(tenant, name) => {
+                let topic = self.topic(tenant, name)?.clone();
+                self.remove_topic(&topic);
+                Some(Change::TopicDeleted(topic))
+            }
+            Key::Node(id) => self.nodes.remove(&id).map(Change::NodeGone),
+            Key::Volume(id) => self.volumes.remove(&id).map(Change::VolumeGone),
+            Key::Other => None,
+        }
+    }
+
+    fn remove_topic(&mut self, topic: &Topic) {
+        self.topics.remove(&topic.id);
+        for volume in &topic.partitions {
+            if let Some(load) = self.load.get_mut(volume) {
+                *load = load.saturating_sub(1);
+            }
+        }
+        let Some(of_tenant) = self.tenants.get_mut(&topic.tenant) else { return };
+        of_tenant.partitions -= topic.partitions.len();
+        of_tenant.by_name.remove(&topic.name);
+        if let Some(form) = collision_form(&topic.name)
+            && of_tenant.by_form.get(&form) == Some(&topic.name)
+        {
+            of_tenant.by_form.remove(&form);
+        }
+        if of_tenant.by_name.is_empty() {
+            self.tenants.remove(&topic.tenant);
+        }
+    }
+}
