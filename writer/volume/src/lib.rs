@@ -1,1 +1,39 @@
 //! Write-ahead-log volumes: on-disk format, group writes, fencing, recovery.
+//!
+//! A volume is one device (today a file, or a simulated disk) that holds the tail of many streams
+//! until it lies in the bucket. It takes frames (opaque payloads of up to 8 MiB), writes each with one
+//! device write, says in order which are durable, and gives them back after a crash. The format is in
+//! `docs/formats.md`, section "Volume"; the contract of all kinds is [`Volume`] and [`Recovery`].
+//!
+//! Where things are: [`FrameBuf`] gathers a payload; `frame` and `superblock` are the bytes on disk;
+//! `ring` decides where a frame goes and what is durable (pure, no I/O); `log` joins it to a `disk`;
+//! `scan` reads the log after a restart; `file` and `sim` are the kinds of volume.
+//!
+//! What always holds: nothing is said to be durable before all that precedes it is; nothing durable is
+//! overwritten before it is trimmed; what a recovery yields is exactly what was appended, from the trim
+//! point on, without a hole; after an open under a larger epoch no older owner's bytes are ever read.
+//!
+//! What it does not do: it knows nothing of streams, batches or manifests, and it does not decide when
+//! to trim.
+
+mod buffer;
+mod disk;
+mod error;
+mod file;
+mod frame;
+mod geometry;
+mod log;
+mod pool;
+mod ring;
+mod scan;
+mod superblock;
+mod volume;
+
+pub use buffer::FrameBuf;
+pub use error::{
+    AppendError, CloseError, CreateError, NotDurable, OpenError, ReadError, RecoveryError,
+    TooLarge, TrimError,
+};
+pub use file::{CreateOptions, FileVolume, OpenOptions};
+pub use frame::MAX_PAYLOAD_BYTES;
+pub use volume::{Durable, Health, Kind, Lsn, RecoveredFrame, Recovery, Ticket, Usage, Volume};
