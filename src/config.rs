@@ -1,0 +1,220 @@
+//! The configuration of one process: what it is, where its values come from, what is refused.
+//!
+//! Values come from, each over the one before: the defaults here, a TOML file, the environment,
+//! the command line. [`keys`] is the one table of keys; the names of the environment variables,
+//! `sluice config show` and docs/configuration.md are made from it. A configuration that has been
+//! loaded is whole: every value is of its kind and within its bounds, and values that depend on
+//! each other fit. It is not changed while the process runs. Credentials are not part of it: the
+//! bucket's come from the environment by the SDK's usual names.
+
+mod check;
+mod file;
+mod keys;
+mod load;
+mod setting;
+mod show;
+#[cfg(test)]
+mod tests;
+mod units;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(crate) use load::{FILE_VARIABLE, Loaded, Sources, load};
+pub(crate) use show::{reference, show};
+pub(crate) use values::{BucketUrl, Endpoint, HostPort, LogFilter, LogFormat, Region, VolumeSize};
+
+use units::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, TIB};
+
+/// Everything that can be configured. What each value means is said in [`keys`].
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) node_id: u32,
+    pub(crate) tail_cache_bytes: u64,
+    pub(crate) kafka: Kafka,
+    pub(crate) http: Http,
+    pub(crate) topics: Topics,
+    pub(crate) volumes: Volumes,
+    pub(crate) upload: Upload,
+    pub(crate) bucket: Bucket,
+    pub(crate) reader: Reader,
+    pub(crate) groups: Groups,
+    pub(crate) retention: Retention,
+    pub(crate) log: Log,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// The Kafka listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Kafka {
+    pub(crate) listen: SocketAddr,
+    /// Not set: the address that was bound.
+    pub(crate) advertised: Option<HostPort>,
+    pub(crate) allow_unauthenticated_remote: bool,
+    pub(crate) max_connections: u32,
+    pub(crate) max_connections_per_ip: u32,
+    pub(crate) max_frame_bytes: u64,
+    pub(crate) buffer_budget_bytes: u64,
+    pub(crate) answer_budget_bytes: u64,
+    pub(crate) max_answer_bytes: u64,
+    pub(crate) fetch_max_bytes: u64,
+    pub(crate) max_in_flight: u32,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) write_stall_timeout: Duration,
+}
+
+/// The operations listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    pub(crate) listen: SocketAddr,
+    pub(crate) max_connections: u32,
+    pub(crate) header_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// What topics are created with.
+#[derive(Clone, Debug)]
+pub(crate) struct Topics {
+    pub(crate) auto_create: bool,
+    pub(crate) default_partitions: u32,
+    /// Kafka's topic configs, by name; checked.
+    pub(crate) defaults: BTreeMap<String, String>,
+}
+
+/// The write-ahead-log volumes.
+#[derive(Clone, Debug)]
+pub(crate) struct Volumes {
+    pub(crate) count: u32,
+    pub(crate) size: VolumeSize,
+    pub(crate) queue_depth: u32,
+}
+
+/// When the tail of a volume goes to the bucket.
+#[derive(Clone, Debug)]
+pub(crate) struct Upload {
+    pub(crate) segment_bytes: u64,
+    pub(crate) max_age: Duration,
+}
+
+/// The object store.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    /// Not set: see [`Config::bucket_url`].
+    pub(crate) url: Option<BucketUrl>,
+    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) region: Option<Region>,
+    pub(crate) allow_http: bool,
+    pub(crate) virtual_hosted_style: bool,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) max_retries: u32,
+    pub(crate) retry_timeout: Duration,
+}
+
+/// Reads from the bucket.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(crate) cache_bytes: u64,
+}
+
+/// Consumer groups.
+#[derive(Clone, Debug)]
+pub(crate) struct Groups {
+    pub(crate) initial_rebalance_delay: Duration,
+    pub(crate) min_session_timeout: Duration,
+    pub(crate) max_session_timeout: Duration,
+    pub(crate) max_members: u32,
+    pub(crate) max_groups: u32,
+    pub(crate) offsets_retention: Duration,
+}
+
+/// Retention.
+#[derive(Clone, Debug)]
+pub(crate) struct Retention {
+    pub(crate) check_interval: Duration,
+}
+
+/// The log of the process.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub(crate) level: LogFilter,
+    pub(crate) format: LogFormat,
+}
+
+/// The end of the process.
+#[derive(Clone, Debug)]
+pub(crate) struct Shutdown {
+    pub(crate) drain: Duration,
+}
+
+impl Config {
+    /// Where the bucket is: as configured, or a directory beside the volumes.
+    pub(crate) fn bucket_url(&self) -> BucketUrl {
+        match &self.bucket.url {
+            Some(url) => url.clone(),
+            None => BucketUrl::Directory(self.data_dir.join("bucket")),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let millis = Duration::from_millis;
+        Self {
+            data_dir: PathBuf::from("./sluice-data"),
+            node_id: 1,
+            tail_cache_bytes: 64 * MIB,
+            kafka: Kafka {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9092)),
+                advertised: None,
+                allow_unauthenticated_remote: false,
+                max_connections: 20_000,
+                max_connections_per_ip: 20_000,
+                max_frame_bytes: 100 * MIB,
+                buffer_budget_bytes: 256 * MIB,
+                answer_budget_bytes: 512 * MIB,
+                max_answer_bytes: 64 * MIB,
+                fetch_max_bytes: 55 * MIB,
+                max_in_flight: 64,
+                idle_timeout: millis(10 * MINUTE),
+                write_stall_timeout: millis(30 * SECOND),
+            },
+            http: Http {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+                max_connections: 256,
+                header_timeout: millis(10 * SECOND),
+                idle_timeout: millis(90 * SECOND),
+            },
+            topics: Topics { auto_create: true, default_partitions: 1, defaults: BTreeMap::new() },
+            volumes: Volumes { count: 1, size: VolumeSize::Auto, queue_depth: 8 },
+            upload: Upload { segment_bytes: 32 * MIB, max_age: millis(10 * SECOND) },
+            bucket: Bucket {
+                url: None,
+                endpoint: None,
+                region: None,
+                allow_http: false,
+                virtual_hosted_style: false,
+                connect_timeout: millis(5 * SECOND),
+                request_timeout: millis(30 * SECOND),
+                max_retries: 10,
+                retry_timeout: millis(MINUTE),
+            },
+            reader: Reader { cache_bytes: 32 * MIB },
+            groups: Groups {
+                initial_rebalance_delay: Duration::ZERO,
+                min_session_timeout: millis(6 * SECOND),
+                max_session_timeout: millis(30 * MINUTE),
+                max_members: 5_000,
+                max_groups: 10_000,
+                offsets_retention: millis(7 * DAY),
+            },
+            retention: Retention { check_interval: millis(30 * SECOND) },
+            log: Log { level: LogFilter("info".to_owned()), format: LogFormat::Auto },
+            shutdown: Shutdown { drain: millis(4 * SECOND) },
+        }
+    }
+}

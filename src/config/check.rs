@@ -1,0 +1,87 @@
+//! What single values do not tell: whether they fit together.
+
+use sluice_model::topic_config::TopicDefaults;
+
+use super::keys::{TOPIC_DEFAULTS, find};
+use super::load::Loaded;
+use super::units::show_size;
+use super::{BucketUrl, VolumeSize};
+
+/// Adds a line for each thing that does not fit.
+pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {
+    let config = &loaded.config;
+    let mut refuse = |name: &str, problem: String| {
+        let origin = find(name).map(|key| loaded.origin(key));
+        let origin = origin.map(|origin| format!(" ({origin})")).unwrap_or_default();
+        problems.push(format!("{name}{origin} {problem}"));
+    };
+
+    let kafka = &config.kafka;
+    if kafka.listen.ip().is_unspecified() && kafka.advertised.is_none() {
+        refuse(
+            "kafka.listen",
+            format!("is {}, which clients cannot connect to: set kafka.advertised", kafka.listen),
+        );
+    }
+    if !kafka.listen.ip().is_loopback() && !kafka.allow_unauthenticated_remote {
+        refuse(
+            "kafka.listen",
+            format!(
+                "is {}, where others can reach it, and nobody is authenticated: bind a loopback \
+                 address, or set kafka.allow_unauthenticated_remote to true if something else \
+                 keeps strangers out",
+                kafka.listen
+            ),
+        );
+    }
+    if kafka.buffer_budget_bytes < kafka.max_frame_bytes {
+        refuse(
+            "kafka.buffer_budget_bytes",
+            format!(
+                "is {}; it must be at least kafka.max_frame_bytes, {}",
+                show_size(kafka.buffer_budget_bytes),
+                show_size(kafka.max_frame_bytes)
+            ),
+        );
+    }
+    if kafka.listen == config.http.listen && kafka.listen.port() != 0 {
+        refuse("http.listen", format!("is {}, as kafka.listen is", config.http.listen));
+    }
+
+    if let VolumeSize::Bytes(size) = config.volumes.size
+        && size / 4 < config.upload.segment_bytes
+    {
+        refuse(
+            "volumes.size",
+            format!(
+                "is {}; it must be at least four times upload.segment_bytes, {}",
+                show_size(size),
+                show_size(config.upload.segment_bytes)
+            ),
+        );
+    }
+
+    let bucket = &config.bucket;
+    if let Some(endpoint) = &bucket.endpoint {
+        if endpoint.is_plain() && !bucket.allow_http {
+            refuse(
+                "bucket.endpoint",
+                "is without TLS: use https, or set bucket.allow_http to true".to_owned(),
+            );
+        }
+        if let BucketUrl::Directory(_) = config.bucket_url() {
+            refuse("bucket.endpoint", "is for S3: set bucket.url to s3://BUCKET/PREFIX".to_owned());
+        }
+    }
+
+    let groups = &config.groups;
+    if groups.min_session_timeout > groups.max_session_timeout {
+        refuse(
+            "groups.min_session_timeout",
+            "is longer than groups.max_session_timeout".to_owned(),
+        );
+    }
+    if let Err(invalid) = TopicDefaults::new(config.topics.defaults.clone()) {
+        refuse(TOPIC_DEFAULTS, format!("has a config that is refused: {invalid}"));
+    }
+}

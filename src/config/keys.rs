@@ -1,0 +1,359 @@
+//! The table of keys. A key's type and default are those of the field it fills; its bounds and its
+//! meaning are here.
+
+use super::setting::{Bounds, Setting};
+use super::{Config, DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, TIB};
+
+/// One key.
+pub(super) struct Key {
+    /// `section.key`, or `key` for what stands before the first section of the file.
+    pub(super) name: &'static str,
+    /// What it does, as a sentence or two of Markdown.
+    pub(super) doc: &'static str,
+    /// In bytes, milliseconds or a count, by the field's type.
+    pub(super) bounds: Bounds,
+    /// The field.
+    pub(super) field: fn(&mut Config) -> &mut dyn Setting,
+}
+
+impl Key {
+    /// The environment variable: `kafka.max_frame_bytes` is `SLUICE_KAFKA_MAX_FRAME_BYTES`. No two
+    /// keys share one (a test sees to it).
+    pub(super) fn variable(&self) -> String {
+        format!("SLUICE_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// The table of the file it stands in; empty for none.
+    pub(super) fn section(&self) -> &'static str {
+        self.name.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// Its name within the section.
+    pub(super) fn short(&self) -> &'static str {
+        self.name.split_once('.').map_or(self.name, |(_, key)| key)
+    }
+}
+
+/// The key whose value is a table of topic configs.
+pub(super) const TOPIC_DEFAULTS: &str = "topics.defaults";
+
+/// A key of that name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Every key, in the order of the file: the keys of a section stand together.
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        name: "data_dir",
+        doc: "The directory of the volumes and the catalog, and of the bucket unless `bucket.url` \
+              says otherwise. One process at a time uses it.",
+        bounds: None,
+        field: |c| &mut c.data_dir,
+    },
+    Key {
+        name: "node_id",
+        doc: "The number of this node in the cluster: the broker id that clients see.",
+        bounds: Some((0, i32::MAX as u64)),
+        field: |c| &mut c.node_id,
+    },
+    Key {
+        name: "tail_cache_bytes",
+        doc: "Memory for the newest records, from which consumers at the tail are served. For all \
+              volumes together.",
+        bounds: Some((MIB, TIB)),
+        field: |c| &mut c.tail_cache_bytes,
+    },
+    Key {
+        name: "kafka.listen",
+        doc: "The address of the Kafka listener.",
+        bounds: None,
+        field: |c| &mut c.kafka.listen,
+    },
+    Key {
+        name: "kafka.advertised",
+        doc: "The address that clients are told to connect to. When not set it is the address that \
+              is listened on, so it must be set when that is a wildcard.",
+        bounds: None,
+        field: |c| &mut c.kafka.advertised,
+    },
+    Key {
+        name: "kafka.allow_unauthenticated_remote",
+        doc: "The listener authenticates nobody, so it refuses to bind any address but loopback. \
+              Set this when something else keeps strangers out.",
+        bounds: None,
+        field: |c| &mut c.kafka.allow_unauthenticated_remote,
+    },
+    Key {
+        name: "kafka.max_connections",
+        doc: "Connections over this number are closed at once.",
+        bounds: Some((1, 1_000_000)),
+        field: |c| &mut c.kafka.max_connections,
+    },
+    Key {
+        name: "kafka.max_connections_per_ip",
+        doc: "The same for the connections from one IP address.",
+        bounds: Some((1, 1_000_000)),
+        field: |c| &mut c.kafka.max_connections_per_ip,
+    },
+    Key {
+        name: "kafka.max_frame_bytes",
+        doc: "The largest request. It is checked before memory is taken for it. Kafka's \
+              `socket.request.max.bytes`.",
+        bounds: Some((64 * KIB, GIB)),
+        field: |c| &mut c.kafka.max_frame_bytes,
+    },
+    Key {
+        name: "kafka.buffer_budget_bytes",
+        doc: "Memory for requests that are arriving, over all connections. When it is used up, \
+              reading pauses. At least `kafka.max_frame_bytes`.",
+        bounds: Some((64 * KIB, TIB)),
+        field: |c| &mut c.kafka.buffer_budget_bytes,
+    },
+    Key {
+        name: "kafka.answer_budget_bytes",
+        doc: "Memory for records that are promised to fetches or wait to be written, over all \
+              connections. When it is used up, a fetch gets one batch at a time.",
+        bounds: Some((MIB, TIB)),
+        field: |c| &mut c.kafka.answer_budget_bytes,
+    },
+    Key {
+        name: "kafka.max_answer_bytes",
+        doc: "The same for one connection: over it, its next requests wait unread.",
+        bounds: Some((MIB, TIB)),
+        field: |c| &mut c.kafka.max_answer_bytes,
+    },
+    Key {
+        name: "kafka.fetch_max_bytes",
+        doc: "The most that one fetch gives, whatever the client asks for; at least one batch is \
+              given. Kafka's `fetch.max.bytes`.",
+        bounds: Some((KIB, GIB)),
+        field: |c| &mut c.kafka.fetch_max_bytes,
+    },
+    Key {
+        name: "kafka.max_in_flight",
+        doc: "Requests of one connection that are worked on at a time; the next ones wait unread.",
+        bounds: Some((1, 10_000)),
+        field: |c| &mut c.kafka.max_in_flight,
+    },
+    Key {
+        name: "kafka.idle_timeout",
+        doc: "A connection without a request for so long is closed. Kafka's \
+              `connections.max.idle.ms`.",
+        bounds: Some((SECOND, 7 * DAY)),
+        field: |c| &mut c.kafka.idle_timeout,
+    },
+    Key {
+        name: "kafka.write_stall_timeout",
+        doc: "A connection that takes nothing of its answers for so long is closed.",
+        bounds: Some((SECOND, DAY)),
+        field: |c| &mut c.kafka.write_stall_timeout,
+    },
+    Key {
+        name: "http.listen",
+        doc: "The address for `/livez`, `/readyz` and `/metrics`.",
+        bounds: None,
+        field: |c| &mut c.http.listen,
+    },
+    Key {
+        name: "http.max_connections",
+        doc: "HTTP connections over this number are closed at once.",
+        bounds: Some((1, 100_000)),
+        field: |c| &mut c.http.max_connections,
+    },
+    Key {
+        name: "http.header_timeout",
+        doc: "The first request of an HTTP connection must have come within this time.",
+        bounds: Some((100, HOUR)),
+        field: |c| &mut c.http.header_timeout,
+    },
+    Key {
+        name: "http.idle_timeout",
+        doc: "An HTTP connection without a new request for so long is closed, whether it idles or \
+              does not read its answer. Longer than the interval at which metrics are scraped.",
+        bounds: Some((100, DAY)),
+        field: |c| &mut c.http.idle_timeout,
+    },
+    Key {
+        name: "topics.auto_create",
+        doc: "Whether asking for a topic creates it, if the client asks so too. Kafka's \
+              `auto.create.topics.enable`.",
+        bounds: None,
+        field: |c| &mut c.topics.auto_create,
+    },
+    Key {
+        name: "topics.default_partitions",
+        doc: "The partitions of a topic that is created without a number. Kafka's `num.partitions`.",
+        bounds: Some((1, 10_000)),
+        field: |c| &mut c.topics.default_partitions,
+    },
+    Key {
+        name: TOPIC_DEFAULTS,
+        doc: "What topics have that do not set it themselves: a table of Kafka's topic configs, \
+              such as `\"retention.ms\" = 86400000`. In the environment \
+              `retention.ms=86400000;cleanup.policy=delete`, which replaces the file's whole table.",
+        bounds: None,
+        field: |c| &mut c.topics.defaults,
+    },
+    Key {
+        name: "volumes.count",
+        doc: "Write-ahead-log volumes on this node. It can be raised later, not lowered.",
+        bounds: Some((1, 64)),
+        field: |c| &mut c.volumes.count,
+    },
+    Key {
+        name: "volumes.size",
+        doc: "The size of each new volume; `auto` is 1 GiB, or less when the disk is small. At \
+              least four times `upload.segment_bytes`.",
+        bounds: Some((4 * MIB, TIB)),
+        field: |c| &mut c.volumes.size,
+    },
+    Key {
+        name: "volumes.queue_depth",
+        doc: "Writes in flight on one volume.",
+        bounds: Some((1, 128)),
+        field: |c| &mut c.volumes.queue_depth,
+    },
+    Key {
+        name: "upload.segment_bytes",
+        doc: "As soon as so much has gathered on a volume it goes to the bucket, as one segment.",
+        bounds: Some((64 * KIB, GIB)),
+        field: |c| &mut c.upload.segment_bytes,
+    },
+    Key {
+        name: "upload.max_age",
+        doc: "What is so old goes to the bucket even if it is little. Shorter means more requests \
+              to the bucket.",
+        bounds: Some((100, DAY)),
+        field: |c| &mut c.upload.max_age,
+    },
+    Key {
+        name: "bucket.url",
+        doc: "`file:PATH` or `s3://BUCKET/PREFIX`. When not set it is the directory `bucket` in \
+              `data_dir`. The credentials for S3 come from the environment, by the SDK's usual \
+              names (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, web \
+              identity, instance metadata), never from the file.",
+        bounds: None,
+        field: |c| &mut c.bucket.url,
+    },
+    Key {
+        name: "bucket.endpoint",
+        doc: "The URL of an S3 service other than AWS. It must support conditional writes \
+              (`If-None-Match`).",
+        bounds: None,
+        field: |c| &mut c.bucket.endpoint,
+    },
+    Key {
+        name: "bucket.region",
+        doc: "The bucket's region. When not set it is that of the environment (`AWS_REGION`).",
+        bounds: None,
+        field: |c| &mut c.bucket.region,
+    },
+    Key {
+        name: "bucket.allow_http",
+        doc: "Whether the endpoint may be spoken to without TLS.",
+        bounds: None,
+        field: |c| &mut c.bucket.allow_http,
+    },
+    Key {
+        name: "bucket.virtual_hosted_style",
+        doc: "Whether the bucket's name goes into the host name instead of the path.",
+        bounds: None,
+        field: |c| &mut c.bucket.virtual_hosted_style,
+    },
+    Key {
+        name: "bucket.connect_timeout",
+        doc: "How long a connection to the bucket may take.",
+        bounds: Some((100, 10 * MINUTE)),
+        field: |c| &mut c.bucket.connect_timeout,
+    },
+    Key {
+        name: "bucket.request_timeout",
+        doc: "How long one request to the bucket may take.",
+        bounds: Some((100, HOUR)),
+        field: |c| &mut c.bucket.request_timeout,
+    },
+    Key {
+        name: "bucket.max_retries",
+        doc: "How often a request to the bucket is tried again before the operation fails (and is \
+              begun anew later).",
+        bounds: Some((0, 1_000)),
+        field: |c| &mut c.bucket.max_retries,
+    },
+    Key {
+        name: "bucket.retry_timeout",
+        doc: "The time after which a request to the bucket is not tried again.",
+        bounds: Some((0, DAY)),
+        field: |c| &mut c.bucket.retry_timeout,
+    },
+    Key {
+        name: "reader.cache_bytes",
+        doc: "Memory for what was read from the bucket.",
+        bounds: Some((MIB, TIB)),
+        field: |c| &mut c.reader.cache_bytes,
+    },
+    Key {
+        name: "groups.initial_rebalance_delay",
+        doc: "How long a new group waits for more members before its first assignment. Kafka's \
+              `group.initial.rebalance.delay.ms`; 3s spares large groups some rebalances.",
+        bounds: Some((0, 10 * MINUTE)),
+        field: |c| &mut c.groups.initial_rebalance_delay,
+    },
+    Key {
+        name: "groups.min_session_timeout",
+        doc: "The shortest session timeout that a member may ask for. Kafka's \
+              `group.min.session.timeout.ms`.",
+        bounds: Some((1, DAY)),
+        field: |c| &mut c.groups.min_session_timeout,
+    },
+    Key {
+        name: "groups.max_session_timeout",
+        doc: "The longest session timeout that a member may ask for. Kafka's \
+              `group.max.session.timeout.ms`.",
+        bounds: Some((1, DAY)),
+        field: |c| &mut c.groups.max_session_timeout,
+    },
+    Key {
+        name: "groups.max_members",
+        doc: "The members of one group. Kafka's `group.max.size`.",
+        bounds: Some((1, 100_000)),
+        field: |c| &mut c.groups.max_members,
+    },
+    Key {
+        name: "groups.max_groups",
+        doc: "The groups of one tenant.",
+        bounds: Some((1, 10_000_000)),
+        field: |c| &mut c.groups.max_groups,
+    },
+    Key {
+        name: "groups.offsets_retention",
+        doc: "How long committed offsets stay after the group has become empty. Kafka's \
+              `offsets.retention.minutes`.",
+        bounds: Some((MINUTE, 3650 * DAY)),
+        field: |c| &mut c.groups.offsets_retention,
+    },
+    Key {
+        name: "retention.check_interval",
+        doc: "How often retention by time and size is applied.",
+        bounds: Some((100, DAY)),
+        field: |c| &mut c.retention.check_interval,
+    },
+    Key {
+        name: "log.level",
+        doc: "What is logged, to stderr.",
+        bounds: None,
+        field: |c| &mut c.log.level,
+    },
+    Key {
+        name: "log.format",
+        doc: "`auto` is text on a terminal and JSON otherwise.",
+        bounds: None,
+        field: |c| &mut c.log.format,
+    },
+    Key {
+        name: "shutdown.drain",
+        doc: "How long the process, told to end, lets requests that are under way finish.",
+        bounds: Some((0, 10 * MINUTE)),
+        field: |c| &mut c.shutdown.drain,
+    },
+];
