@@ -1,0 +1,124 @@
+//! The binary as a user runs it: what it prints where, and how it ends.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Far more than any of these commands takes; a process that hangs fails the test.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn sluice(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SLUICE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).envs(environment.iter().copied()).stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    ended.recv_timeout(LIMIT).expect("ends in time").expect("output")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+fn deploy(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file)
+}
+
+#[test]
+fn version_tells_what_this_is() {
+    let output = sluice(&["version"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let line = text(&output.stdout);
+    assert!(line.starts_with(concat!("sluice ", env!("CARGO_PKG_VERSION"), " (commit ")), "{line}");
+}
+
+#[test]
+fn help_is_an_answer_and_a_wrong_command_line_an_error() {
+    let output = sluice(&["up", "--help"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("Examples:\n  sluice up\n"));
+    for args in [&[][..], &["down"], &["up", "--kafak", "x"], &["up", "-v", "--log-level", "info"]]
+    {
+        let output = sluice(args, &[]);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_told_whole_on_stderr() {
+    for args in [&["up"][..], &["config", "check"], &["config", "show"]] {
+        let environment = [("SLUICE_NODE_ID", "one"), ("SLUICE_HTTP_LISTEN", "here")];
+        let output = sluice(args, &environment);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(output.stdout.is_empty());
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.lines().count(), 2, "{stderr}");
+        assert!(stderr.lines().all(|line| line.starts_with("error: ")), "{stderr}");
+        assert!(stderr.contains("node_id (environment SLUICE_NODE_ID) is \"one\""), "{stderr}");
+    }
+}
+
+#[test]
+fn what_is_shown_is_a_configuration() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shown = sluice(&["config", "show", "--data", "/srv/sluice"], &[]);
+    assert_eq!(shown.status.code(), Some(0));
+    let path = dir.path().join("shown.toml");
+    std::fs::write(&path, &shown.stdout).expect("a file");
+    let again = sluice(&["config", "show"], &[("SLUICE_CONFIG", path.to_str().expect("UTF-8"))]);
+    assert_eq!(again.status.code(), Some(0));
+    let values = |output: &Output| -> Vec<String> {
+        let lines = text(&output.stdout).lines();
+        lines.map(|line| line.split('#').next().unwrap_or("").trim_end().to_owned()).collect()
+    };
+    assert_eq!(values(&again), values(&shown));
+    assert!(values(&again).contains(&"data_dir = \"/srv/sluice\"".to_owned()));
+}
+
+#[test]
+fn the_example_configuration_is_right() {
+    let path = deploy("sluice.toml");
+    let output = sluice(&["config", "check", "--config", path.to_str().expect("UTF-8")], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_unit_starts_sluice_with_flags_that_exist() {
+    let unit = std::fs::read_to_string(deploy("sluice.service")).expect("the unit");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("ExecStart");
+    let mut words = line.split_whitespace().skip(1);
+    assert_eq!(words.next(), Some("up"));
+    let example = deploy("sluice.toml");
+    let example = example.to_str().expect("UTF-8");
+    let installed = "/etc/sluice/sluice.toml";
+    let flags = words.map(|word| if word == installed { example } else { word });
+    let args: Vec<&str> = ["config", "check"].into_iter().chain(flags).collect();
+    assert!(args.contains(&example), "{line}");
+    let output = sluice(&args, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_failure_while_running_is_one_log_line_and_code_1() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let http = taken.local_addr().expect("its address").to_string();
+    let data = dir.path().join("data");
+    let args =
+        ["up", "--data", data.to_str().expect("UTF-8"), "--kafka", "127.0.0.1:0", "--http", &http];
+    let output = sluice(&args, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(output.stdout.is_empty(), "no ready line");
+    let last = text(&output.stderr).lines().last().expect("a line");
+    let entry: serde_json::Value = serde_json::from_str(last).expect("JSON on a pipe");
+    assert_eq!(entry["level"], "ERROR");
+    assert!(entry["error"].as_str().expect("text").contains(&http), "{last}");
+}

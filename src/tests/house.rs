@@ -1,0 +1,170 @@
+//! The rules of the house that no compiler checks: dependencies point one way, versions stand in the
+//! root manifest, every crate takes the workspace's lints, and the top level stays as the owner set it.
+//! The manifests are read as cargo reads them; nothing is built or resolved.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+
+/// What each crate may know of the others, in tests as well. A line that is missing here is a
+/// decision to be taken: the crates below are ordered so that each knows only earlier ones.
+const MAY_KNOW: &[(&str, &[&str])] = &[
+    // The leaves know nobody.
+    ("sluice-model", &[]),
+    ("sluice-wire", &[]),
+    ("sluice-format", &[]),
+    // The next ones know leaves.
+    ("sluice-volume", &["sluice-model", "sluice-wire", "sluice-format"]),
+    ("sluice-catalog", &["sluice-model", "sluice-wire", "sluice-format"]),
+    // Writer, reader and tenants never know each other. A reader serves from the bucket alone: it
+    // has no use for volumes and the catalog.
+    (
+        "sluice-writer",
+        &["sluice-model", "sluice-wire", "sluice-format", "sluice-volume", "sluice-catalog"],
+    ),
+    ("sluice-reader", &["sluice-model", "sluice-wire", "sluice-format"]),
+    ("sluice-tenants", &["sluice-model", "sluice-catalog"]),
+    // The gateway reaches writers and readers through `backend::Backend` only, and so has no use for
+    // what lies on volumes and in the bucket.
+    ("sluice-gateway", &["sluice-model", "sluice-wire", "sluice-catalog", "sluice-tenants"]),
+    // The wiring sees all.
+    (
+        "sluice",
+        &[
+            "sluice-model",
+            "sluice-wire",
+            "sluice-format",
+            "sluice-volume",
+            "sluice-catalog",
+            "sluice-writer",
+            "sluice-reader",
+            "sluice-tenants",
+            "sluice-gateway",
+        ],
+    ),
+];
+
+/// Crates without I/O, clock, runtime or log: what is not here they may not use outside of tests.
+/// Serialization, checksums and compression are computations.
+const PURE: &[(&str, &[&str])] = &[
+    ("sluice-model", &["serde", "thiserror"]),
+    (
+        "sluice-wire",
+        &["bytes", "crc-fast", "flate2", "lz4_flex", "snap", "thiserror", "twox-hash", "zstd"],
+    ),
+    ("sluice-format", &["bytes", "crc-fast", "serde", "thiserror"]),
+];
+
+/// The directories of the top level.
+const TOP_LEVEL: &[&str] =
+    &["src", "gateway", "writer", "reader", "tenants", "loadtest", "deploy", "docs", ".ci"];
+
+/// What work leaves behind; .gitignore has them.
+const LEFT_BEHIND: &[&str] =
+    &[".git", ".venv", ".pytest_cache", "__pycache__", "sluice-data", "target"];
+
+fn workspace() -> Metadata {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("cargo metadata")
+}
+
+/// The packages of this repository that `package` names in any section of its manifest.
+fn neighbours<'a>(package: &'a Package, all: &BTreeSet<&str>) -> Vec<&'a str> {
+    let names = package.dependencies.iter().map(|dependency| dependency.name.as_str());
+    names.filter(|name| all.contains(name)).collect()
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let metadata = workspace();
+    let all: BTreeSet<&str> = metadata.packages.iter().map(|p| p.name.as_str()).collect();
+    let table: BTreeMap<&str, &[&str]> = MAY_KNOW.iter().copied().collect();
+    let named: BTreeSet<&str> = table.keys().copied().collect();
+    assert_eq!(all, named, "every crate of the workspace, and no other, has a line in MAY_KNOW");
+    for package in &metadata.packages {
+        for neighbour in neighbours(package, &all) {
+            assert!(
+                table[package.name.as_str()].contains(&neighbour),
+                "{} may not know {neighbour}: dependencies point one way",
+                package.name
+            );
+        }
+    }
+}
+
+#[test]
+fn the_table_itself_points_one_way() {
+    let mut earlier = BTreeSet::new();
+    for (name, known) in MAY_KNOW {
+        for neighbour in *known {
+            assert!(earlier.contains(neighbour), "{name} stands before {neighbour}");
+        }
+        earlier.insert(*name);
+    }
+    let knows = |name: &str, other: &str| {
+        MAY_KNOW.iter().any(|(crate_name, known)| *crate_name == name && known.contains(&other))
+    };
+    let parts = ["sluice-writer", "sluice-reader", "sluice-tenants"];
+    for (a, b) in parts.iter().flat_map(|a| parts.iter().map(move |b| (a, b))) {
+        assert!(!knows(a, b), "{a} and {b} never know each other");
+    }
+}
+
+#[test]
+fn pure_crates_have_no_runtime_clock_or_log() {
+    let metadata = workspace();
+    for (name, allowed) in PURE {
+        let package = metadata.packages.iter().find(|p| p.name.as_str() == *name).expect(name);
+        let used = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
+        for dependency in used {
+            assert!(
+                allowed.contains(&dependency.name.as_str()),
+                "{name} is pure and uses {}: is that a computation?",
+                dependency.name
+            );
+        }
+    }
+}
+
+#[test]
+fn versions_and_lints_come_from_the_root() {
+    for package in workspace().packages {
+        let text = std::fs::read_to_string(&package.manifest_path).expect("a manifest");
+        let manifest: toml::Table = text.parse().expect("TOML");
+        let takes_lints = manifest
+            .get("lints")
+            .and_then(|lints| lints.get("workspace"))
+            .is_some_and(|inherited| inherited.as_bool() == Some(true));
+        assert!(takes_lints, "{} has `lints.workspace = true`", package.name);
+        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let Some(dependencies) = manifest.get(section).and_then(toml::Value::as_table) else {
+                continue;
+            };
+            for (name, dependency) in dependencies {
+                let inherited = dependency.get("workspace").and_then(toml::Value::as_bool);
+                assert_eq!(
+                    inherited,
+                    Some(true),
+                    "{} has {name} with `workspace = true`: versions stand in the root manifest",
+                    package.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_top_level_is_as_the_owner_set_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in std::fs::read_dir(root).expect("the root") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name().into_string().expect("a UTF-8 name");
+        if entry.path().is_dir() {
+            assert!(
+                TOP_LEVEL.contains(&name.as_str()) || LEFT_BEHIND.contains(&name.as_str()),
+                "{name}/: shared code is a leaf crate inside the directory whose concept it is"
+            );
+        }
+    }
+}
