@@ -1,0 +1,45 @@
+# The commands of the house. `make test` is what CI runs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+CARGO ?= cargo
+CARGO_DENY_VERSION := 0.20.2
+TARGET_DIR = $(abspath $(or $(CARGO_TARGET_DIR),target))
+COMMIT = $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
+
+.PHONY: build test lint fmt test-clients bench deny docs
+
+# The release binary, which knows its commit.
+build:
+	SLUICE_COMMIT='$(COMMIT)' $(CARGO) build --release --locked --bin sluice
+
+# Everything: format, lints, all crates' tests, the release binary against other people's clients.
+# Installs what that needs. The last line is the count over all suites.
+test:
+	.ci/test
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+fmt:
+	$(CARGO) fmt --all
+
+# The release binary against other people's clients, alone.
+test-clients: build
+	SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/clients/run
+
+bench:
+	$(CARGO) bench -p sluice-wire --locked
+
+# Bans, licences and sources of dependencies. Building cargo-deny, the first time, takes minutes.
+deny:
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked --version $(CARGO_DENY_VERSION)
+	$(CARGO) deny check bans licenses sources
+
+# What is made from the code: the reference of the configuration.
+docs:
+	$(CARGO) run --quiet --locked -- config reference > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
