@@ -20,6 +20,7 @@ mod table;
 mod text;
 mod uuid;
 
+pub mod batch;
 pub mod messages;
 pub mod scan;
 

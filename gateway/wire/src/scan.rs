@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 
-/// Bytes of a record batch's header (magic 2), up to its first record.
-pub const BATCH_HEADER_BYTES: usize = 61;
+use crate::batch::{BatchView, HEADER_BYTES as BATCH_HEADER_BYTES};
+
 /// Where the length field ends: it counts what follows it.
 const LENGTH_END: usize = 12;
 
@@ -77,6 +77,40 @@ pub fn select(bytes: &Bytes, offset: i64, max_bytes: u64, at_least_one: bool) ->
     range.map_or_else(Bytes::new, |(start, end)| bytes.slice(start..end))
 }
 
+/// The first record at or after `from_offset` whose timestamp is at least `timestamp_ms`: its offset and
+/// timestamp. Reads the records of the batches that may have one, inflating up to
+/// `max_inflated_bytes` each; of a batch whose records cannot be read the first offset stands for all.
+pub fn find_timestamp(
+    bytes: &Bytes,
+    timestamp_ms: i64,
+    from_offset: i64,
+    max_inflated_bytes: usize,
+) -> Option<(i64, i64)> {
+    let candidates =
+        spans(bytes).filter(|s| s.max_timestamp >= timestamp_ms && s.end_offset > from_offset);
+    for span in candidates {
+        let unread = Some((span.base_offset.max(from_offset), span.max_timestamp));
+        let Ok(batch) = BatchView::new(bytes.slice(span.start..span.end)) else {
+            return unread;
+        };
+        let Ok(records) = batch.records(max_inflated_bytes) else {
+            return unread;
+        };
+        for record in records {
+            match record {
+                Ok(record)
+                    if record.timestamp_ms >= timestamp_ms && record.offset >= from_offset =>
+                {
+                    return Some((record.offset, record.timestamp_ms));
+                }
+                Ok(_) => {}
+                Err(_) => return unread,
+            }
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,8 +127,7 @@ mod tests {
     #[test]
     fn selects_whole_batches_around_an_offset() {
         let bytes = Bytes::from([batch(0, 10, 39), batch(10, 10, 39), batch(20, 1, 39)].concat());
-        let offsets =
-            |taken: Bytes| spans(&taken).map(|span| span.base_offset).collect::<Vec<_>>();
+        let offsets = |taken: Bytes| spans(&taken).map(|span| span.base_offset).collect::<Vec<_>>();
         assert_eq!(offsets(select(&bytes, 0, 1000, false)), [0, 10, 20]);
         assert_eq!(offsets(select(&bytes, 15, 1000, false)), [10, 20], "begins inside a batch");
         assert_eq!(offsets(select(&bytes, 15, 100, false)), [10]);

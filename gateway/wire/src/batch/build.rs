@@ -1,0 +1,223 @@
+//! Building batches: for the broker's own records, load generators and tests.
+
+use std::io::Write;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::patch::BatchMut;
+use super::snappy::XERIAL_MAGIC;
+use super::{Attributes, Compression, HEADER_BYTES};
+
+/// The blocks into which data is cut for snappy, as xerial's library does.
+const SNAPPY_BLOCK_BYTES: usize = 32 * 1024;
+
+/// A record to put into a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewRecord<'a> {
+    /// Milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The value; none is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Keys and values.
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+}
+
+/// Gathers records, whose offsets follow each other, into one batch.
+#[derive(Clone, Debug)]
+pub struct BatchBuilder {
+    compression: Compression,
+    attributes: i16,
+    base_offset: i64,
+    partition_leader_epoch: i32,
+    producer: (i64, i16, i32),
+    base_timestamp_ms: i64,
+    max_timestamp_ms: i64,
+    count: i32,
+    records: BytesMut,
+}
+
+impl Default for BatchBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BatchBuilder {
+    /// An empty batch as a producer without idempotence makes it: base offset 0, leader epoch -1.
+    pub fn new() -> Self {
+        Self {
+            compression: Compression::None,
+            attributes: 0,
+            base_offset: 0,
+            partition_leader_epoch: -1,
+            producer: (-1, -1, -1),
+            base_timestamp_ms: -1,
+            max_timestamp_ms: -1,
+            count: 0,
+            records: BytesMut::new(),
+        }
+    }
+
+    /// Sets how the records are compressed.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Sets the offset of the first record.
+    #[must_use]
+    pub fn base_offset(mut self, offset: i64) -> Self {
+        self.base_offset = offset;
+        self
+    }
+
+    /// Sets the leader epoch.
+    #[must_use]
+    pub fn partition_leader_epoch(mut self, epoch: i32) -> Self {
+        self.partition_leader_epoch = epoch;
+        self
+    }
+
+    /// Makes the batch an idempotent producer's.
+    #[must_use]
+    pub fn producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Self {
+        self.producer = (id, epoch, base_sequence);
+        self
+    }
+
+    /// Makes the batch part of a transaction.
+    #[must_use]
+    pub fn transactional(mut self) -> Self {
+        self.attributes |= Attributes::TRANSACTIONAL;
+        self
+    }
+
+    /// Makes the batch a control batch.
+    #[must_use]
+    pub fn control(mut self) -> Self {
+        self.attributes |= Attributes::CONTROL;
+        self
+    }
+
+    /// Adds a record.
+    ///
+    /// # Panics
+    /// If a key, a value or the record takes 2 GiB or more.
+    pub fn push(&mut self, record: &NewRecord<'_>) {
+        if self.count == 0 {
+            self.base_timestamp_ms = record.timestamp_ms;
+            self.max_timestamp_ms = record.timestamp_ms;
+        }
+        self.max_timestamp_ms = self.max_timestamp_ms.max(record.timestamp_ms);
+        let mut body = Vec::new();
+        body.put_i8(0);
+        put_varint(&mut body, record.timestamp_ms.wrapping_sub(self.base_timestamp_ms));
+        put_varint(&mut body, i64::from(self.count));
+        put_nullable(&mut body, record.key);
+        put_nullable(&mut body, record.value);
+        put_varint(&mut body, record.headers.len() as i64);
+        for (key, value) in record.headers {
+            put_nullable(&mut body, Some(key.as_bytes()));
+            put_nullable(&mut body, *value);
+        }
+        put_varint(&mut self.records, fits(body.len()));
+        self.records.put_slice(&body);
+        self.count += 1;
+    }
+
+    /// How many records there are.
+    pub fn record_count(&self) -> i32 {
+        self.count
+    }
+
+    /// Bytes of the records so far, before compression.
+    pub fn records_bytes(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The batch, with its checksum.
+    ///
+    /// # Panics
+    /// If there is no record, or the batch takes 2 GiB or more.
+    pub fn build(self) -> Bytes {
+        assert!(self.count > 0, "a batch holds at least one record");
+        let records = compress(self.compression, &self.records);
+        let mut batch = BytesMut::with_capacity(HEADER_BYTES + records.len());
+        let (producer_id, producer_epoch, base_sequence) = self.producer;
+        batch.put_i64(self.base_offset);
+        let batch_length = fits(HEADER_BYTES - super::LENGTH_END + records.len());
+        batch.put_i32(batch_length as i32);
+        batch.put_i32(self.partition_leader_epoch);
+        batch.put_i8(2);
+        batch.put_u32(0);
+        batch.put_i16(self.attributes | self.compression as i16);
+        batch.put_i32(self.count - 1);
+        batch.put_i64(self.base_timestamp_ms);
+        batch.put_i64(self.max_timestamp_ms);
+        batch.put_i64(producer_id);
+        batch.put_i16(producer_epoch);
+        batch.put_i32(base_sequence);
+        batch.put_i32(self.count);
+        batch.put_slice(&records);
+        BatchMut::new(&mut batch).expect("the header was written above").seal();
+        batch.freeze()
+    }
+}
+
+/// A length that fits the format's signed 32 bits.
+fn fits(len: usize) -> i64 {
+    i64::from(i32::try_from(len).expect("records are far below 2 GiB"))
+}
+
+fn put_varint(out: &mut impl BufMut, value: i64) {
+    let mut zigzag = (value << 1 ^ value >> 63) as u64;
+    while zigzag >= 0x80 {
+        out.put_u8(zigzag as u8 | 0x80);
+        zigzag >>= 7;
+    }
+    out.put_u8(zigzag as u8);
+}
+
+fn put_nullable(out: &mut impl BufMut, bytes: Option<&[u8]>) {
+    match bytes {
+        None => put_varint(out, -1),
+        Some(bytes) => {
+            put_varint(out, fits(bytes.len()));
+            out.put_slice(bytes);
+        }
+    }
+}
+
+fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
+    const MEMORY: &str = "writing to memory does not fail";
+    match compression {
+        Compression::None => data.to_vec(),
+        Compression::Gzip => {
+            let level = flate2::Compression::default();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(data).expect(MEMORY);
+            encoder.finish().expect(MEMORY)
+        }
+        Compression::Snappy => {
+            let mut out = Vec::new();
+            out.put_slice(XERIAL_MAGIC);
+            out.put_i32(1);
+            out.put_i32(1);
+            for block in data.chunks(SNAPPY_BLOCK_BYTES) {
+                let block = snap::raw::Encoder::new().compress_vec(block).expect(MEMORY);
+                out.put_i32(fits(block.len()) as i32);
+                out.put_slice(&block);
+            }
+            out
+        }
+        Compression::Lz4 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            encoder.write_all(data).expect(MEMORY);
+            encoder.finish().expect(MEMORY)
+        }
+        Compression::Zstd => zstd::encode_all(data, 0).expect(MEMORY),
+    }
+}
