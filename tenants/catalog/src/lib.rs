@@ -6,6 +6,7 @@
 //! through compare-and-set. The state is the store's; the view is a copy that is never ahead of it.
 //! What lies where in the bucket is not here: that is in manifests beside the data.
 
+pub mod embedded;
 pub mod store;
 
 mod catalog;

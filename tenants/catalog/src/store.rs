@@ -5,6 +5,9 @@
 //! Keys are text, values are bytes. The store knows nothing of what they mean, and never interprets,
 //! retries or merges: that is the caller's, who knows what a conflict means.
 
+#[doc(hidden)]
+pub mod conformance;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +20,7 @@ use bytes::Bytes;
 pub struct Revision(pub u64);
 
 /// A lease: keys that are put under it are deleted when it ends. Not reused within one store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub i64);
 
 /// The most operations and the most conditions in one transaction, as in etcd's default.
@@ -193,6 +196,16 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The key it is about.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Delete { key } => key,
+        }
+    }
+}
+
 /// All that one transaction did under a watched prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -206,7 +219,7 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Retry later: the store cannot be reached or cannot write. A transaction that fails so may
-    /// have been made by a remote store; the embedded store has not made it.
+    /// have been made all the same, if the answer was lost; conditions tell when it is tried again.
     #[error("the metadata store is unavailable: {0}")]
     Unavailable(String),
     /// A bug of the caller: the request breaks a bound.
