@@ -19,6 +19,9 @@ mod topics;
 mod view;
 mod volumes;
 
+#[cfg(test)]
+mod tests;
+
 pub use catalog::{Catalog, CatalogOptions, Change, OpenError};
 pub use cluster::ClusterId;
 pub use nodes::{Node, NodeRegistration, NodeSpec, RegisterError, RegistrationState};
