@@ -26,8 +26,12 @@ mod log;
 mod pool;
 mod ring;
 mod scan;
+pub mod sim;
 mod superblock;
 mod volume;
+
+#[cfg(test)]
+mod conformance;
 
 pub use buffer::FrameBuf;
 pub use error::{

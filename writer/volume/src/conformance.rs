@@ -1,0 +1,167 @@
+//! What every kind of volume must do. [`contract`] needs nothing but the two traits; [`on_disk`] is for
+//! the kinds that share the on-disk format, and looks at and damages their bytes. A new kind adds a
+//! [`Rig`] and the lines that run the suites on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_model::{VolumeEpoch, VolumeId};
+
+use crate::sim::SimDevice;
+use crate::{
+    CreateOptions, FileVolume, FrameBuf, Lsn, OpenError, OpenOptions, RecoveredFrame, Recovery,
+    Volume,
+};
+
+mod contract;
+mod on_disk;
+
+pub(crate) const ID: VolumeId = VolumeId(7);
+pub(crate) const UUID: [u8; 16] = *b"a volume's uuid.";
+
+/// One volume on one device, to be opened again and again.
+pub(crate) trait Rig: Sized {
+    /// A device with an empty volume [`ID`] on it.
+    async fn new(size_bytes: u64, window_bytes: u64) -> Self;
+
+    /// Opens it. Waits for an owner that was dropped just before to be gone.
+    async fn open(&self, id: VolumeId, epoch: u32) -> Result<Box<dyn Recovery>, OpenError>;
+}
+
+/// A rig of a kind with the on-disk format.
+pub(crate) trait Bytes {
+    fn peek(&self, offset: u64, len: usize) -> Vec<u8>;
+    fn poke(&self, offset: u64, bytes: &[u8]);
+}
+
+pub(crate) struct FileRig {
+    /// Removed with the rig.
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Rig for FileRig {
+    async fn new(size_bytes: u64, window_bytes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("volume");
+        let options = CreateOptions { window_bytes, ..CreateOptions::new(ID, UUID, size_bytes) };
+        FileVolume::create(&path, options).await.unwrap();
+        Self { _dir: dir, path }
+    }
+
+    async fn open(&self, id: VolumeId, epoch: u32) -> Result<Box<dyn Recovery>, OpenError> {
+        let mut tries = 0;
+        loop {
+            let opened =
+                FileVolume::open(&self.path, id, VolumeEpoch(epoch), OpenOptions::default()).await;
+            match opened {
+                // The threads of the owner before are about to end.
+                Err(OpenError::Locked) if tries < 1000 => tries += 1,
+                other => return other,
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+impl Bytes for FileRig {
+    fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
+        let file = std::fs::File::open(&self.path).unwrap();
+        let mut out = vec![0; len];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut out, offset).unwrap();
+        out
+    }
+
+    fn poke(&self, offset: u64, bytes: &[u8]) {
+        let file = std::fs::OpenOptions::new().write(true).open(&self.path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, bytes, offset).unwrap();
+    }
+}
+
+pub(crate) struct SimRig(SimDevice);
+
+impl Rig for SimRig {
+    async fn new(size_bytes: u64, window_bytes: u64) -> Self {
+        let options = CreateOptions { window_bytes, ..CreateOptions::new(ID, UUID, size_bytes) };
+        Self(SimDevice::create(options, 1).unwrap())
+    }
+
+    async fn open(&self, id: VolumeId, epoch: u32) -> Result<Box<dyn Recovery>, OpenError> {
+        self.0.open(id, VolumeEpoch(epoch), OpenOptions::default()).await
+    }
+}
+
+impl Bytes for SimRig {
+    fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
+        self.0.peek(offset, len)
+    }
+
+    fn poke(&self, offset: u64, bytes: &[u8]) {
+        self.0.poke(offset, bytes);
+    }
+}
+
+/// A frame to append.
+pub(crate) fn frame(payload: &[u8]) -> FrameBuf {
+    let mut frame = FrameBuf::with_capacity(payload.len());
+    frame.push(payload).unwrap();
+    frame
+}
+
+/// Bytes that tell which frame they are of and are not all the same.
+pub(crate) fn payload(number: u64, len: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..len).map(|at| (at as u64 * 31 + number * 7) as u8).collect();
+    let label = number.to_le_bytes();
+    let labelled = len.min(label.len());
+    bytes[..labelled].copy_from_slice(&label[..labelled]);
+    bytes
+}
+
+/// All that a recovery finds, and the volume.
+pub(crate) async fn recover(
+    mut recovery: Box<dyn Recovery>,
+) -> (Vec<RecoveredFrame>, Arc<dyn Volume>) {
+    let mut found = Vec::new();
+    while let Some(frame) = recovery.next().await.unwrap() {
+        found.push(frame);
+    }
+    (found, recovery.finish().await.unwrap())
+}
+
+/// Appends one frame and waits until it is durable: its lsn and end.
+pub(crate) async fn append(volume: &Arc<dyn Volume>, payload: &[u8]) -> (Lsn, Lsn) {
+    let durable = volume.append(frame(payload)).unwrap().await.unwrap();
+    assert_eq!(durable.payload, payload);
+    (durable.lsn, durable.end)
+}
+
+/// Runs tests of a suite on a rig.
+macro_rules! run {
+    ($suite:ident on $rig:ident as $name:ident: $($test:ident)*) => {
+        mod $name {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$suite::$test::<super::$rig>().await;
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! run_on {
+    ($rig:ident, $contract:ident, $on_disk:ident) => {
+        run!(contract on $rig as $contract:
+            round_trips laps full_then_trim epochs trim_points_are_frame_edges hints closed fenced
+            in_order_and_pipelined sizes_are_bounded an_empty_log);
+        run!(on_disk on $rig as $on_disk:
+            torn_at_each_sector damage_of_acknowledged_frames_is_told frames_beyond_a_hole_stay_dead
+            frames_that_are_not_the_logs a_dead_frame_in_a_skipped_rest a_clean_end_is_the_end
+            superblocks_damaged_in_turn a_later_format_is_refused a_stale_superblock_is_noticed
+            interrupted_recovery);
+    };
+}
+
+run_on!(FileRig, file_contract, file_on_disk);
+run_on!(SimRig, sim_contract, sim_on_disk);
