@@ -1,10 +1,13 @@
 //! From a request to its answer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::metrics::Route;
 use super::{Readiness, Site};
@@ -66,14 +69,30 @@ impl Site {
     }
 
     fn exposition(&self) -> Answer {
+        let Ok(place) = Arc::clone(&self.expositions).try_acquire_owned() else {
+            return too_many_expositions();
+        };
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry.read()) {
-            Ok(()) => Answer { status: StatusCode::OK, kind: OPENMETRICS, body: Bytes::from(text) },
-            Err(_) => Answer::json(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "{\"error\":\"internal\",\"message\":\"the metrics cannot be written\"}\n",
-            ),
+            Ok(()) => Answer {
+                status: StatusCode::OK,
+                kind: OPENMETRICS,
+                body: Bytes::from_owner(Exposition { text, _place: place }),
+            },
+            Err(_) => not_written(),
         }
+    }
+}
+
+/// Keeps its place until the last byte is written, or the connection is gone.
+struct Exposition {
+    text: String,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Exposition {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
     }
 }
 
@@ -87,6 +106,20 @@ fn readyz(readiness: Readiness) -> Answer {
             Answer::json(StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"draining\"}\n")
         }
     }
+}
+
+fn too_many_expositions() -> Answer {
+    Answer::json(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "{\"error\":\"busy\",\"message\":\"too many are reading the metrics: try again later\"}\n",
+    )
+}
+
+fn not_written() -> Answer {
+    Answer::json(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "{\"error\":\"internal\",\"message\":\"the metrics cannot be written\"}\n",
+    )
 }
 
 fn not_found() -> Answer {

@@ -2,8 +2,8 @@
 //! knowledge, on its own address. It knows nothing of tenants and shows nothing of theirs.
 //!
 //! What always holds: a connection takes a bounded amount of memory and time. There is a bound on
-//! connections, on headers and on streams; no request may have a body; and a connection is closed
-//! when no new request has come on it for a time, whatever it is doing: saying nothing, sending half
+//! connections, on headers and on streams, and on answers that wait to be taken; no request may have
+//! a body; and a connection is closed when no new request has come on it for a time, whatever it is doing: saying nothing, sending half
 //! a header, or not reading its answer. Answers are made at once and never wait for anything.
 
 mod answer;
@@ -35,6 +35,8 @@ use metrics::Metrics;
 const MAX_HEADER_BYTES: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
 const MAX_HTTP2_STREAMS: u32 = 16;
+/// Expositions of the metrics that clients have not yet taken; each may be some MiB.
+const MAX_EXPOSITIONS: usize = 8;
 /// After a failed accept, such as for want of file descriptors: others must close some first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a connection has for taking its last answer when the listener closes.
@@ -85,6 +87,7 @@ struct Site {
     registry: Arc<RwLock<Registry>>,
     readiness: watch::Receiver<Readiness>,
     metrics: Metrics,
+    expositions: Arc<Semaphore>,
 }
 
 impl OpsHttp {
@@ -96,7 +99,8 @@ impl OpsHttp {
         readiness: watch::Receiver<Readiness>,
     ) -> Self {
         let metrics = Metrics::new(&mut registry.write());
-        Self { limits, site: Arc::new(Site { registry, readiness, metrics }) }
+        let expositions = Arc::new(Semaphore::new(MAX_EXPOSITIONS));
+        Self { limits, site: Arc::new(Site { registry, readiness, metrics, expositions }) }
     }
 
     /// Serves until `shutdown` is done; then takes no more connections, lets the open ones finish

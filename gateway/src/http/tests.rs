@@ -22,11 +22,15 @@ struct Server {
 
 impl Server {
     async fn start(limits: OpsLimits) -> Self {
+        Self::with_registry(limits, Registry::with_prefix("sluice")).await
+    }
+
+    async fn with_registry(limits: OpsLimits, registry: Registry) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (readiness, watched) = watch::channel(Readiness::Starting);
         let (shutdown, told) = oneshot::channel();
-        let registry = Arc::new(RwLock::new(Registry::with_prefix("sluice")));
+        let registry = Arc::new(RwLock::new(registry));
         let ops = OpsHttp::new(limits, registry, watched);
         let task = tokio::spawn(ops.serve(listener, async {
             let _ = told.await;
@@ -186,6 +190,32 @@ async fn connections_over_the_limit_are_closed_and_counted() {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while status(&server.get("/livez").await) != "200" {
         assert!(tokio::time::Instant::now() < deadline, "the place is never given back");
+    }
+}
+
+/// Clients that ask for the metrics and do not read them hold a bounded number of copies.
+#[tokio::test]
+async fn metrics_that_nobody_reads_are_bounded() {
+    let mut registry = Registry::with_prefix("sluice");
+    // More than what the kernel takes for a reader that does not read.
+    let help = "x".repeat(16 << 20);
+    registry.register("wide", help, prometheus_client::metrics::gauge::Gauge::<i64>::default());
+    let server = Server::with_registry(OpsLimits::default(), registry).await;
+    let mut held = Vec::new();
+    for _ in 0..super::MAX_EXPOSITIONS {
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        assert_eq!(status(&read_some(&mut stream).await), "200");
+        held.push(stream);
+    }
+    let answer = server.get("/metrics").await;
+    assert_eq!(status(&answer), "503", "{}", answer.len());
+    assert!(answer.contains("{\"error\":\"busy\""));
+    assert_eq!(status(&server.get("/livez").await), "200");
+    drop(held);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while status(&server.get("/metrics").await) != "200" {
+        assert!(tokio::time::Instant::now() < deadline, "a place is never given back");
     }
 }
 
