@@ -272,8 +272,7 @@ pub trait Backend: Send + Sync + 'static {
         request: DescribeGroupsRequest,
     ) -> DescribeGroupsResponse;
     /// ListGroups.
-    async fn list_groups(&self, caller: &Caller, request: ListGroupsRequest)
-    -> ListGroupsResponse;
+    async fn list_groups(&self, caller: &Caller, request: ListGroupsRequest) -> ListGroupsResponse;
     /// DeleteGroups.
     async fn delete_groups(
         &self,

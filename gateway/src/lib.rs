@@ -1,4 +1,32 @@
 //! Front door: listeners, sessions, dispatch, Kafka and HTTP.
+//!
+//! The way of a request, one module a step: `listener` accepts and counts, `session` owns a
+//! connection and cuts it into frames (`frame`), `dispatch` decodes a frame and finds its handler,
+//! `handlers` do what the API means through the catalog and [`backend`], and the answer goes back
+//! through `line` (in order) and `outbox` (vectored). Start reading at `session` and `dispatch`.
+//!
+//! State: a [`Gateway`] owns only bounds (`admission`, `budget`) and metrics; a session owns its
+//! connection; topics belong to the catalog, records to the backend. What always holds: the tenant of
+//! a request is that of its connection; every queue and buffer has a bound, taken before the memory.
 
+mod admission;
 pub mod backend;
+mod budget;
+mod config;
+mod context;
+mod dispatch;
+mod drain;
+mod failure;
+mod frame;
+mod gateway;
+mod handlers;
 pub mod http;
+mod line;
+mod listener;
+mod metrics;
+mod outbox;
+mod session;
+
+pub use config::{GatewayConfig, Limits};
+pub use context::Context;
+pub use gateway::Gateway;

@@ -1,0 +1,50 @@
+//! What a handler knows about a request besides its body.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sluice_model::TenantId;
+use sluice_wire::{ApiKey, Str};
+use tokio::time::Instant;
+
+use crate::backend::Caller;
+
+/// One request's surroundings. The tenant in `caller` comes from the connection, never from the
+/// request.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Who asks.
+    pub caller: Caller,
+    /// The name of the listener that the connection came through.
+    pub listener: Arc<str>,
+    /// Which API is asked for.
+    pub api: ApiKey,
+    /// In which version.
+    pub version: i16,
+    /// When the request was taken up.
+    pub received: Instant,
+    /// How many record bytes the answer may carry: what is left of the connection's and the
+    /// gateway's bounds. Only fetches are given any.
+    pub answer_bytes: usize,
+}
+
+/// What a session knows of its peer, before any request.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) tenant: TenantId,
+    pub(crate) principal: Arc<str>,
+    pub(crate) listener: Arc<str>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Peer {
+    /// The caller of one request.
+    pub(crate) fn caller(&self, client_id: Option<Str>) -> Caller {
+        Caller {
+            tenant: self.tenant,
+            principal: Arc::clone(&self.principal),
+            client_id: client_id.unwrap_or(Str::from_static("")),
+            client_host: self.address.ip().to_canonical(),
+        }
+    }
+}

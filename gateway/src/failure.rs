@@ -1,0 +1,111 @@
+//! From errors of the catalog to Kafka's codes, each by one total function; and the first error code
+//! of each answer, for the metrics.
+
+use sluice_catalog::{AlterTopicError, CreatePartitionsError, CreateTopicError, DeleteTopicError};
+use sluice_wire::ErrorCode;
+use sluice_wire::messages as m;
+
+/// Retried by every admin client, after it has asked for metadata again.
+const TRY_AGAIN: ErrorCode = ErrorCode::NotController;
+
+/// Why a topic was not created.
+pub(crate) fn of_create_topic(error: &CreateTopicError) -> ErrorCode {
+    match error {
+        CreateTopicError::InvalidName(_) | CreateTopicError::Collides { .. } => {
+            ErrorCode::InvalidTopicException
+        }
+        CreateTopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
+        CreateTopicError::InvalidPartitions { .. } => ErrorCode::InvalidPartitions,
+        CreateTopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
+        CreateTopicError::LimitReached { .. } => ErrorCode::PolicyViolation,
+        CreateTopicError::NoVolumes | CreateTopicError::Unavailable(_) => TRY_AGAIN,
+    }
+}
+
+/// Why a topic was not deleted.
+pub(crate) fn of_delete_topic(error: &DeleteTopicError) -> ErrorCode {
+    match error {
+        DeleteTopicError::NotFound => ErrorCode::UnknownTopicOrPartition,
+        DeleteTopicError::Unavailable(_) => TRY_AGAIN,
+    }
+}
+
+/// Why a topic did not get more partitions.
+pub(crate) fn of_create_partitions(error: &CreatePartitionsError) -> ErrorCode {
+    match error {
+        CreatePartitionsError::NotFound => ErrorCode::UnknownTopicOrPartition,
+        CreatePartitionsError::NotMore { .. } | CreatePartitionsError::InvalidPartitions { .. } => {
+            ErrorCode::InvalidPartitions
+        }
+        CreatePartitionsError::LimitReached { .. } => ErrorCode::PolicyViolation,
+        CreatePartitionsError::NoVolumes | CreatePartitionsError::Unavailable(_) => TRY_AGAIN,
+    }
+}
+
+/// Why a topic's configuration was not changed.
+pub(crate) fn of_alter_topic(error: &AlterTopicError) -> ErrorCode {
+    match error {
+        AlterTopicError::NotFound => ErrorCode::UnknownTopicOrPartition,
+        AlterTopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
+        AlterTopicError::Unavailable(_) => TRY_AGAIN,
+    }
+}
+
+/// An answer that may hold errors.
+pub(crate) trait FirstError {
+    /// The first error code that is not 0, or 0.
+    fn first_error(&self) -> i16;
+}
+
+/// Each row: the answer, and all its error codes in order.
+macro_rules! first_errors {
+    ($($module:ident::$answer:ident, $this:ident => $codes:expr;)*) => {
+        $(impl FirstError for m::$module::$answer {
+            fn first_error(&self) -> i16 {
+                let $this = self;
+                $codes.into_iter().find(|code| *code != 0).unwrap_or(0)
+            }
+        })*
+    };
+}
+
+first_errors! {
+    produce_response::ProduceResponse, a => a.responses.iter()
+        .flat_map(|t| t.partition_responses.iter().map(|p| p.error_code));
+    fetch_response::FetchResponse, a => [a.error_code].into_iter()
+        .chain(a.responses.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    list_offsets_response::ListOffsetsResponse, a => a.topics.iter()
+        .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+    metadata_response::MetadataResponse, a => a.topics.iter().map(|t| t.error_code);
+    offset_commit_response::OffsetCommitResponse, a => a.topics.iter()
+        .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+    offset_fetch_response::OffsetFetchResponse, a => [a.error_code].into_iter()
+        .chain(a.groups.iter().map(|g| g.error_code));
+    find_coordinator_response::FindCoordinatorResponse, a => [a.error_code].into_iter()
+        .chain(a.coordinators.iter().map(|c| c.error_code));
+    join_group_response::JoinGroupResponse, a => [a.error_code];
+    heartbeat_response::HeartbeatResponse, a => [a.error_code];
+    leave_group_response::LeaveGroupResponse, a => [a.error_code].into_iter()
+        .chain(a.members.iter().map(|m| m.error_code));
+    sync_group_response::SyncGroupResponse, a => [a.error_code];
+    describe_groups_response::DescribeGroupsResponse, a => a.groups.iter().map(|g| g.error_code);
+    list_groups_response::ListGroupsResponse, a => [a.error_code];
+    api_versions_response::ApiVersionsResponse, a => [a.error_code];
+    create_topics_response::CreateTopicsResponse, a => a.topics.iter().map(|t| t.error_code);
+    delete_topics_response::DeleteTopicsResponse, a => a.responses.iter().map(|t| t.error_code);
+    delete_records_response::DeleteRecordsResponse, a => a.topics.iter()
+        .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+    init_producer_id_response::InitProducerIdResponse, a => [a.error_code];
+    offset_for_leader_epoch_response::OffsetForLeaderEpochResponse, a => a.topics.iter()
+        .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+    describe_configs_response::DescribeConfigsResponse, a => a.results.iter().map(|r| r.error_code);
+    alter_configs_response::AlterConfigsResponse, a => a.responses.iter().map(|r| r.error_code);
+    incremental_alter_configs_response::IncrementalAlterConfigsResponse, a => a.responses.iter()
+        .map(|r| r.error_code);
+    create_partitions_response::CreatePartitionsResponse, a => a.results.iter()
+        .map(|r| r.error_code);
+    delete_groups_response::DeleteGroupsResponse, a => a.results.iter().map(|r| r.error_code);
+    offset_delete_response::OffsetDeleteResponse, a => [a.error_code].into_iter()
+        .chain(a.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    describe_cluster_response::DescribeClusterResponse, a => [a.error_code];
+}

@@ -1,0 +1,82 @@
+//! The gateway as a whole: what handlers share, and how it is started.
+
+use std::io;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use sluice_catalog::Catalog;
+use sluice_model::TenantId;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::admission::Admission;
+use crate::backend::Backend;
+use crate::budget::Budget;
+use crate::config::GatewayConfig;
+use crate::listener::{self, Clients};
+use crate::metrics::Metrics;
+
+/// A handle on the gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Core>);
+
+/// What every session and handler of a gateway shares. It holds no request's state.
+pub(crate) struct Core {
+    pub(crate) config: GatewayConfig,
+    pub(crate) catalog: Catalog,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) metrics: Metrics,
+    pub(crate) admission: Admission,
+    pub(crate) request_budget: Budget,
+    pub(crate) answer_budget: Budget,
+}
+
+impl Gateway {
+    /// A gateway over a catalog and a backend; its metrics go into `registry`. It does nothing until
+    /// [`Self::serve`].
+    pub fn new(
+        config: GatewayConfig,
+        catalog: Catalog,
+        backend: Arc<dyn Backend>,
+        registry: &mut Registry,
+    ) -> Self {
+        let metrics = Metrics::new(registry);
+        let limits = &config.limits;
+        Self(Arc::new(Core {
+            admission: Admission::new(limits),
+            request_budget: Budget::new(limits.request_budget_bytes, metrics.request_bytes.clone()),
+            answer_budget: Budget::new(limits.answer_budget_bytes, metrics.answer_bytes.clone()),
+            config,
+            catalog,
+            backend,
+            metrics,
+        }))
+    }
+
+    /// Serves Kafka clients that connect to `listener` as `principal` of `tenant`, until `shutdown` holds `true`
+    /// or its sender is gone. Then it stops accepting, lets the requests in flight be answered, and
+    /// returns when all connections are closed, at the latest after the drain time.
+    ///
+    /// A gateway may serve several listeners, each for other callers; the bounds on connections and
+    /// bytes are over all of them. Whether anyone on this address may be taken for that tenant is the
+    /// caller's to check, with `sluice_tenants`.
+    pub async fn serve(
+        &self,
+        name: &str,
+        listener: TcpListener,
+        tenant: TenantId,
+        principal: Arc<str>,
+        shutdown: watch::Receiver<bool>,
+    ) {
+        let clients = Clients { name: name.into(), tenant, principal };
+        listener::serve(Arc::clone(&self.0), clients, listener, shutdown).await;
+    }
+
+    /// A listening socket with the backlog that many clients connecting at once need.
+    ///
+    /// # Errors
+    /// What the operating system says to the address.
+    pub fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+        listener::bind(address)
+    }
+}

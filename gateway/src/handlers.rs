@@ -1,0 +1,23 @@
+//! What each API does: checks every field as Kafka does, resolves the tenant's names and ids, and
+//! asks the catalog or the backend. A handler is an async function of the gateway, the request's
+//! context and the decoded request; `dispatch` has the table of them.
+//!
+//! They own no state. The tenant is always the context's, and what is another tenant's is treated
+//! exactly as what does not exist.
+
+pub(crate) mod alter_configs;
+pub(crate) mod api_versions;
+mod broker_configs;
+pub(crate) mod cluster;
+pub(crate) mod commits;
+pub(crate) mod create_topics;
+pub(crate) mod describe_configs;
+pub(crate) mod fetch;
+pub(crate) mod groups;
+pub(crate) mod metadata;
+pub(crate) mod offsets;
+pub(crate) mod permitted;
+pub(crate) mod produce;
+pub(crate) mod producers;
+pub(crate) mod resolve;
+pub(crate) mod topics;

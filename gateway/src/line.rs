@@ -1,0 +1,138 @@
+//! The requests of one connection that are not yet answered, in the order in which they came. Pure.
+//!
+//! Kafka's broker takes one request of a connection at a time. Here they overlap, and the rule below
+//! keeps that invisible: whoever reads sees what was written before on the same connection.
+//!
+//! Always: answers leave in the order of the requests; an append starts after every earlier request
+//! but appends and waits; everything else starts after every earlier request but waits.
+
+use std::collections::VecDeque;
+
+use sluice_wire::ApiKey;
+use tokio::time::Instant;
+
+use crate::budget::Lease;
+use crate::dispatch::Reply;
+
+/// How a request may overlap with the others of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Starts while earlier appends are in flight: the backend appends in the order of starts.
+    Append,
+    /// Waits for others to come, so that nothing waits for it.
+    Wait,
+    /// Alone, apart from waits.
+    Serial,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    slots: VecDeque<Slot>,
+    /// The number of the front slot.
+    first: u64,
+    appends: usize,
+    serials: usize,
+    /// Bytes that running requests may still answer with and finished ones hold.
+    answer_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    api: ApiKey,
+    order: Order,
+    started: Instant,
+    reserved: usize,
+    /// The request's own bytes; given back when it is done.
+    lease: Option<Lease>,
+    done: Option<Reply>,
+}
+
+/// An answer whose turn has come.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) api: ApiKey,
+    pub(crate) started: Instant,
+    pub(crate) reply: Reply,
+}
+
+impl Line {
+    /// Requests that are running or wait for their turn to be answered.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Bytes that are promised to or held by answers.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        self.answer_bytes
+    }
+
+    /// Whether a request of this kind may start now.
+    pub(crate) fn admits(&self, order: Order) -> bool {
+        self.serials == 0 && (order == Order::Append || self.appends == 0)
+    }
+
+    /// Whether anything but waits is still running.
+    pub(crate) fn busy(&self) -> bool {
+        self.serials + self.appends > 0
+    }
+
+    /// Whether an answer is ready but behind one that is not.
+    pub(crate) fn holds_answers(&self) -> bool {
+        self.slots.iter().any(|slot| slot.done.is_some())
+    }
+
+    /// Puts a request at the end that may answer with `reserved` bytes of records; gives its number.
+    pub(crate) fn start(
+        &mut self,
+        api: ApiKey,
+        order: Order,
+        started: Instant,
+        reserved: usize,
+        lease: Lease,
+    ) -> u64 {
+        match order {
+            Order::Append => self.appends += 1,
+            Order::Serial => self.serials += 1,
+            Order::Wait => {}
+        }
+        self.answer_bytes += reserved;
+        let slot = Slot { api, order, started, reserved, lease: Some(lease), done: None };
+        self.slots.push_back(slot);
+        self.first + self.slots.len() as u64 - 1
+    }
+
+    /// A request is done.
+    pub(crate) fn finish(&mut self, number: u64, reply: Reply) {
+        let Some(slot) = number
+            .checked_sub(self.first)
+            .and_then(|index| usize::try_from(index).ok())
+            .and_then(|index| self.slots.get_mut(index))
+        else {
+            return;
+        };
+        match slot.order {
+            Order::Append => self.appends -= 1,
+            Order::Serial => self.serials -= 1,
+            Order::Wait => {}
+        }
+        self.answer_bytes -= slot.reserved;
+        slot.reserved = reply.bytes();
+        self.answer_bytes += slot.reserved;
+        slot.lease = None;
+        slot.done = Some(reply);
+    }
+
+    /// The next answer, if the oldest request is done.
+    pub(crate) fn next(&mut self) -> Option<Answered> {
+        let reply = self.slots.front_mut()?.done.take()?;
+        let slot = self.slots.pop_front()?;
+        self.first += 1;
+        self.answer_bytes -= slot.reserved;
+        if self.slots.is_empty() {
+            // An idle connection holds nothing.
+            self.slots = VecDeque::new();
+        }
+        Some(Answered { api: slot.api, started: slot.started, reply })
+    }
+}
