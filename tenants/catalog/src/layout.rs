@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sluice_model::{NodeId, TenantId, TopicId, VolumeEpoch, VolumeId};
 
+use crate::store::StoreError;
 use crate::volumes::VolumeSpec;
 
 /// The format that this version writes, and the highest that it reads.
@@ -112,6 +113,12 @@ pub(crate) struct ProducerIdsRecord {
 pub(crate) struct BadRecord {
     pub(crate) key: String,
     pub(crate) reason: String,
+}
+
+impl From<BadRecord> for StoreError {
+    fn from(bad: BadRecord) -> Self {
+        Self::Corrupt(bad.to_string())
+    }
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, BadRecord> {

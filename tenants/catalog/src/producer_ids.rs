@@ -44,8 +44,8 @@ impl Catalog {
             let (txn, next) = match self.inner.store.get(key).await? {
                 None => (Txn::new().if_absent(key), 0),
                 Some(entry) => {
-                    let record: ProducerIdsRecord = layout::decode(key, &entry.value)
-                        .map_err(|bad| StoreError::Unavailable(bad.to_string()))?;
+                    let record: ProducerIdsRecord =
+                        layout::decode(key, &entry.value).map_err(StoreError::from)?;
                     (Txn::new().if_unchanged(key, entry.mod_revision), record.next)
                 }
             };

@@ -225,6 +225,9 @@ pub enum StoreError {
     /// A bug of the caller: the request breaks a bound.
     #[error("invalid metadata request: {0}")]
     Invalid(&'static str),
+    /// See to the store: a value in it is not what its key promises.
+    #[error("{0}")]
+    Corrupt(String),
     /// Grant another lease: this one has ended, and its keys are gone.
     #[error("the lease has ended")]
     LeaseEnded,

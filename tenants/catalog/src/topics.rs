@@ -337,8 +337,7 @@ impl Catalog {
         let Some(topic) = self.topic_by_id(tenant, id) else { return Ok(None) };
         let key = layout::topic(tenant, &topic.name);
         let Some(entry) = self.inner.store.get(&key).await? else { return Ok(None) };
-        let record: TopicRecord = layout::decode(&key, &entry.value)
-            .map_err(|bad| StoreError::Unavailable(bad.to_string()))?;
+        let record: TopicRecord = layout::decode(&key, &entry.value)?;
         // Another topic may have taken the name.
         Ok((record.id == id).then_some((key, record, entry.mod_revision)))
     }

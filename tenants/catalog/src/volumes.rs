@@ -109,8 +109,8 @@ impl Catalog {
         let key = layout::volume(id);
         loop {
             let entry = self.inner.store.get(&key).await?.ok_or(ClaimError::NotFound(id))?;
-            let mut record: VolumeRecord = layout::decode(&key, &entry.value)
-                .map_err(|bad| StoreError::Unavailable(bad.to_string()))?;
+            let mut record: VolumeRecord =
+                layout::decode(&key, &entry.value).map_err(StoreError::from)?;
             if record.epoch != expected {
                 return Err(ClaimError::Lost { id, owner: record.owner, epoch: record.epoch });
             }
