@@ -1,29 +1,24 @@
-//! The handle: lookups in the view, and the task that makes the view follow the store.
+//! The handle: opening, and lookups in the view. The mutations are beside what they change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::RwLock;
 use sluice_model::topic_config::InvalidTopicConfig;
 use sluice_model::{
     CatalogLimits, Entropy, NodeId, TenantId, TopicConfig, TopicDefaults, TopicId, VolumeId,
 };
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
-use tracing::{error, warn};
 
 use crate::cluster::ClusterId;
+use crate::follower::{Follower, Shared};
 use crate::layout::{self, BadRecord, ClusterRecord};
 use crate::nodes::Node;
 use crate::producer_ids::Block;
-use crate::store::{self, MetadataStore, Outcome, Revision, StoreError, Txn, WatchError};
+use crate::store::{MetadataStore, Outcome, StoreError, Txn};
 use crate::topics::Topic;
 use crate::view::{Derivation, View};
 use crate::volumes::Volume;
-
-/// How many changes a subscriber may be behind before it misses some.
-const CHANGES_KEPT: usize = 4096;
 
 /// What a catalog is opened with.
 #[derive(Clone)]
@@ -121,15 +116,6 @@ impl Drop for Inner {
     }
 }
 
-/// What the follower writes and everyone reads.
-pub(crate) struct Shared {
-    pub(crate) view: RwLock<View>,
-    pub(crate) how: Derivation,
-    /// The revision that the view has reached. Written after the view.
-    applied: watch::Sender<Revision>,
-    changes: broadcast::Sender<Change>,
-}
-
 impl Catalog {
     /// Reads the store, creates the cluster's identity if this is the first start, and follows the
     /// store until the last handle is dropped.
@@ -149,12 +135,7 @@ impl Catalog {
         if let Some(record) = bad {
             return Err(record.into());
         }
-        let shared = Arc::new(Shared {
-            view: RwLock::new(view),
-            how,
-            applied: watch::Sender::new(range.revision),
-            changes: broadcast::Sender::new(CHANGES_KEPT),
-        });
+        let shared = Arc::new(Shared::new(view, how, range.revision));
         let follower = Follower {
             store: Arc::clone(&store),
             shared: Arc::clone(&shared),
@@ -245,18 +226,14 @@ impl Catalog {
     /// What changes from now on, in order. A change is visible to lookups when it is received; when
     /// the receiver reports that it lagged, read what you follow again.
     pub fn subscribe(&self) -> broadcast::Receiver<Change> {
-        self.inner.shared.changes.subscribe()
+        self.inner.shared.subscribe()
     }
 
     /// Commits, and waits until the view shows it.
     pub(crate) async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
         let outcome = self.inner.store.commit(txn).await?;
         if let Outcome::Committed(revision) = outcome {
-            let mut applied = self.inner.shared.applied.subscribe();
-            applied
-                .wait_for(|seen| *seen >= revision)
-                .await
-                .map_err(|_| StoreError::Unavailable("the catalog has been closed".to_owned()))?;
+            self.inner.shared.reach(revision).await?;
         }
         Ok(outcome)
     }
@@ -281,85 +258,4 @@ async fn identity(
         let record = layout::encode(&ClusterRecord { format: layout::FORMAT, id });
         store.commit(Txn::new().if_absent(layout::CLUSTER).put(layout::CLUSTER, record)).await?;
     }
-}
-
-/// Moves the view on. Owns it: nothing else writes it.
-struct Follower {
-    store: Arc<dyn MetadataStore>,
-    shared: Arc<Shared>,
-    entropy: Arc<dyn Entropy>,
-}
-
-impl Follower {
-    async fn run(self, mut position: Revision) {
-        let mut failures = 0;
-        loop {
-            match self.follow(&mut position, &mut failures).await {
-                WatchError::Compacted => match self.store.range(layout::PREFIX).await {
-                    Ok(range) => {
-                        position = range.revision;
-                        self.resync(&range);
-                        continue;
-                    }
-                    Err(error) => warn!(%error, "catalog cannot be read again; retrying"),
-                },
-                WatchError::Interrupted(reason) => {
-                    warn!(reason, "catalog watch interrupted; retrying");
-                }
-            }
-            tokio::time::sleep(backoff(failures, &*self.entropy)).await;
-            failures += 1;
-        }
-    }
-
-    /// Applies changes until the watch ends.
-    async fn follow(&self, position: &mut Revision, failures: &mut u32) -> WatchError {
-        let mut watch = match self.store.watch(layout::PREFIX, *position).await {
-            Ok(watch) => watch,
-            Err(error) => return WatchError::Interrupted(error.to_string()),
-        };
-        loop {
-            match watch.next().await {
-                Ok(change) => {
-                    *failures = 0;
-                    *position = change.revision;
-                    self.apply(&change);
-                }
-                Err(error) => return error,
-            }
-        }
-    }
-
-    fn apply(&self, change: &store::Change) {
-        let mut changes = Vec::with_capacity(change.events.len());
-        let mut view = self.shared.view.write();
-        for event in &change.events {
-            match view.apply(event, &self.shared.how) {
-                Ok(change) => changes.extend(change),
-                Err(bad) => error!(%bad, "metadata record ignored"),
-            }
-        }
-        drop(view);
-        self.publish(change.revision, changes);
-    }
-
-    fn resync(&self, range: &store::Range) {
-        let bad = |bad| error!(%bad, "metadata record ignored");
-        let changes = self.shared.view.write().replace(&range.entries, &self.shared.how, bad);
-        self.publish(range.revision, changes);
-    }
-
-    fn publish(&self, revision: Revision, changes: Vec<Change>) {
-        for change in changes {
-            // Nobody listening is no error.
-            let _ = self.shared.changes.send(change);
-        }
-        self.shared.applied.send_replace(revision);
-    }
-}
-
-/// 50 ms doubling to 3.2 s, less up to half at random so that many processes do not come back at once.
-pub(crate) fn backoff(failures: u32, entropy: &dyn Entropy) -> Duration {
-    let full_ms = 50u64 << failures.min(6);
-    Duration::from_millis(full_ms - entropy.random_u64() % (full_ms / 2))
 }

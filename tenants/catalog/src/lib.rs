@@ -11,6 +11,7 @@ pub mod store;
 
 mod catalog;
 mod cluster;
+mod follower;
 mod layout;
 mod nodes;
 mod placement;

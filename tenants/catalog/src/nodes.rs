@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::catalog::{Catalog, backoff};
+use crate::catalog::Catalog;
+use crate::follower::backoff;
 use crate::layout::{self, NodeRecord};
 use crate::store::{LeaseId, Outcome, StoreError, Txn};
 

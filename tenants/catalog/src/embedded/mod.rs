@@ -1,9 +1,9 @@
 //! The store of a single process: the map is in memory, and every transaction goes to a log in one
 //! directory before it is answered.
 //!
-//! A task owns the log and is alone in changing the state ([`committer`]); transactions that wait for
+//! A task owns the log and is alone in changing the state (`committer`); transactions that wait for
 //! it share one `fdatasync`. Blocking calls never run on the runtime. The log begins with the state as
-//! it was when the log was last started over ([`frame`] has the bytes, [`log`] the recovery). What
+//! it was when the log was last started over (`frame` has the bytes, `log` the recovery). What
 //! always holds: what anyone has read or been told is durable; a torn last write is dropped at open;
 //! damage anywhere else is refused, not guessed at; when the disk is full or failing, transactions fail
 //! with a retriable error, nothing of them is seen, and all goes on when there is room. What failed so
