@@ -186,6 +186,24 @@ macro_rules! apis {
             $(#[doc = concat!("[`", stringify!($request), "`].")] $key(Box<$request>),)*
         }
 
+        #[cfg(test)]
+        impl AnyRequest {
+            /// Any request of this kind that can be said in this version.
+            pub(crate) fn generate(
+                key: ApiKey,
+                source: &mut crate::generate::Source,
+                version: i16,
+            ) -> Self {
+                let version =
+                    crate::table::Version { number: version, flexible: key.is_flexible(version) };
+                match key {
+                    $(ApiKey::$key => Self::$key(Box::new(crate::generate::Generate::generate(
+                        source, version, false,
+                    ))),)*
+                }
+            }
+        }
+
         impl AnyRequest {
             /// Reads the body of a request of this kind.
             ///
@@ -225,6 +243,24 @@ macro_rules! apis {
         #[derive(Clone, Debug, PartialEq)]
         pub enum AnyResponse {
             $(#[doc = concat!("[`", stringify!($response), "`].")] $key(Box<$response>),)*
+        }
+
+        #[cfg(test)]
+        impl AnyResponse {
+            /// Any response of this kind that can be said in this version.
+            pub(crate) fn generate(
+                key: ApiKey,
+                source: &mut crate::generate::Source,
+                version: i16,
+            ) -> Self {
+                let version =
+                    crate::table::Version { number: version, flexible: key.is_flexible(version) };
+                match key {
+                    $(ApiKey::$key => Self::$key(Box::new(crate::generate::Generate::generate(
+                        source, version, false,
+                    ))),)*
+                }
+            }
         }
 
         impl AnyResponse {

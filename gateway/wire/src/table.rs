@@ -167,6 +167,25 @@ macro_rules! structure {
             }
         }
 
+        #[cfg(test)]
+        impl crate::generate::Generate for $name {
+            fn generate(
+                source: &mut crate::generate::Source,
+                version: Version,
+                _: bool,
+            ) -> Self {
+                let _ = &source;
+                Self {
+                    $($field: if in_versions!(version $($versions)?) {
+                        let nullable = in_versions!(version $($($null)?)?);
+                        crate::generate::Generate::generate(source, version, nullable)
+                    } else {
+                        first_of!([$($default)?] Default::default())
+                    },)*
+                }
+            }
+        }
+
         impl Part for $name {
             fn min_bytes(version: Version) -> usize {
                 let mut bytes = usize::from(version.flexible);
