@@ -180,7 +180,7 @@ fn fill(path: &Path, superblock: Superblock) -> io::Result<()> {
 /// Makes a new name durable.
 fn sync_directory(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 enum Opening {

@@ -231,8 +231,8 @@ impl State {
     }
 
     fn has_room(&self, offset: u64, len: usize) -> bool {
-        let blocks = offset / BLOCK_BYTES..(offset + len as u64).div_ceil(BLOCK_BYTES);
-        !self.faults.no_room || blocks.clone().all(|block| self.blocks.contains_key(&block))
+        let mut blocks = offset / BLOCK_BYTES..(offset + len as u64).div_ceil(BLOCK_BYTES);
+        !self.faults.no_room || blocks.all(|block| self.blocks.contains_key(&block))
     }
 }
 

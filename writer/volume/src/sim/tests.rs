@@ -310,7 +310,7 @@ impl Run {
     fn trim_point(&self, count: usize) -> Lsn {
         let least = *self.trims.iter().max().unwrap();
         let ends = self.frames.iter().take(self.acknowledged.min(count)).map(|frame| frame.end);
-        ends.last().unwrap_or(least).max(least)
+        ends.max().unwrap_or(least).max(least)
     }
 
     fn trimmed(&mut self, upto: Lsn) {
