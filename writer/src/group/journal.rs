@@ -1,0 +1,119 @@
+//! The queue to the log. One task appends what the groups hand it, in the order they did, and as
+//! many at a time as have gathered while the last append was in flight.
+//!
+//! Order is what this is for: a record is queued under its group's lock, so the log holds a group's
+//! records in the order in which the group decided on them. Nothing is lost when a client goes away:
+//! what is queued is appended.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::cell::Cell;
+use super::log::{CoordinatorLog, LogError, LogRecord};
+use super::machine::Persist;
+use super::shared::Shared;
+
+/// An append takes at most this many records and, beyond its first write, bytes.
+const MAX_BATCH_RECORDS: usize = 4_096;
+const MAX_BATCH_BYTES: usize = 1 << 20;
+
+/// Who is told when a write is durable or has failed.
+pub(crate) enum Done {
+    /// A request that waits, if its client still does.
+    Caller(oneshot::Sender<Result<(), LogError>>),
+    /// The group itself.
+    Group(Persist),
+    /// Nobody.
+    Nobody,
+}
+
+/// Records that become durable together. Without records it is done when all before it are.
+pub(crate) struct Write {
+    /// The group that counts it among its pending writes.
+    pub(crate) cell: Option<Arc<Cell>>,
+    pub(crate) records: Vec<LogRecord>,
+    pub(crate) done: Done,
+    /// Its share of the bytes that may wait.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+/// A handle to the queue. The task ends when the last is gone and the queue is empty.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    queue: mpsc::UnboundedSender<Write>,
+    room: Arc<Semaphore>,
+    room_bytes: u32,
+}
+
+impl Journal {
+    /// The queue, and the task's end of it for [`run`]. The channel is unbounded, what goes in is
+    /// not: commits take room first, and a group queues few records of its own at a time.
+    pub(crate) fn new(room_bytes: u32) -> (Self, mpsc::UnboundedReceiver<Write>) {
+        let (queue, writes) = mpsc::unbounded_channel();
+        let room_bytes = room_bytes.max(1);
+        let room = Arc::new(Semaphore::new(room_bytes as usize));
+        (Self { queue, room, room_bytes }, writes)
+    }
+
+    /// Waits until `bytes` more may wait. More than there is in all counts as all.
+    pub(crate) async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, LogError> {
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.room_bytes);
+        let room = Arc::clone(&self.room).acquire_many_owned(permits).await;
+        room.map_err(|_| LogError::Unavailable)
+    }
+
+    /// Queues a write; gives it back if the task is gone.
+    pub(crate) fn push(&self, write: Write) -> Result<(), Write> {
+        self.queue.send(write).map_err(|refused| refused.0)
+    }
+}
+
+/// Appends until all handles are gone.
+pub(crate) async fn run(
+    mut writes: mpsc::UnboundedReceiver<Write>,
+    log: Arc<dyn CoordinatorLog>,
+    shared: Weak<Shared>,
+) {
+    while let Some(first) = writes.recv().await {
+        let (batch, records) = gather(first, &mut writes);
+        let result = if records.is_empty() { Ok(()) } else { log.append(records).await };
+        if let Err(error) = result {
+            tracing::warn!(%error, writes = batch.len(), "group records were not made durable");
+        }
+        let shared = shared.upgrade();
+        for write in batch {
+            drop(write.room);
+            if let (Some(shared), Some(cell)) = (&shared, &write.cell) {
+                shared.settle(cell);
+            }
+            match write.done {
+                // A client that has gone away needs no answer.
+                Done::Caller(caller) => drop(caller.send(result)),
+                Done::Group(persist) => {
+                    if let (Some(shared), Some(cell)) = (&shared, &write.cell) {
+                        shared.persisted(cell, persist, result.map_err(LogError::code));
+                    }
+                }
+                Done::Nobody => {}
+            }
+        }
+    }
+}
+
+/// What has gathered, up to the bounds of a batch.
+fn gather(
+    mut first: Write,
+    writes: &mut mpsc::UnboundedReceiver<Write>,
+) -> (Vec<Write>, Vec<LogRecord>) {
+    let mut records = std::mem::take(&mut first.records);
+    let mut bytes: usize = records.iter().map(LogRecord::len_bytes).sum();
+    let mut batch = vec![first];
+    while records.len() < MAX_BATCH_RECORDS && bytes < MAX_BATCH_BYTES {
+        let Ok(mut next) = writes.try_recv() else { break };
+        bytes += next.records.iter().map(LogRecord::len_bytes).sum::<usize>();
+        records.append(&mut next.records);
+        batch.push(next);
+    }
+    (batch, records)
+}

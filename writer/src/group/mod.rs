@@ -1,0 +1,152 @@
+//! The classic group coordinator: consumer groups and their committed offsets, by the rules of
+//! Kafka 4.3.
+//!
+//! A [`GroupCoordinator`] serves all groups whose log is on one volume. Each group is a pure state
+//! machine ([`machine`]) in a cell with one lock; one task keeps time for all of them ([`alarm`]),
+//! one appends to the log ([`journal`]), one forgets what is past its retention ([`retention`]).
+//!
+//! What always holds:
+//! - Durable state (a group's last agreed generation, committed offsets) changes only in
+//!   [`CoordinatorState::apply`], which live operation and recovery share.
+//! - A commit is answered with success, and an assignment is handed out, only when it is durable.
+//! - A group's records are in the log in the order in which the group decided on them.
+//! - Keys are (tenant, name): no request sees a group of another tenant.
+//! - A client that goes away in the middle of a request changes nothing for the group.
+//!
+//! It does not know topics but for their names ([`TopicNames`]): that they exist and are the
+//! tenant's is checked before a request comes here. Authorization, throttling and the name of a
+//! topic in an answer are the gateway's as well.
+//!
+//! [`CoordinatorState::apply`]: log::CoordinatorState::apply
+
+mod admin;
+mod alarm;
+mod cell;
+mod commits;
+mod config;
+mod journal;
+pub mod log;
+mod machine;
+mod members;
+mod offsets;
+pub mod record;
+mod retention;
+mod shared;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sluice_model::{Clock, Entropy, TenantId, TopicId};
+use sluice_wire::Str;
+use tokio::task::AbortHandle;
+
+use self::journal::{Done, Journal, Write};
+use self::log::{CoordinatorLog, CoordinatorState, LogError, LogRecord};
+use self::record::{Key, RecordError};
+use self::shared::{Phase, Shared};
+
+pub use self::config::GroupConfig;
+pub use self::shared::TopicNames;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct GroupCaller {
+    /// Whose groups.
+    pub tenant: TenantId,
+    /// From the request's header; member ids begin with it.
+    pub client_id: Str,
+    /// The peer as DescribeGroups shows it; Kafka writes `/127.0.0.1`.
+    pub client_host: Str,
+}
+
+/// The coordinator of all groups of one volume.
+///
+/// Made empty, filled by [`CoordinatorState::apply`], then [started](Self::start). Until then
+/// requests are answered with COORDINATOR_LOAD_IN_PROGRESS; after [`Self::close`] with
+/// NOT_COORDINATOR. Every request's future may be dropped at any await: what was queued for the log
+/// still becomes durable.
+pub struct GroupCoordinator {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl GroupCoordinator {
+    /// A coordinator without groups, still loading. `names` tells a topic's present name.
+    pub fn new(
+        config: GroupConfig,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        names: TopicNames,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(config, clock, entropy, names));
+        Self { shared, tasks: Mutex::default() }
+    }
+
+    /// Recovery is complete: sessions start anew, and requests are served. Needs a tokio runtime;
+    /// call it once.
+    pub fn start(&self, log: Arc<dyn CoordinatorLog>) {
+        let shared = &self.shared;
+        let (journal, writes) = Journal::new(shared.config.max_waiting_bytes);
+        shared.set_journal(Some(journal));
+        for tenant in shared.tenants() {
+            for cell in shared.cells_of(tenant) {
+                let mut state = cell.lock();
+                shared.drive(&cell, &mut state, |group, cx| group.restart(cx));
+                shared.leave(&cell, state);
+            }
+        }
+        // The journal's task is not among those that are aborted: it ends when the queue is empty.
+        tokio::spawn(journal::run(writes, log, Arc::downgrade(shared)));
+        let alarms = Arc::clone(&shared.alarms);
+        let alarm = tokio::spawn(alarm::run(alarms, Arc::downgrade(shared), shared.origin));
+        let retention = tokio::spawn(retention::run(Arc::downgrade(shared)));
+        self.tasks.lock().extend([alarm.abort_handle(), retention.abort_handle()]);
+        shared.set_phase(Phase::Active);
+    }
+
+    /// The volume has gone to another owner, or the process ends: answers all that is parked and
+    /// refuses what comes. What is queued is still appended.
+    pub fn close(&self) {
+        let shared = &self.shared;
+        shared.set_phase(Phase::Closed);
+        shared.set_journal(None);
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
+        for tenant in shared.tenants() {
+            for cell in shared.cells_of(tenant) {
+                let mut state = cell.lock();
+                shared.drive(&cell, &mut state, |group, cx| group.unload(cx));
+            }
+        }
+    }
+
+    /// A topic was deleted: all groups of the tenant forget their offsets in it. Safe to call
+    /// again.
+    pub async fn forget_topic(&self, tenant: TenantId, topic: TopicId) -> Result<(), LogError> {
+        let journal = self.shared.journal()?;
+        let record = LogRecord { key: Key::Topic { tenant, topic }.encode(), value: None };
+        let room = Some(journal.room(record.len_bytes()).await?);
+        let (done, durable) = tokio::sync::oneshot::channel();
+        let write = Write { cell: None, records: vec![record], done: Done::Caller(done), room };
+        journal.push(write).map_err(|_| LogError::Unavailable)?;
+        durable.await.map_err(|_| LogError::Unavailable)?
+    }
+}
+
+impl CoordinatorState for GroupCoordinator {
+    fn apply(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
+        self.shared.apply(key, value)
+    }
+
+    fn snapshot(&self, emit: &mut dyn FnMut(Bytes, Bytes)) {
+        self.shared.snapshot(emit);
+    }
+}
+
+impl Drop for GroupCoordinator {
+    fn drop(&mut self) {
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
+    }
+}
