@@ -246,10 +246,11 @@ pub trait Backend: Send + Sync + 'static {
         version: i16,
         request: LeaveGroupRequest,
     ) -> LeaveGroupResponse;
-    /// OffsetCommit, by topic id.
+    /// OffsetCommit, by topic id; `version` tells which codes the client knows.
     async fn offset_commit(
         &self,
         caller: &Caller,
+        version: i16,
         request: OffsetCommitRequest,
     ) -> OffsetCommitResponse;
     /// OffsetFetch, by topic id, in the multi-group form (v8 and later) whatever the version was.

@@ -71,7 +71,7 @@ pub(crate) async fn offset_commit(
     }
     if !known.is_empty() {
         request.topics = known;
-        let answer = core.backend.offset_commit(&ctx.caller, request).await;
+        let answer = core.backend.offset_commit(&ctx.caller, ctx.version, request).await;
         let codes: HashMap<(Uuid, i32), i16> = answer
             .topics
             .iter()
