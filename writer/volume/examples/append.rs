@@ -15,12 +15,14 @@ use std::time::Duration;
 
 use sluice_model::{VolumeEpoch, VolumeId};
 use sluice_volume::{
-    AppendError, CreateOptions, FileVolume, FrameBuf, OpenOptions, Ticket, Volume,
+    AppendError, CreateOptions, FileVolume, FrameBuf, OpenError, OpenOptions, Ticket, Volume,
 };
 use tokio::time::Instant;
 
 const ID: VolumeId = VolumeId(1);
 const VOLUME_BYTES: u64 = 1 << 30;
+/// Long enough to measure, short enough not to fill a new file.
+const FIRST_LAP: Duration = Duration::from_millis(600);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -34,54 +36,79 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn measure(path: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
-    let start = Instant::now();
-    FileVolume::create(path, CreateOptions::new(ID, [1; 16], VOLUME_BYTES)).await?;
-    println!("created {} MiB in {:.1} ms", VOLUME_BYTES >> 20, ms(start.elapsed()));
-    println!("frame KiB  depth  lap      MB/s   p50 ms   p99 ms");
-    let mut epoch = 0;
-    // The first lap alone, then everything on a file that has been written.
-    for (size, depth, first_lap) in [(64, 1, true), (64, 8, true)].into_iter().chain(
-        [4, 64, 1024].into_iter().flat_map(|size| [1, 8, 32].map(|depth| (size, depth, false))),
-    ) {
-        epoch += 1;
-        let volume = open(path, epoch, depth).await?;
-        if !first_lap && volume.usage().head.0 < VOLUME_BYTES {
-            let fill = 1 << 20;
-            while volume.usage().head.0 < VOLUME_BYTES {
-                run(&volume, fill, 8.min(depth), Duration::ZERO).await?;
-            }
+    println!("frame KiB  depth  file            MB/s   p50 ms   p99 ms");
+    let mut log = Log { path, epoch: 0 };
+    // On files of their own, never written before, with and without zeros ahead of the log.
+    for (size, depth) in [(4, 1), (64, 1), (64, 8)] {
+        for (prewrite_bytes, file) in [(0, "new"), (16 << 20, "new, zeros")] {
+            log.create_anew().await?;
+            let options = OpenOptions { prewrite_bytes, ..OpenOptions::default() };
+            let volume = log.open(options).await?;
+            let measured = run(&volume, size * 1024 - 64, depth, time.min(FIRST_LAP)).await?;
+            show(size, depth, file, measured);
+            volume.close().await?;
         }
-        let payload = size * 1024 - 64;
-        let Measured { bytes, elapsed, mut latencies } = run(&volume, payload, depth, time).await?;
-        latencies.sort_unstable();
-        let rate = bytes as f64 / elapsed.as_secs_f64() / 1e6;
-        let at = |share: f64| ms(latencies[(latencies.len() as f64 * share) as usize]);
-        let lap = if first_lap { "first" } else { "later" };
-        println!("{size:9}  {depth:5}  {lap}  {rate:8.1} {:8.3} {:8.3}", at(0.5), at(0.99));
+    }
+    let start = Instant::now();
+    log.create_anew().await?;
+    println!("created {} MiB in {:.1} ms", VOLUME_BYTES >> 20, ms(start.elapsed()));
+    let volume = log.open(OpenOptions::default()).await?;
+    while volume.usage().head.0 < VOLUME_BYTES {
+        run(&volume, 1 << 20, 8, Duration::ZERO).await?;
+    }
+    volume.close().await?;
+    for (size, depth) in
+        [4, 64, 1024].into_iter().flat_map(|size| [1, 8, 32].map(|depth| (size, depth)))
+    {
+        let options = OpenOptions { queue_depth: depth, ..OpenOptions::default() };
+        let volume = log.open(options).await?;
+        let measured = run(&volume, size * 1024 - 64, depth, time).await?;
+        show(size, depth, "written", measured);
         volume.close().await?;
     }
-    epoch += 1;
-    let volume = open(path, epoch, 8).await?;
+    let volume = log.open(OpenOptions::default()).await?;
     while append(&volume, 256 << 10).await? {}
     let used = volume.usage().capacity_bytes - volume.usage().free_bytes;
     drop(volume);
-    epoch += 1;
     let start = Instant::now();
-    let volume = open(path, epoch, 8).await?;
+    let volume = log.open(OpenOptions::default()).await?;
     println!("recovered {} MiB in {:.0} ms", used >> 20, ms(start.elapsed()));
     volume.close().await?;
     Ok(())
 }
 
-async fn open(path: &Path, epoch: u32, depth: usize) -> Result<Arc<dyn Volume>, Box<dyn Error>> {
-    let options = OpenOptions { queue_depth: depth, ..OpenOptions::default() };
-    loop {
-        match FileVolume::open(path, ID, VolumeEpoch(epoch), options).await {
-            // The handle before is about to be gone.
-            Err(sluice_volume::OpenError::Locked) => tokio::task::yield_now().await,
-            other => return Ok(other?.finish().await?),
+/// The volume's file, and under which epoch it was opened last.
+struct Log<'a> {
+    path: &'a Path,
+    epoch: u32,
+}
+
+impl Log<'_> {
+    async fn create_anew(&mut self) -> Result<(), Box<dyn Error>> {
+        if self.path.exists() {
+            std::fs::remove_file(self.path)?;
+        }
+        Ok(FileVolume::create(self.path, CreateOptions::new(ID, [1; 16], VOLUME_BYTES)).await?)
+    }
+
+    async fn open(&mut self, options: OpenOptions) -> Result<Arc<dyn Volume>, Box<dyn Error>> {
+        self.epoch += 1;
+        loop {
+            match FileVolume::open(self.path, ID, VolumeEpoch(self.epoch), options).await {
+                // The handle before is about to be gone.
+                Err(OpenError::Locked) => tokio::task::yield_now().await,
+                other => return Ok(other?.finish().await?),
+            }
         }
     }
+}
+
+fn show(size: usize, depth: usize, file: &str, measured: Measured) {
+    let Measured { bytes, elapsed, mut latencies } = measured;
+    latencies.sort_unstable();
+    let rate = bytes as f64 / elapsed.as_secs_f64() / 1e6;
+    let at = |share: f64| ms(latencies[(latencies.len() as f64 * share) as usize]);
+    println!("{size:9}  {depth:5}  {file:10}  {rate:8.1} {:8.3} {:8.3}", at(0.5), at(0.99));
 }
 
 /// One frame; whether there was room.

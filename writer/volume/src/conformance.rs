@@ -26,7 +26,17 @@ pub(crate) trait Rig: Sized {
     async fn new(size_bytes: u64, window_bytes: u64) -> Self;
 
     /// Opens it. Waits for an owner that was dropped just before to be gone.
-    async fn open(&self, id: VolumeId, epoch: u32) -> Result<Box<dyn Recovery>, OpenError>;
+    async fn open_with(
+        &self,
+        id: VolumeId,
+        epoch: u32,
+        options: OpenOptions,
+    ) -> Result<Box<dyn Recovery>, OpenError>;
+
+    /// Opens it as most callers do.
+    async fn open(&self, id: VolumeId, epoch: u32) -> Result<Box<dyn Recovery>, OpenError> {
+        self.open_with(id, epoch, OpenOptions::default()).await
+    }
 }
 
 /// A rig of a kind with the on-disk format.
@@ -50,11 +60,15 @@ impl Rig for FileRig {
         Self { _dir: dir, path }
     }
 
-    async fn open(&self, id: VolumeId, epoch: u32) -> Result<Box<dyn Recovery>, OpenError> {
+    async fn open_with(
+        &self,
+        id: VolumeId,
+        epoch: u32,
+        options: OpenOptions,
+    ) -> Result<Box<dyn Recovery>, OpenError> {
         let mut tries = 0;
         loop {
-            let opened =
-                FileVolume::open(&self.path, id, VolumeEpoch(epoch), OpenOptions::default()).await;
+            let opened = FileVolume::open(&self.path, id, VolumeEpoch(epoch), options).await;
             match opened {
                 // The threads of the owner before are about to end.
                 Err(OpenError::Locked) if tries < 1000 => tries += 1,
@@ -87,8 +101,13 @@ impl Rig for SimRig {
         Self(SimDevice::create(options, 1).unwrap())
     }
 
-    async fn open(&self, id: VolumeId, epoch: u32) -> Result<Box<dyn Recovery>, OpenError> {
-        self.0.open(id, VolumeEpoch(epoch), OpenOptions::default()).await
+    async fn open_with(
+        &self,
+        id: VolumeId,
+        epoch: u32,
+        options: OpenOptions,
+    ) -> Result<Box<dyn Recovery>, OpenError> {
+        self.0.open(id, VolumeEpoch(epoch), options).await
     }
 }
 

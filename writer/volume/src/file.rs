@@ -49,6 +49,10 @@ impl CreateOptions {
 pub struct OpenOptions {
     /// How many frames may be in flight at once: at least 1.
     pub queue_depth: usize,
+    /// How far ahead of the log's head zeros are written until the ring has been filled once, in
+    /// idle moments and for small frames only; 0 for never. The first write to each block of a new
+    /// file costs its file system a journal commit, which small frames are spared that way.
+    pub prewrite_bytes: u64,
     /// After how long of failing writes [`crate::Health::Failing`] is shown.
     pub failing_after: Duration,
     /// How long a close waits for frames in flight.
@@ -59,6 +63,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             queue_depth: 8,
+            prewrite_bytes: 16 << 20,
             failing_after: Duration::from_secs(1),
             close_within: Duration::from_secs(3),
         }
@@ -69,6 +74,7 @@ impl OpenOptions {
     pub(crate) fn settings(self) -> Settings {
         Settings {
             queue_depth: self.queue_depth.max(1),
+            prewrite_bytes: self.prewrite_bytes,
             failing_after: self.failing_after,
             close_within: self.close_within,
         }
@@ -102,8 +108,8 @@ impl FileVolume {
         options: OpenOptions,
     ) -> Result<Box<dyn Recovery>, OpenError> {
         let path = path.as_ref().to_owned();
-        // One thread more than frames in flight: superblocks are not to wait behind them.
-        let threads = options.queue_depth.max(1) + 1;
+        // Superblocks and zeros are not to wait behind frames.
+        let threads = options.queue_depth.max(1) + 2;
         let opened = tokio::task::spawn_blocking(move || {
             let (file, direct) = open(&path)?;
             let size_bytes = file.metadata()?.len();

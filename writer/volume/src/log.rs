@@ -4,6 +4,7 @@
 //! ring settles tickets from the front.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use sluice_model::{VolumeEpoch, VolumeId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::buffer::{FrameBuf, frame_len};
+use crate::buffer::{AlignedBuf, FrameBuf, frame_len};
 use crate::disk::{Disk, Slots, Write, WriteError};
 use crate::error::{AppendError, CloseError, NotDurable, ReadError, TrimError};
 use crate::frame::{FrameHeader, HEADER_BYTES, Seed, crc32c};
@@ -34,6 +35,8 @@ const FIRST_READ_BYTES: u64 = 16 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) queue_depth: usize,
+    /// How far ahead of the head zeros are written on the first lap.
+    pub(crate) prewrite_bytes: u64,
     /// After how long of failing writes the health says so.
     pub(crate) failing_after: Duration,
     /// How long a close waits for frames in flight.
@@ -74,7 +77,8 @@ impl<D: Disk> Log<D> {
     pub(crate) fn new(disk: Arc<D>, slots: Slots, settings: Settings, head: u64) -> Self {
         let superblock = *slots.current();
         let geometry = superblock.geometry;
-        let ring = Ring::new(geometry, settings.queue_depth, superblock.trim, head);
+        let (depth, ahead_bytes) = (settings.queue_depth, settings.prewrite_bytes);
+        let ring = Ring::new(geometry, depth, ahead_bytes, superblock.trim, head);
         let state = State { ring, stopped: None, closing: false, failing_since: None };
         let shared = Shared {
             disk,
@@ -163,7 +167,7 @@ impl<D: Disk> Shared<D> {
             return Err(refusal.with(frame));
         }
         let payload_crc = crc32c(frame.payload());
-        let (ticket, lsn, frame) = {
+        let (ticket, lsn, frame, at_once) = {
             let mut state = self.state.lock();
             let place = match state.place(payload_len) {
                 Ok(place) => place,
@@ -181,10 +185,12 @@ impl<D: Disk> Shared<D> {
             };
             let frame = frame.seal(&header.encode());
             let (settle, ticket) = Ticket::new(Lsn(place.lsn));
-            state.ring.begin(place, frame.clone(), payload_len, settle);
-            (ticket, place.lsn, frame)
+            let at_once = state.ring.begin(place, frame.clone(), payload_len, settle);
+            (ticket, place.lsn, frame, at_once)
         };
-        self.write(lsn, frame, Duration::ZERO);
+        if at_once {
+            self.write(lsn, frame, Duration::ZERO);
+        }
         Ok(ticket)
     }
 
@@ -200,12 +206,17 @@ impl<D: Disk> Shared<D> {
             Ok(()) => {
                 let mut state = self.state.lock();
                 state.ring.written(lsn);
+                let zeros = state.ring.next_prewrite();
                 if state.failing_since.is_some() && !state.ring.is_failing() {
                     state.failing_since = None;
                     self.say(Health::Good);
                 }
                 if state.ring.is_idle() {
                     self.idle.notify_waiters();
+                }
+                drop(state);
+                if let Some(zeros) = zeros {
+                    self.prewrite(&zeros);
                 }
             }
             Err(WriteError::Fenced) => self.stop(NotDurable::Fenced),
@@ -225,6 +236,36 @@ impl<D: Disk> Shared<D> {
                     self.write(lsn, bytes, pause(failures));
                 }
             }
+        }
+    }
+
+    fn prewrite(self: &Arc<Self>, zeros: &Range<u64>) {
+        let shared = Arc::clone(self);
+        self.disk.write(Write {
+            offset: self.geometry.offset(zeros.start),
+            // At most 256 KiB.
+            bytes: AlignedBuf::zeroed((zeros.end - zeros.start) as usize).freeze(),
+            pause: Duration::ZERO,
+            done: Box::new(move |result| shared.prewritten(&result)),
+        });
+    }
+
+    /// The disk's answer to zeros.
+    fn prewritten(self: &Arc<Self>, result: &Result<(), WriteError>) {
+        if let Err(WriteError::Fenced) = result {
+            return self.stop(NotDurable::Fenced);
+        }
+        let (held, zeros) = {
+            let mut state = self.state.lock();
+            let held = state.ring.prewritten(result.is_ok());
+            let go_on = state.stopped.is_none() && !state.closing;
+            (held, if go_on { state.ring.next_prewrite() } else { None })
+        };
+        for (lsn, bytes) in held {
+            self.write(lsn, bytes, Duration::ZERO);
+        }
+        if let Some(zeros) = zeros {
+            self.prewrite(&zeros);
         }
     }
 

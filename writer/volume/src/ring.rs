@@ -1,9 +1,14 @@
 //! Where frames go and which are durable. Pure: no I/O, no clock. The log owns it, under one lock.
 //!
 //! Always: `trim <= durable <= head <= trim + ring`; the frames in flight lie in order between durable
-//! and head; tickets are settled from the front only.
+//! and head; tickets are settled from the front only; no two writes in flight overlap.
+//!
+//! On the first lap the blocks ahead of the head are reserved but unwritten, and the file system pays
+//! a journal commit for the first write to each. So a little is written with zeros ahead of small
+//! frames, while the device has nothing else to do: see [`Ring::next_prewrite`].
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -23,6 +28,12 @@ pub(crate) struct Place {
     pub(crate) durable: u64,
 }
 
+/// How much is written ahead with zeros at once.
+pub(crate) const PREWRITE_BYTES: u64 = 256 * 1024;
+
+/// Frames larger than this are not written ahead for: one journal commit is little beside their bytes.
+const PREWRITE_FRAME_BYTES: u64 = 64 * 1024;
+
 /// Why a frame gets no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -41,6 +52,8 @@ struct InFlight {
     /// The whole frame, kept until it is durable: it may have to be written again.
     frame: Bytes,
     written: bool,
+    /// Its blocks are being written ahead: it has to wait for that.
+    held: bool,
     failures: u32,
     settle: Settle,
 }
@@ -53,13 +66,38 @@ pub(crate) struct Ring {
     durable: u64,
     trim: u64,
     in_flight: VecDeque<InFlight>,
+    /// How far ahead of the head zeros are written, on the first lap.
+    ahead_bytes: u64,
+    /// Up to where there are zeros, if that is beyond the head.
+    prewritten: u64,
+    /// What is being written with zeros now.
+    prewriting: Option<Range<u64>>,
+    last_frame_bytes: u64,
 }
 
 impl Ring {
-    /// A log that reaches from `trim` to `head`, all of it durable, with at most `depth` writes at once.
-    pub(crate) fn new(geometry: Geometry, depth: usize, trim: u64, head: u64) -> Self {
+    /// A log that reaches from `trim` to `head`, all of it durable, with at most `depth` frames in
+    /// flight, and zeros up to `ahead_bytes` ahead of the head.
+    pub(crate) fn new(
+        geometry: Geometry,
+        depth: usize,
+        ahead_bytes: u64,
+        trim: u64,
+        head: u64,
+    ) -> Self {
         assert!(trim <= head && head - trim <= geometry.ring_bytes, "a log fits its ring");
-        Self { geometry, depth, head, durable: head, trim, in_flight: VecDeque::new() }
+        Self {
+            geometry,
+            depth,
+            head,
+            durable: head,
+            trim,
+            in_flight: VecDeque::new(),
+            ahead_bytes,
+            prewritten: head,
+            prewriting: None,
+            last_frame_bytes: 0,
+        }
     }
 
     pub(crate) fn max_payload_bytes(&self) -> usize {
@@ -88,19 +126,71 @@ impl Ring {
         Ok(Place { lsn, end, prev_end: self.head, durable: self.durable })
     }
 
-    /// Takes a frame into flight at the place that was just given.
-    pub(crate) fn begin(&mut self, place: Place, frame: Bytes, payload_len: usize, settle: Settle) {
+    /// Takes a frame into flight at the place that was just given. Whether it may be written at once; if
+    /// not, [`Ring::prewritten`] gives it back in time.
+    pub(crate) fn begin(
+        &mut self,
+        place: Place,
+        frame: Bytes,
+        payload_len: usize,
+        settle: Settle,
+    ) -> bool {
         assert_eq!(place.prev_end, self.head, "a place is used at once");
+        let held = self
+            .prewriting
+            .as_ref()
+            .is_some_and(|zeros| place.lsn < zeros.end && zeros.start < place.end);
         self.head = place.end;
+        self.last_frame_bytes = frame.len() as u64;
         self.in_flight.push_back(InFlight {
             lsn: place.lsn,
             end: place.end,
             payload_len,
             frame,
             written: false,
+            held,
             failures: 0,
             settle,
         });
+        !held
+    }
+
+    /// The lsns to be written with zeros now, if it is worth it: nothing is in flight, frames are small,
+    /// and the head is on the first lap with too little written ahead of it. All of that is free
+    /// room, so nothing can be lost by it, and frames wait for zeros that are under way.
+    pub(crate) fn next_prewrite(&mut self) -> Option<Range<u64>> {
+        let start = self.prewritten.max(self.head);
+        let wanted = self.ahead_bytes.saturating_sub(PREWRITE_BYTES);
+        if self.prewriting.is_some()
+            || !self.in_flight.is_empty()
+            || self.last_frame_bytes > PREWRITE_FRAME_BYTES
+            || self.ahead_bytes == 0
+            || start >= self.geometry.ring_bytes
+            || start - self.head > wanted
+        {
+            return None;
+        }
+        let zeros = start..(start + PREWRITE_BYTES).min(self.geometry.ring_bytes);
+        self.prewriting = Some(zeros.clone());
+        Some(zeros)
+    }
+
+    /// Notes that the zeros under way are written, or have failed: then no more are tried. The frames
+    /// that waited for that, to be written now.
+    pub(crate) fn prewritten(&mut self, written: bool) -> Vec<(u64, Bytes)> {
+        if let Some(zeros) = self.prewriting.take() {
+            self.prewritten = zeros.end;
+        }
+        if !written {
+            self.ahead_bytes = 0;
+        }
+        let waiting = self.in_flight.iter_mut().filter(|frame| frame.held);
+        waiting
+            .map(|frame| {
+                frame.held = false;
+                (frame.lsn, frame.frame.clone())
+            })
+            .collect()
     }
 
     /// Notes that the frame at `lsn` is on the device, and settles what has become durable: it and what
@@ -165,3 +255,6 @@ impl Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

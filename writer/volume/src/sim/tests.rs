@@ -382,12 +382,16 @@ fn run(seed: u64, steps: &[Step]) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn the_durable_prefix_is_recovered_and_nothing_else(seed in any::<u64>(), steps in steps()) {
         run(seed, &steps);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
     #[test]
     fn a_seed_repeats_a_run(seed in any::<u64>(), steps in steps()) {
