@@ -1,8 +1,11 @@
 //! The `sluice` binary: command line, configuration, log, and the wiring of the components.
 
+mod bucket;
 mod cli;
 mod config;
+mod local_backend;
 mod logging;
+mod seams;
 mod up;
 mod version;
 

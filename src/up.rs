@@ -1,36 +1,350 @@
 //! Wires the components of one process together and runs them until it is told to end.
+//!
+//! Order of start: listeners are bound first, so that an address in use is told at once; then catalog,
+//! volumes, gateway. Order of end: readiness is withdrawn, the gateway drains, volumes close, the
+//! catalog closes.
 
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
+use sluice_catalog::embedded::EmbeddedStore;
+use sluice_catalog::{Catalog, CatalogOptions, NodeSpec, VolumeKind, VolumeSpec};
+use sluice_format::key::Keys;
 use sluice_gateway::http::{OpsHttp, OpsLimits, Readiness};
+use sluice_gateway::{Gateway, GatewayConfig, Limits};
+use sluice_model::{CatalogLimits, Clock, Entropy, NodeId, TopicDefaults, VolumeId};
+use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
+use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
+use sluice_writer::group::GroupConfig;
+use sluice_writer::{VolumePlace, Writer, WriterMetrics, WriterOptions, WriterParts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::bucket;
+use crate::config::{Config, HostPort, VolumeSize};
+use crate::local_backend::LocalBackend;
+use crate::seams::{SystemClock, SystemEntropy};
+
+/// How long other nodes take this one for alive after it was last heard of.
+const NODE_LEASE: Duration = Duration::from_secs(10);
+/// The size of a volume where the disk is large enough.
+const VOLUME_BYTES: u64 = 1 << 30;
+/// The smallest size that is chosen for a small disk.
+const SMALL_VOLUME_BYTES: u64 = 64 << 20;
+/// One volume takes at most this part of what is free.
+const SHARE_OF_FREE: u64 = 8;
 
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let shutdown = Shutdown::listen()?;
+    let policy = listener_policy(&config)?;
+    let kafka = Gateway::bind(config.kafka.listen)
+        .with_context(|| format!("cannot listen on {} (kafka.listen)", config.kafka.listen))?;
     let http = TcpListener::bind(config.http.listen)
         .await
         .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
-    let limits = OpsLimits {
+    let kafka_address = kafka.local_addr().context("the Kafka listener has no address")?;
+    let http_address = http.local_addr().context("the HTTP listener has no address")?;
+
+    let registry = Arc::new(RwLock::new(Registry::with_prefix("sluice")));
+    let (readiness, watched) = watch::channel(Readiness::Starting);
+    let ops = OpsHttp::new(ops_limits(&config), Arc::clone(&registry), watched);
+    let ops_end = shutdown.ended();
+    let ops = tokio::spawn(ops.serve(http, ops_end));
+
+    let advertised = advertised(&config, kafka_address);
+    let Some(node) = Node::start(&config, &advertised, &registry, &shutdown).await? else {
+        tracing::info!("told to end before the start was complete");
+        return Ok(());
+    };
+    let gateway = Gateway::new(
+        gateway_config(&config, &advertised),
+        node.catalog.clone(),
+        Arc::clone(&node.backend) as _,
+        &mut registry.write(),
+    );
+    readiness.send_replace(Readiness::Ready);
+    announce(kafka_address, http_address, begun)?;
+    let identity = policy;
+    gateway
+        .serve("kafka", kafka, identity.tenant, identity.principal.as_str().into(), {
+            let drain = shutdown.watch();
+            let readiness = readiness.clone();
+            tokio::spawn(withdraw(drain.clone(), readiness));
+            drain
+        })
+        .await;
+    node.end().await;
+    shutdown.finish();
+    // It holds nothing that could be lost; a second is what its connections get.
+    let _ = tokio::time::timeout(Duration::from_secs(1), ops).await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Says on stdout that clients may come; the only thing that is ever written there.
+fn announce(kafka: SocketAddr, http: SocketAddr, begun: Instant) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "sluice is ready: bootstrap.servers={kafka} http=http://{http}")
+        .and_then(|()| stdout.flush())
+        .context("cannot write the ready line to stdout")?;
+    let took_ms = begun.elapsed().as_millis();
+    tracing::info!(%kafka, %http, took_ms, "ready");
+    Ok(())
+}
+
+async fn withdraw(mut drain: watch::Receiver<bool>, readiness: watch::Sender<Readiness>) {
+    if drain.wait_for(|drain| *drain).await.is_ok() {
+        readiness.send_replace(Readiness::Draining);
+    }
+}
+
+/// SIGTERM and Ctrl-C, and the end of everything.
+struct Shutdown {
+    drain: watch::Sender<bool>,
+    ended: watch::Sender<bool>,
+}
+
+impl Shutdown {
+    fn listen() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+        let drain = watch::Sender::new(false);
+        let sender = drain.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("told to end: draining");
+            sender.send_replace(true);
+        });
+        Ok(Self { drain, ended: watch::Sender::new(false) })
+    }
+
+    fn watch(&self) -> watch::Receiver<bool> {
+        self.drain.subscribe()
+    }
+
+    /// Resolves when everything but the operations listener has ended.
+    fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut ended = self.ended.subscribe();
+        async move {
+            // A sender that is gone means the end, too.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+    }
+
+    fn finish(&self) {
+        self.ended.send_replace(true);
+    }
+}
+
+/// Catalog, writer and reader of this process.
+struct Node {
+    store: EmbeddedStore,
+    catalog: Catalog,
+    registration: sluice_catalog::NodeRegistration,
+    backend: Arc<LocalBackend>,
+}
+
+impl Node {
+    /// Takes everything over. None if the process was told to end meanwhile.
+    async fn start(
+        config: &Config,
+        advertised: &HostPort,
+        registry: &RwLock<Registry>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Option<Self>> {
+        let mut drain = shutdown.watch();
+        tokio::select! {
+            node = Self::take_over(config, advertised, registry) => node.map(Some),
+            _ = drain.wait_for(|drain| *drain) => Ok(None),
+        }
+    }
+
+    async fn take_over(
+        config: &Config,
+        advertised: &HostPort,
+        registry: &RwLock<Registry>,
+    ) -> anyhow::Result<Self> {
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let data_dir = &config.data_dir;
+        std::fs::create_dir_all(data_dir.join("volumes"))
+            .with_context(|| format!("cannot make {} (data_dir)", data_dir.display()))?;
+        let store = EmbeddedStore::open(data_dir.join("catalog"), Arc::clone(&entropy)).await?;
+        let options = CatalogOptions {
+            entropy: Arc::clone(&entropy),
+            topic_defaults: TopicDefaults::new(config.topics.defaults.clone())
+                .context("topics.defaults")?,
+            limits: CatalogLimits::default(),
+        };
+        let catalog = Catalog::open(Arc::new(store.clone()), options).await?;
+        let node_id = node_id(config);
+        let spec = NodeSpec {
+            id: node_id,
+            kafka_host: advertised.host.clone(),
+            kafka_port: advertised.port,
+            rack: None,
+        };
+        let registration = catalog.register_node(spec, NODE_LEASE).await?;
+        let places = volumes(config, &catalog).await?;
+
+        let bucket = bucket::open(config)?;
+        let keys = Keys::new(catalog.cluster_id());
+        let metrics = WriterMetrics::default();
+        let cache_metrics = CacheMetrics::default();
+        metrics.register(&mut registry.write());
+        cache_metrics.register(&mut registry.write());
+        let parts = WriterParts {
+            node: node_id,
+            catalog: catalog.clone(),
+            bucket: Arc::clone(&bucket),
+            keys: keys.clone(),
+            options: writer_options(config),
+            groups: group_config(config),
+            clock,
+            entropy,
+            metrics,
+        };
+        let writer = Writer::open(&places, parts).await?;
+        let reader_options = ReaderOptions { cache_bytes: config.reader.cache_bytes };
+        let reader = Reader::new(bucket, keys, reader_options, cache_metrics);
+        for (volume, state) in writer.bucket_states() {
+            reader.attach(volume.0, state);
+        }
+        let backend = Arc::new(LocalBackend { writer, reader, catalog: catalog.clone() });
+        Ok(Self { store, catalog, registration, backend })
+    }
+
+    async fn end(self) {
+        self.backend.writer.close().await;
+        if let Err(error) = self.registration.deregister().await {
+            tracing::warn!(%error, "the node could not be signed off; its lease will run out");
+        }
+        self.store.close().await;
+    }
+}
+
+/// Makes sure that the catalog lists as many volumes as are configured, and says where they are.
+async fn volumes(config: &Config, catalog: &Catalog) -> anyhow::Result<Vec<VolumePlace>> {
+    for id in 0..config.volumes.count {
+        let id = VolumeId(id);
+        if catalog.volume(id).is_some() {
+            continue;
+        }
+        let size_bytes = match config.volumes.size {
+            VolumeSize::Bytes(bytes) => bytes,
+            VolumeSize::Auto => fitting_size(&config.data_dir, config.volumes.count)?,
+        };
+        let location = format!("volumes/{id}.wal");
+        let spec = VolumeSpec { id, kind: VolumeKind::File, location, size_bytes };
+        catalog.add_volume(spec).await?;
+    }
+    let places = catalog.volumes().into_iter().map(|volume| VolumePlace {
+        id: volume.spec.id,
+        path: config.data_dir.join(&volume.spec.location),
+        size_bytes: volume.spec.size_bytes,
+    });
+    Ok(places.collect())
+}
+
+/// A volume's size when none is configured: one gibibyte, or less where the disk is small, so that the
+/// bucket and the system have room beside it.
+fn fitting_size(data_dir: &Path, count: u32) -> anyhow::Result<u64> {
+    let disk = rustix::fs::statvfs(data_dir)
+        .with_context(|| format!("cannot ask how much is free at {}", data_dir.display()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize) / u64::from(count.max(1));
+    let mebibytes = (free / SHARE_OF_FREE) >> 20;
+    Ok((mebibytes << 20).clamp(SMALL_VOLUME_BYTES, VOLUME_BYTES))
+}
+
+fn node_id(config: &Config) -> NodeId {
+    NodeId(i32::try_from(config.node_id).unwrap_or(i32::MAX))
+}
+
+fn listener_policy(config: &Config) -> anyhow::Result<Identity> {
+    let remote = match config.kafka.allow_unauthenticated_remote {
+        true => RemoteAccess::Allow,
+        false => RemoteAccess::Refuse,
+    };
+    let ListenerPolicy::Unauthenticated { identity, .. } =
+        ListenerPolicy::unauthenticated(Identity::open(), config.kafka.listen, remote)?;
+    Ok(identity)
+}
+
+/// Where clients are told to connect: as configured, or the bound address.
+fn advertised(config: &Config, bound: SocketAddr) -> HostPort {
+    match &config.kafka.advertised {
+        Some(configured) => configured.clone(),
+        None => HostPort { host: bound.ip().to_string(), port: bound.port() },
+    }
+}
+
+fn ops_limits(config: &Config) -> OpsLimits {
+    OpsLimits {
         max_connections: config.http.max_connections as usize,
         header_timeout: config.http.header_timeout,
         idle_timeout: config.http.idle_timeout,
+    }
+}
+
+fn gateway_config(config: &Config, advertised: &HostPort) -> GatewayConfig {
+    let kafka = &config.kafka;
+    let bytes = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let limits = Limits {
+        max_connections: kafka.max_connections as usize,
+        max_connections_per_ip: kafka.max_connections_per_ip as usize,
+        max_frame_bytes: bytes(kafka.max_frame_bytes),
+        max_in_flight: kafka.max_in_flight as usize,
+        max_answer_bytes: kafka.max_answer_bytes as usize,
+        request_budget_bytes: kafka.buffer_budget_bytes as usize,
+        answer_budget_bytes: kafka.answer_budget_bytes as usize,
+        fetch_max_bytes: bytes(kafka.fetch_max_bytes),
+        idle_timeout: kafka.idle_timeout,
+        stall_timeout: kafka.write_stall_timeout,
+        drain_timeout: config.shutdown.drain,
     };
-    let (_readiness, watched) = watch::channel(Readiness::Starting);
-    let registry = Arc::new(RwLock::new(Registry::with_prefix("sluice")));
-    let ops = OpsHttp::new(limits, registry, watched);
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    ops.serve(http, async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-    })
-    .await;
-    Ok(())
+    GatewayConfig {
+        auto_create_topics: config.topics.auto_create,
+        default_partitions: config.topics.default_partitions,
+        limits,
+        ..GatewayConfig::new(node_id(config), advertised.host.clone(), advertised.port)
+    }
+}
+
+fn writer_options(config: &Config) -> WriterOptions {
+    WriterOptions {
+        tail_cache_bytes: config.tail_cache_bytes,
+        upload_segment_bytes: config.upload.segment_bytes,
+        upload_max_age: config.upload.max_age,
+        retention_interval: config.retention.check_interval,
+        queue_depth: config.volumes.queue_depth as usize,
+        ..WriterOptions::default()
+    }
+}
+
+fn group_config(config: &Config) -> GroupConfig {
+    let groups = &config.groups;
+    let ms = |duration: Duration| i32::try_from(duration.as_millis()).unwrap_or(i32::MAX);
+    GroupConfig {
+        initial_rebalance_delay_ms: ms(groups.initial_rebalance_delay),
+        min_session_timeout_ms: ms(groups.min_session_timeout),
+        max_session_timeout_ms: ms(groups.max_session_timeout),
+        max_group_size: groups.max_members as usize,
+        max_groups_per_tenant: groups.max_groups as usize,
+        offsets_retention_ms: i64::try_from(groups.offsets_retention.as_millis())
+            .unwrap_or(i64::MAX),
+        ..GroupConfig::default()
+    }
 }

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use sluice_format::key::Keys;
 use sluice_format::segment::{Block, BlockEntry, Extent, decode_index, split_block};
 use sluice_format::{FormatError, StreamKey, VolumeState};
-use sluice_wire::Chain;
+use sluice_wire::{Chain, scan};
 
 use crate::cache::{CacheMetrics, Cached, ChunkCache, chunk_cache};
 use crate::plan::{Chunk, chunks};
@@ -103,7 +103,7 @@ impl Reader {
                 continue;
             }
             let room = max_bytes.saturating_sub(out.len() as u64);
-            let taken = take_batches(&block.payload, offset, room, out.is_empty());
+            let taken = scan::select(&block.payload, offset, room, out.is_empty());
             let whole = taken.len() == block.payload.len();
             let begins_inside = block.base_offset < offset;
             if !taken.is_empty() {
@@ -116,6 +116,10 @@ impl Reader {
         Ok(out)
     }
 
+    pub(crate) fn state(&self, volume: u32) -> Option<SharedState> {
+        self.volumes.read().get(&volume).cloned()
+    }
+
     /// The extents of a stream from the one that holds `offset` on, until they hold `max_bytes`.
     pub(crate) fn extents_from(
         &self,
@@ -124,7 +128,7 @@ impl Reader {
         offset: i64,
         max_bytes: u64,
     ) -> Result<Vec<Extent>, ReadError> {
-        let state = self.volumes.read().get(&volume).cloned().ok_or(ReadError::NotHere)?;
+        let state = self.state(volume).ok_or(ReadError::NotHere)?;
         let state = state.read();
         let stream = state.streams.get(&stream).ok_or(ReadError::NotHere)?;
         let first = stream.extent_at(offset).ok_or(ReadError::NotHere)?;
@@ -155,11 +159,8 @@ impl Reader {
             return Ok(None);
         }
         let range = extent.index_range();
-        let chunk = Chunk {
-            segment: extent.segment,
-            position: range.start,
-            len: range.end - range.start,
-        };
+        let chunk =
+            Chunk { segment: extent.segment, position: range.start, len: range.end - range.start };
         let decode = |bytes: Bytes| Ok(Cached::Index(decode_index(&bytes)?.into()));
         match self.cached(chunk, decode).await? {
             Cached::Index(index) => Ok(Some(index)),
@@ -183,7 +184,8 @@ impl Reader {
     }
 
     fn foreign(&self, chunk: Chunk) -> ReadError {
-        let error = FormatError::Invalid { what: "segment", why: "an index lies where data should" };
+        let error =
+            FormatError::Invalid { what: "segment", why: "an index lies where data should" };
         ReadError::Corrupt { segment: self.keys.segment(chunk.segment), error }
     }
 

@@ -1,1 +1,37 @@
-//! Partition owners: sequencing, coordinators, upload, tail cache.
+//! Partition owners: sequencing, group coordination, upload and the tail cache.
+//!
+//! A [`Writer`] takes over volumes, reads their logs back, and serves their streams. One task owns each
+//! volume's log (`task`), one its place in the bucket (`upload`); everyone else holds handles. Start
+//! reading at [`Writer`], then `task`, `stream`, `upload` and `recovery`.
+//!
+//! What always holds: nothing is acknowledged or shown before it is durable on the volume; offsets of a
+//! stream are dense and the high watermark never goes back; a volume is trimmed only past what a
+//! committed manifest holds.
+//!
+//! It does not know clients, connections or tenants' names, and does not read the bucket on behalf of
+//! consumers: that is `sluice_reader`.
+
+mod coordinator_log;
+mod error;
+pub mod group;
+mod manifest_store;
+mod metrics;
+mod options;
+mod payload;
+mod recovery;
+mod retention;
+mod sequence;
+mod stream;
+mod task;
+mod upload;
+mod volume_handle;
+mod writer;
+
+pub use error::{AppendError, OpenError, TailError};
+pub use manifest_store::ManifestError;
+pub use metrics::WriterMetrics;
+pub use options::{VolumePlace, WriterOptions};
+pub use sequence::SequenceError;
+pub use stream::{Offsets, Waiter};
+pub use task::Appended;
+pub use writer::{Found, Writer, WriterParts};

@@ -18,14 +18,14 @@ use sluice_model::{StreamId, TopicId};
 
 const VERSION: u16 = 1;
 /// Bytes before the entries.
-pub const HEADER_LEN: usize = 8;
+pub(crate) const HEADER_LEN: usize = 8;
 /// Bytes of an entry.
-pub const ENTRY_LEN: usize = 48;
+pub(crate) const ENTRY_LEN: usize = 48;
 const WHAT: &str = "frame payload";
 
 /// What an entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
+pub(crate) enum EntryKind {
     /// Batches from this offset on.
     Batches {
         /// Offset of the first record.
@@ -39,7 +39,7 @@ pub enum EntryKind {
 
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The stream.
     pub stream: StreamId,
     /// What was done to it.
@@ -49,7 +49,7 @@ pub struct Entry {
 }
 
 /// Writes the header and the entries; the data must follow in the same order.
-pub fn encode_entries(entries: &[Entry], out: &mut impl BufMut) {
+pub(crate) fn encode_entries(entries: &[Entry], out: &mut impl BufMut) {
     out.put_u16_le(VERSION);
     out.put_u16_le(0);
     out.put_u32_le(entries.len() as u32);
@@ -70,7 +70,7 @@ pub fn encode_entries(entries: &[Entry], out: &mut impl BufMut) {
 }
 
 /// Reads a payload: each entry with the range of its data.
-pub fn decode(payload: &Bytes) -> Result<Vec<(Entry, std::ops::Range<usize>)>, FormatError> {
+pub(crate) fn decode(payload: &Bytes) -> Result<Vec<(Entry, std::ops::Range<usize>)>, FormatError> {
     let mut cursor = Cursor::new(payload, WHAT);
     let version = cursor.u16()?;
     if version != VERSION {
@@ -92,7 +92,9 @@ pub fn decode(payload: &Bytes) -> Result<Vec<(Entry, std::ops::Range<usize>)>, F
         let kind = match kind {
             1 => EntryKind::Batches { base_offset: offset, count: batches },
             2 => EntryKind::LogStart(offset),
-            _ => return Err(FormatError::Invalid { what: WHAT, why: "an entry's kind is unknown" }),
+            _ => {
+                return Err(FormatError::Invalid { what: WHAT, why: "an entry's kind is unknown" });
+            }
         };
         let range = at..at + data_len as usize;
         if range.end > payload.len() {

@@ -8,17 +8,18 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use sluice_format::state::{ProducerBatch, ProducerSnapshot};
+use sluice_wire::batch::BatchView;
 
 /// How many of a producer's durable batches are kept: as many as a client may have in flight.
 const BATCHES_KEPT: usize = 5;
 /// More producers than this in one stream: the one that has been quiet longest is forgotten.
 const MAX_PRODUCERS: usize = 10_000;
 /// A producer that has been quiet for this long is forgotten (Kafka: producer.id.expiration.ms).
-pub const PRODUCER_EXPIRY_MS: i64 = 24 * 3600 * 1000;
+pub(crate) const PRODUCER_EXPIRY_MS: i64 = 24 * 3600 * 1000;
 
 /// What the header of a batch says that matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchHeader {
+pub(crate) struct BatchHeader {
     /// -1 for a producer that is not idempotent.
     pub producer_id: i64,
     /// Producer epoch.
@@ -32,6 +33,17 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
+    /// Of a batch that was checked.
+    pub(crate) fn of<B: AsRef<[u8]>>(batch: &BatchView<B>) -> Self {
+        Self {
+            producer_id: batch.producer_id(),
+            producer_epoch: batch.producer_epoch(),
+            base_sequence: batch.base_sequence(),
+            offsets: i64::from(batch.last_offset_delta()) + 1,
+            max_timestamp: batch.max_timestamp(),
+        }
+    }
+
     fn last_sequence(&self) -> i32 {
         let last = i64::from(self.base_sequence) + self.offsets - 1;
         // Sequences wrap from the largest i32 to 0.
@@ -41,7 +53,7 @@ impl BatchHeader {
 
 /// What to do with a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sequenced {
+pub(crate) enum Sequenced {
     /// Append it at this offset.
     Append(i64),
     /// It is there already, from this offset on: answer that, once it is durable.
@@ -73,14 +85,14 @@ struct Producer {
 
 /// One stream's next offset and its producers.
 #[derive(Clone, Debug, Default)]
-pub struct Sequencer {
+pub(crate) struct Sequencer {
     next_offset: i64,
     producers: BTreeMap<i64, Producer>,
 }
 
 impl Sequencer {
     /// A stream that ends at `next_offset` with these producers.
-    pub fn new(next_offset: i64, producers: &[ProducerSnapshot]) -> Self {
+    pub(crate) fn new(next_offset: i64, producers: &[ProducerSnapshot]) -> Self {
         let producers = producers
             .iter()
             .map(|producer| {
@@ -96,12 +108,12 @@ impl Sequencer {
     }
 
     /// The offset that the next record gets.
-    pub fn next_offset(&self) -> i64 {
+    pub(crate) fn next_offset(&self) -> i64 {
         self.next_offset
     }
 
     /// Takes a batch. `durable` is the high watermark, `now_ms` the wall clock.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         batch: &BatchHeader,
         durable: i64,
@@ -137,7 +149,13 @@ impl Sequencer {
     }
 
     /// Records a batch that is in the log at `base_offset`, without judging it.
-    pub fn replay(&mut self, batch: &BatchHeader, base_offset: i64, durable: i64, now_ms: i64) {
+    pub(crate) fn replay(
+        &mut self,
+        batch: &BatchHeader,
+        base_offset: i64,
+        durable: i64,
+        now_ms: i64,
+    ) {
         self.next_offset = base_offset + batch.offsets;
         if batch.producer_id < 0 {
             return;
@@ -182,12 +200,12 @@ impl Sequencer {
     }
 
     /// Forgets producers that have been quiet for [`PRODUCER_EXPIRY_MS`].
-    pub fn expire(&mut self, now_ms: i64) {
+    pub(crate) fn expire(&mut self, now_ms: i64) {
         self.producers.retain(|_, producer| now_ms - producer.last_ms < PRODUCER_EXPIRY_MS);
     }
 
     /// The producers as of offset `durable`, for a manifest.
-    pub fn durable_producers(&self, durable: i64) -> Vec<ProducerSnapshot> {
+    pub(crate) fn durable_producers(&self, durable: i64) -> Vec<ProducerSnapshot> {
         self.producers
             .iter()
             .filter_map(|(id, producer)| {
@@ -236,7 +254,10 @@ mod tests {
     fn retries_are_recognised_and_gaps_refused() {
         let mut stream = Sequencer::default();
         for n in 0..7 {
-            assert_eq!(stream.take(&batch(0, n * 2, 2), i64::from(n) * 2, 0), Ok(Sequenced::Append(i64::from(n) * 2)));
+            assert_eq!(
+                stream.take(&batch(0, n * 2, 2), i64::from(n) * 2, 0),
+                Ok(Sequenced::Append(i64::from(n) * 2))
+            );
         }
         let again = Sequenced::Duplicate { base_offset: 12, timestamp_ms: 1012 };
         assert_eq!(stream.take(&batch(0, 12, 2), 14, 0), Ok(again));

@@ -174,10 +174,6 @@ impl Stream {
         }
     }
 
-    pub(crate) fn is_deleted(&self) -> bool {
-        self.shared.lock().deleted
-    }
-
     /// The run that begins at `base_offset`.
     pub(crate) fn run_at(&self, base_offset: i64) -> Option<Run> {
         let shared = self.shared.lock();
@@ -268,7 +264,8 @@ impl Stream {
     /// OffsetForLeaderEpoch.
     pub(crate) fn epoch_end(&self, epoch: i32) -> Option<(i32, i64)> {
         let shared = self.shared.lock();
-        let after = shared.epochs.partition_point(|(known, _)| i64::from(*known) <= i64::from(epoch));
+        let after =
+            shared.epochs.partition_point(|(known, _)| i64::from(*known) <= i64::from(epoch));
         let (found, _) = shared.epochs.get(after.checked_sub(1)?)?;
         let end = shared.epochs.get(after).map_or(shared.high_watermark, |(_, start)| *start);
         Some((i32::try_from(*found).unwrap_or(i32::MAX), end))

@@ -194,7 +194,8 @@ impl VolumeState {
         }
     }
 
-    fn check(&self, version: u64, change: &VolumeChange) -> Result<(), Violation> {
+    /// Whether `change` may follow as version `version`.
+    pub fn check(&self, version: u64, change: &VolumeChange) -> Result<(), Violation> {
         if version != self.version + 1 {
             return Err(Violation::Version);
         }

@@ -1,0 +1,96 @@
+//! Finding a record by its timestamp in the bucket.
+
+use sluice_format::StreamKey;
+use sluice_format::segment::{Block, Extent};
+use sluice_wire::scan;
+
+use crate::plan::chunks;
+use crate::read::{ReadError, Reader};
+
+/// A compressed batch may hold this much uncompressed when its records are looked at.
+const MAX_INFLATED_BYTES: usize = 64 << 20;
+
+/// A record that was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its offset.
+    pub offset: i64,
+    /// Its timestamp, ms.
+    pub timestamp_ms: i64,
+}
+
+impl Reader {
+    /// The first record in the bucket, at or after the log start, whose timestamp is at least
+    /// `timestamp_ms`.
+    pub async fn find_timestamp(
+        &self,
+        volume: u32,
+        stream: StreamKey,
+        timestamp_ms: i64,
+    ) -> Result<Option<Found>, ReadError> {
+        let (log_start, extents) = self.extents_with_timestamp(volume, stream, timestamp_ms);
+        for extent in extents {
+            for block in self.blocks_with_timestamp(&extent, timestamp_ms).await? {
+                let found = scan::find_timestamp(
+                    &block.payload,
+                    timestamp_ms,
+                    log_start,
+                    MAX_INFLATED_BYTES,
+                );
+                if let Some((offset, timestamp_ms)) = found {
+                    return Ok(Some(Found { offset, timestamp_ms }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The largest timestamp that the bucket has of a stream.
+    pub fn max_timestamp(&self, volume: u32, stream: StreamKey) -> Option<i64> {
+        let state = self.state(volume)?;
+        let state = state.read();
+        let stream = state.streams.get(&stream)?;
+        stream.extents.iter().map(|extent| extent.max_timestamp).max()
+    }
+
+    /// The log start, and the extents that may have such a record.
+    fn extents_with_timestamp(
+        &self,
+        volume: u32,
+        stream: StreamKey,
+        timestamp_ms: i64,
+    ) -> (i64, Vec<Extent>) {
+        let Some(state) = self.state(volume) else {
+            return (0, Vec::new());
+        };
+        let state = state.read();
+        let Some(stream) = state.streams.get(&stream) else {
+            return (0, Vec::new());
+        };
+        let candidates = stream.extents.iter().filter(|e| e.max_timestamp >= timestamp_ms);
+        (stream.log_start, candidates.copied().collect())
+    }
+
+    /// The chunk of an extent that has its first block with such a timestamp.
+    async fn blocks_with_timestamp(
+        &self,
+        extent: &Extent,
+        timestamp_ms: i64,
+    ) -> Result<Vec<Block>, ReadError> {
+        let index = self.index(extent).await?;
+        let from = match index.as_deref() {
+            None => extent.base_offset,
+            Some(blocks) => match blocks.iter().find(|block| block.max_timestamp >= timestamp_ms) {
+                Some(block) => block.base_offset,
+                None => return Ok(Vec::new()),
+            },
+        };
+        let (wanted, _) = chunks(extent, index.as_deref(), from, 1);
+        let mut out = Vec::new();
+        for chunk in wanted {
+            let blocks = self.blocks(chunk).await?;
+            out.extend(blocks.iter().filter(|b| b.max_timestamp >= timestamp_ms).cloned());
+        }
+        Ok(out)
+    }
+}

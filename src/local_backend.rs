@@ -1,0 +1,427 @@
+//! The gateway's backend in a process that is writer and reader at once: calls go straight to both.
+//!
+//! It joins the two halves of a stream: the writer has its tail, the reader what is in the bucket.
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use sluice_catalog::Catalog;
+use sluice_format::StreamKey;
+use sluice_gateway::backend::{
+    AppendRequest, Appended, Backend, Caller, DeleteOffsets, OffsetFound, OffsetQuery, Read,
+    ReadAnswer, ReadRequest, Refused,
+};
+use sluice_model::StreamId;
+use sluice_reader::{ReadError, Reader};
+use sluice_wire::messages::{
+    delete_groups_request::DeleteGroupsRequest, delete_groups_response::DeleteGroupsResponse,
+    describe_groups_request::DescribeGroupsRequest,
+    describe_groups_response::DescribeGroupsResponse, heartbeat_request::HeartbeatRequest,
+    heartbeat_response::HeartbeatResponse, init_producer_id_request::InitProducerIdRequest,
+    init_producer_id_response::InitProducerIdResponse, join_group_request::JoinGroupRequest,
+    join_group_response::JoinGroupResponse, leave_group_request::LeaveGroupRequest,
+    leave_group_response::LeaveGroupResponse, list_groups_request::ListGroupsRequest,
+    list_groups_response::ListGroupsResponse, offset_commit_request::OffsetCommitRequest,
+    offset_commit_response::OffsetCommitResponse, offset_fetch_request::OffsetFetchRequest,
+    offset_fetch_response::OffsetFetchResponse, sync_group_request::SyncGroupRequest,
+    sync_group_response::SyncGroupResponse,
+};
+use sluice_wire::{Chain, ErrorCode, Str};
+use sluice_writer::group::GroupCaller;
+use sluice_writer::{AppendError, Offsets, TailError, Writer};
+use tokio::time::Instant;
+
+/// Writer and reader of one process.
+pub(crate) struct LocalBackend {
+    pub(crate) writer: Writer,
+    pub(crate) reader: Reader,
+    pub(crate) catalog: Catalog,
+}
+
+fn key_of(stream: StreamId) -> StreamKey {
+    StreamKey { topic: stream.topic.0, partition: stream.partition }
+}
+
+fn group_caller(caller: &Caller) -> GroupCaller {
+    GroupCaller {
+        tenant: caller.tenant,
+        client_id: caller.client_id.clone(),
+        // Kafka shows addresses as Java prints them.
+        client_host: Str::from(format!("/{}", caller.client_host)),
+    }
+}
+
+fn bucket_code(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::NotHere => ErrorCode::OffsetOutOfRange,
+        ReadError::Unavailable(_) | ReadError::Corrupt { .. } => ErrorCode::KafkaStorageError,
+    }
+}
+
+fn refused(error: AppendError, log_start: i64) -> Refused {
+    let code = error.code();
+    let message = Some(error.to_string());
+    let record_errors = match error {
+        AppendError::Invalid { records, .. } => records,
+        AppendError::NotOwner | AppendError::Sequence(_) | AppendError::TimedOut => Vec::new(),
+    };
+    Refused { code, message, record_errors, log_start }
+}
+
+impl LocalBackend {
+    /// Checks the epoch that a client believes in.
+    fn check_epoch(&self, stream: StreamId, current: Option<i32>) -> Result<(), ErrorCode> {
+        let ours = self.writer.leader_epoch(stream).ok_or(ErrorCode::NotLeaderOrFollower)?;
+        match current {
+            Some(theirs) if theirs < ours => Err(ErrorCode::FencedLeaderEpoch),
+            Some(theirs) if theirs > ours => Err(ErrorCode::UnknownLeaderEpoch),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the client's log parts from ours, if it does (KIP-595).
+    fn divergence(&self, read: &Read) -> Option<(i32, i64)> {
+        let last = read.last_fetched_epoch?;
+        let (epoch, end) = self.writer.epoch_end(read.stream, last).ok()??;
+        (epoch < last || end < read.offset).then_some((epoch, end))
+    }
+
+    /// Reads one stream now, without waiting.
+    async fn read_one(&self, read: &Read, max_bytes: u64) -> Result<ReadAnswer, ErrorCode> {
+        self.check_epoch(read.stream, read.current_leader_epoch)?;
+        let offsets = self.writer.offsets(read.stream).map_err(|error| error.code())?;
+        if let Some(diverging) = self.divergence(read) {
+            return Ok(answer(offsets, Chain::default(), Some(diverging)));
+        }
+        if read.offset < offsets.log_start || read.offset > offsets.high_watermark {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        let records = if max_bytes == 0 || read.offset == offsets.high_watermark {
+            Chain::default()
+        } else {
+            self.records(read.stream, read.offset, max_bytes).await?
+        };
+        // Taken before the read: it may have grown since, which no client minds.
+        Ok(answer(offsets, records, None))
+    }
+
+    async fn records(
+        &self,
+        stream: StreamId,
+        offset: i64,
+        max_bytes: u64,
+    ) -> Result<Chain, ErrorCode> {
+        let code = |error: TailError| error.code();
+        if let Some(records) = self.writer.read(stream, offset, max_bytes).await.map_err(code)? {
+            return Ok(records);
+        }
+        let volume = self.writer.volume_of(stream).map_err(code)?.0;
+        match self.reader.read(volume, key_of(stream), offset, max_bytes).await {
+            Ok(records) => Ok(records),
+            // Retention took it between the two looks, or the tail has it again.
+            Err(ReadError::NotHere) => {
+                let again = self.writer.read(stream, offset, max_bytes).await.map_err(code)?;
+                again.ok_or(ErrorCode::OffsetOutOfRange)
+            }
+            Err(error) => {
+                tracing::warn!(%stream, offset, %error, "cannot read from the bucket");
+                Err(bucket_code(&error))
+            }
+        }
+    }
+
+    /// Reads all streams once, within the request's bound.
+    async fn read_all(&self, request: &ReadRequest) -> Vec<Result<ReadAnswer, ErrorCode>> {
+        let mut left = u64::from(request.max_bytes);
+        let mut nothing_yet = true;
+        let mut answers = Vec::with_capacity(request.reads.len());
+        for read in &request.reads {
+            let room = left.min(u64::from(read.max_bytes));
+            // The first batch comes whole, however small the bounds are (KIP-74).
+            let wanted = if nothing_yet { room.max(1) } else { room };
+            let mut answer = self.read_one(read, wanted).await;
+            if let Ok(given) = &mut answer {
+                if !nothing_yet && given.records.len() as u64 > room {
+                    given.records = Chain::default();
+                }
+                nothing_yet &= given.records.is_empty();
+                left = left.saturating_sub(given.records.len() as u64);
+            }
+            answers.push(answer);
+        }
+        answers
+    }
+
+    /// Whether an answer could be made now: enough bytes, or something that must be told at once.
+    fn is_ready(&self, request: &ReadRequest) -> bool {
+        let enough = u64::from(request.min_bytes);
+        let mut bytes = 0;
+        for read in &request.reads {
+            if self.check_epoch(read.stream, read.current_leader_epoch).is_err()
+                || self.divergence(read).is_some()
+            {
+                return true;
+            }
+            let room = u64::from(read.max_bytes);
+            bytes += self.writer.available(read.stream, read.offset, enough).min(room.max(1));
+            if bytes >= enough {
+                return true;
+            }
+        }
+        bytes >= enough
+    }
+
+    async fn by_timestamp(
+        &self,
+        stream: StreamId,
+        timestamp: i64,
+    ) -> Result<OffsetFound, ErrorCode> {
+        let volume = self.writer.volume_of(stream).map_err(|error| error.code())?.0;
+        let in_bucket = self.reader.find_timestamp(volume, key_of(stream), timestamp).await;
+        let in_bucket = in_bucket.map_err(|error| bucket_code(&error))?;
+        let found = match in_bucket.map(|found| (found.offset, found.timestamp_ms)) {
+            Some(found) => Some(found),
+            None => self
+                .writer
+                .find_timestamp(stream, timestamp)
+                .await
+                .map_err(|error| error.code())?
+                .map(|found| (found.offset, found.timestamp_ms)),
+        };
+        Ok(found.map_or(NOTHING, |(offset, timestamp)| OffsetFound {
+            offset,
+            timestamp,
+            leader_epoch: self.writer.epoch_of(stream, offset),
+        }))
+    }
+
+    async fn max_timestamp(&self, stream: StreamId) -> Result<OffsetFound, ErrorCode> {
+        let volume = self.writer.volume_of(stream).map_err(|error| error.code())?.0;
+        let in_bucket = self.reader.max_timestamp(volume, key_of(stream));
+        let in_tail = self.writer.find_max_timestamp(stream).await.map_err(|e| e.code())?;
+        match (in_bucket, in_tail) {
+            // The first record with the largest timestamp: the bucket's is older if they are equal.
+            (Some(bucket), tail) if tail.is_none_or(|tail| bucket >= tail.timestamp_ms) => {
+                self.by_timestamp(stream, bucket).await
+            }
+            (_, Some(tail)) => Ok(OffsetFound {
+                offset: tail.offset,
+                timestamp: tail.timestamp_ms,
+                leader_epoch: self.writer.epoch_of(stream, tail.offset),
+            }),
+            (_, None) => Ok(NOTHING),
+        }
+    }
+}
+
+const NOTHING: OffsetFound = OffsetFound { offset: -1, timestamp: -1, leader_epoch: -1 };
+
+fn answer(offsets: Offsets, records: Chain, diverging: Option<(i32, i64)>) -> ReadAnswer {
+    ReadAnswer {
+        high_watermark: offsets.high_watermark,
+        last_stable: offsets.high_watermark,
+        log_start: offsets.log_start,
+        records,
+        aborted: Vec::new(),
+        diverging,
+    }
+}
+
+#[async_trait]
+impl Backend for LocalBackend {
+    async fn append(
+        &self,
+        _caller: &Caller,
+        request: AppendRequest,
+    ) -> Vec<Result<Appended, Refused>> {
+        join_all(request.appends.iter().map(|append| async {
+            let done = self.writer.append(append.stream, &append.records, request.timeout).await;
+            let log_start = self.writer.offsets(append.stream).map_or(-1, |o| o.log_start);
+            match done {
+                Ok(appended) => Ok(Appended {
+                    base_offset: appended.base_offset,
+                    log_append_time_ms: appended.log_append_time_ms,
+                    log_start,
+                }),
+                Err(error) => Err(refused(error, log_start)),
+            }
+        }))
+        .await
+    }
+
+    async fn read(
+        &self,
+        _caller: &Caller,
+        request: ReadRequest,
+    ) -> Vec<Result<ReadAnswer, ErrorCode>> {
+        if !request.max_wait.is_zero() && !self.is_ready(&request) {
+            let deadline = Instant::now() + request.max_wait;
+            let waiter = self.writer.waiter(request.reads.iter().map(|read| read.stream));
+            // Looked at again after the waiter is in place, so that nothing is missed between.
+            while !self.is_ready(&request) {
+                if tokio::time::timeout_at(deadline, waiter.changed()).await.is_err() {
+                    break;
+                }
+            }
+        }
+        self.read_all(&request).await
+    }
+
+    async fn find_offset(
+        &self,
+        _caller: &Caller,
+        stream: StreamId,
+        current_leader_epoch: Option<i32>,
+        _read_committed: bool,
+        query: OffsetQuery,
+    ) -> Result<OffsetFound, ErrorCode> {
+        self.check_epoch(stream, current_leader_epoch)?;
+        let offsets = self.writer.offsets(stream).map_err(|error| error.code())?;
+        let at = |offset: i64, epoch_at: i64| OffsetFound {
+            offset,
+            timestamp: -1,
+            leader_epoch: self.writer.epoch_of(stream, epoch_at),
+        };
+        match query {
+            OffsetQuery::Earliest => Ok(at(offsets.log_start, offsets.log_start)),
+            OffsetQuery::Latest => Ok(OffsetFound {
+                offset: offsets.high_watermark,
+                timestamp: -1,
+                leader_epoch: self.writer.leader_epoch(stream).unwrap_or(-1),
+            }),
+            OffsetQuery::EarliestLocal => {
+                let local = offsets.tail_start.max(offsets.log_start);
+                Ok(at(local, local))
+            }
+            OffsetQuery::LatestTiered => match offsets.tail_start.checked_sub(1) {
+                Some(last) if last >= offsets.log_start => Ok(at(last, last)),
+                _ => Ok(NOTHING),
+            },
+            OffsetQuery::MaxTimestamp => self.max_timestamp(stream).await,
+            OffsetQuery::AtOrAfter(timestamp) => self.by_timestamp(stream, timestamp).await,
+        }
+    }
+
+    async fn epoch_end(
+        &self,
+        _caller: &Caller,
+        stream: StreamId,
+        current_leader_epoch: Option<i32>,
+        epoch: i32,
+    ) -> Result<(i32, i64), ErrorCode> {
+        self.check_epoch(stream, current_leader_epoch)?;
+        let found = self.writer.epoch_end(stream, epoch).map_err(|error| error.code())?;
+        Ok(found.unwrap_or((-1, -1)))
+    }
+
+    async fn delete_records(
+        &self,
+        _caller: &Caller,
+        stream: StreamId,
+        offset: i64,
+    ) -> Result<i64, ErrorCode> {
+        self.writer.delete_records(stream, offset).await.map_err(|error| error.code())
+    }
+
+    fn leader_epoch(&self, stream: StreamId) -> i32 {
+        self.writer.leader_epoch(stream).unwrap_or(-1)
+    }
+
+    async fn init_producer_id(
+        &self,
+        _caller: &Caller,
+        request: InitProducerIdRequest,
+    ) -> InitProducerIdResponse {
+        let refuse = |code: ErrorCode| InitProducerIdResponse {
+            error_code: code.code(),
+            producer_id: -1,
+            producer_epoch: -1,
+            ..Default::default()
+        };
+        if request.transactional_id.is_some() {
+            // Transactions are not served: ids for them are nobody's here.
+            return refuse(ErrorCode::TransactionalIdAuthorizationFailed);
+        }
+        match self.catalog.next_producer_id().await {
+            Ok(producer_id) => {
+                InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no producer id could be allocated");
+                refuse(ErrorCode::CoordinatorNotAvailable)
+            }
+        }
+    }
+
+    async fn join_group(
+        &self,
+        caller: &Caller,
+        version: i16,
+        request: JoinGroupRequest,
+    ) -> JoinGroupResponse {
+        self.writer.groups().join_group(&group_caller(caller), version, request).await
+    }
+
+    async fn sync_group(&self, caller: &Caller, request: SyncGroupRequest) -> SyncGroupResponse {
+        self.writer.groups().sync_group(&group_caller(caller), request).await
+    }
+
+    async fn heartbeat(&self, caller: &Caller, request: HeartbeatRequest) -> HeartbeatResponse {
+        self.writer.groups().heartbeat(&group_caller(caller), request).await
+    }
+
+    async fn leave_group(
+        &self,
+        caller: &Caller,
+        version: i16,
+        request: LeaveGroupRequest,
+    ) -> LeaveGroupResponse {
+        self.writer.groups().leave_group(&group_caller(caller), version, request).await
+    }
+
+    async fn offset_commit(
+        &self,
+        caller: &Caller,
+        version: i16,
+        request: OffsetCommitRequest,
+    ) -> OffsetCommitResponse {
+        self.writer.groups().offset_commit(&group_caller(caller), version, request).await
+    }
+
+    async fn offset_fetch(
+        &self,
+        caller: &Caller,
+        request: OffsetFetchRequest,
+    ) -> OffsetFetchResponse {
+        self.writer.groups().offset_fetch(&group_caller(caller), request).await
+    }
+
+    async fn offset_delete(
+        &self,
+        caller: &Caller,
+        request: DeleteOffsets,
+    ) -> Result<Vec<ErrorCode>, ErrorCode> {
+        let DeleteOffsets { group_id, partitions } = request;
+        self.writer.groups().offset_delete(&group_caller(caller), &group_id, &partitions).await
+    }
+
+    async fn describe_groups(
+        &self,
+        caller: &Caller,
+        version: i16,
+        request: DescribeGroupsRequest,
+    ) -> DescribeGroupsResponse {
+        self.writer.groups().describe_groups(&group_caller(caller), version, request).await
+    }
+
+    async fn list_groups(&self, caller: &Caller, request: ListGroupsRequest) -> ListGroupsResponse {
+        self.writer.groups().list_groups(&group_caller(caller), request).await
+    }
+
+    async fn delete_groups(
+        &self,
+        caller: &Caller,
+        request: DeleteGroupsRequest,
+    ) -> DeleteGroupsResponse {
+        self.writer.groups().delete_groups(&group_caller(caller), request).await
+    }
+}

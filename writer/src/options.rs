@@ -1,0 +1,55 @@
+//! How a writer works; filled from the process's configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sluice_model::VolumeId;
+
+/// Bounds and triggers of one volume's owner.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// Appends that wait or are in flight, in bytes; more wait before they are queued.
+    pub append_queue_bytes: u32,
+    /// An append that is not durable after this time is answered with a retriable error, even if the
+    /// client would wait longer.
+    pub append_timeout: Duration,
+    /// Durable frames kept in memory for consumers at the tail.
+    pub tail_cache_bytes: u64,
+    /// Un-uploaded bytes that make a segment due.
+    pub upload_segment_bytes: u64,
+    /// Age of the oldest un-uploaded frame that makes a segment due.
+    pub upload_max_age: Duration,
+    /// How often retention looks for what to remove.
+    pub retention_interval: Duration,
+    /// How long a segment stays in the bucket after the last reference to it is gone, so that reads
+    /// that began before can end.
+    pub delete_grace: Duration,
+    /// Frames in flight to the device.
+    pub queue_depth: usize,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            append_queue_bytes: 64 << 20,
+            append_timeout: Duration::from_secs(10),
+            tail_cache_bytes: 64 << 20,
+            upload_segment_bytes: 32 << 20,
+            upload_max_age: Duration::from_secs(10),
+            retention_interval: Duration::from_secs(30),
+            delete_grace: Duration::from_secs(60),
+            queue_depth: 8,
+        }
+    }
+}
+
+/// Where a volume lies.
+#[derive(Clone, Debug)]
+pub struct VolumePlace {
+    /// The volume.
+    pub id: VolumeId,
+    /// Its file.
+    pub path: PathBuf,
+    /// Its size when it has to be created.
+    pub size_bytes: u64,
+}

@@ -1,0 +1,292 @@
+//! Taking a volume over: claim it in the catalog, fence and open the device, load the manifests, read
+//! the log back, and tell the bucket that a new owner is there. Only then is anything served.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use sluice_catalog::Catalog;
+use sluice_format::key::Keys;
+use sluice_format::{StreamKey, VolumeChange, VolumeState};
+use sluice_model::{Clock, Entropy, NodeId, StreamId, TopicId, VolumeEpoch};
+use sluice_volume::{CreateOptions, FileVolume, OpenOptions, RecoveredFrame, Volume};
+use sluice_wire::batch::BatchView;
+use sluice_wire::scan;
+use tokio::time::Instant;
+
+use crate::error::OpenError;
+use crate::manifest_store::{ManifestError, ManifestStore};
+use crate::options::{VolumePlace, WriterOptions};
+use crate::payload::{self, Entry, EntryKind};
+use crate::sequence::{BatchHeader, Sequencer};
+use crate::stream::{Frame, Run, Stream};
+use crate::task::Listed;
+
+/// How long to wait between tries while the bucket does not answer.
+const BUCKET_RETRY: Duration = Duration::from_millis(500);
+
+/// What every volume of a process shares.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) node: NodeId,
+    pub(crate) catalog: Catalog,
+    pub(crate) bucket: Arc<dyn ObjectStore>,
+    pub(crate) keys: Keys,
+    pub(crate) options: WriterOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+/// A volume that was taken over and read back.
+pub(crate) struct Recovered {
+    pub(crate) volume: Arc<dyn Volume>,
+    pub(crate) manifests: ManifestStore,
+    pub(crate) streams: BTreeMap<StreamId, Arc<Stream>>,
+    pub(crate) frames: Vec<Listed>,
+}
+
+/// The stream as formats name it.
+pub(crate) fn key_of(stream: StreamId) -> StreamKey {
+    StreamKey { topic: stream.topic.0, partition: stream.partition }
+}
+
+/// The stream that a format names.
+pub(crate) fn stream_of(key: StreamKey) -> StreamId {
+    StreamId { topic: TopicId(key.topic), partition: key.partition }
+}
+
+/// Takes over `place`'s volume; creates its file if it was never used.
+pub(crate) async fn take_over(
+    place: &VolumePlace,
+    around: &Surroundings,
+) -> Result<Recovered, OpenError> {
+    let epoch = claim(place, around).await?;
+    let path = || place.path.display().to_string();
+    let options = OpenOptions { queue_depth: around.options.queue_depth, ..OpenOptions::default() };
+    let mut recovery = FileVolume::open(&place.path, place.id, epoch, options)
+        .await
+        .map_err(|error| OpenError::Volume { volume: place.id.0, path: path(), error })?;
+    let mut manifests = load(place, around, recovery.hint()).await?;
+    let state = Arc::clone(manifests.state());
+    let mut replay = Replay::new(place, around, &state.read());
+    if recovery.trim().0 > replay.trim_lsn {
+        return Err(replay.contradiction(
+            "the log was trimmed further than the bucket's manifests say: the bucket is not the one \
+             that this volume was used with, or has lost objects",
+        ));
+    }
+    while let Some(frame) = recovery.next().await? {
+        replay.frame(&frame)?;
+    }
+    let volume = recovery.finish().await?;
+    announce(&mut manifests, around, epoch).await?;
+    let Replay { streams, frames, .. } = replay;
+    tracing::info!(
+        volume = place.id.0,
+        epoch = epoch.0,
+        streams = streams.len(),
+        frames = frames.len(),
+        "volume taken over"
+    );
+    Ok(Recovered { volume, manifests, streams, frames })
+}
+
+/// Wins the volume in the catalog. A volume that was never owned has no file yet.
+async fn claim(place: &VolumePlace, around: &Surroundings) -> Result<VolumeEpoch, OpenError> {
+    let failed = |why: String| OpenError::Claim { volume: place.id.0, why };
+    let known = around
+        .catalog
+        .volume(place.id)
+        .ok_or_else(|| failed("the catalog does not list it".to_owned()))?;
+    if !tokio::fs::try_exists(&place.path).await.unwrap_or(false) {
+        if known.epoch > VolumeEpoch(0) {
+            return Err(OpenError::Missing {
+                volume: place.id.0,
+                path: place.path.display().to_string(),
+            });
+        }
+        let options = CreateOptions::new(place.id, around.entropy.random_16(), place.size_bytes);
+        FileVolume::create(&place.path, options).await?;
+    }
+    around
+        .catalog
+        .claim_volume(place.id, around.node, known.epoch)
+        .await
+        .map_err(|error| failed(error.to_string()))
+}
+
+async fn load(
+    place: &VolumePlace,
+    around: &Surroundings,
+    hint: u64,
+) -> Result<ManifestStore, OpenError> {
+    loop {
+        let bucket = Arc::clone(&around.bucket);
+        match ManifestStore::load(bucket, around.keys.clone(), place.id.0, hint).await {
+            Ok(store) => return Ok(store),
+            Err(ManifestError::Bucket(error)) => {
+                tracing::warn!(volume = place.id.0, %error, "cannot read manifests; trying again");
+                tokio::time::sleep(BUCKET_RETRY).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Commits a manifest under the new epoch: from here on no older owner can commit. Streams of topics
+/// that were deleted meanwhile go with it.
+async fn announce(
+    manifests: &mut ManifestStore,
+    around: &Surroundings,
+    epoch: VolumeEpoch,
+) -> Result<(), OpenError> {
+    let change = {
+        let state = manifests.state().read();
+        VolumeChange {
+            epoch: epoch.0,
+            trim_lsn: state.trim_lsn,
+            added_segments: Vec::new(),
+            removed_streams: state
+                .streams
+                .keys()
+                .filter(|key| !is_wanted(around, stream_of(**key)))
+                .copied()
+                .collect(),
+            streams: Vec::new(),
+            coordinator: None,
+        }
+    };
+    loop {
+        match manifests.commit(&change).await {
+            // What became unreferenced is left to orphan collection.
+            Ok(_) => return Ok(()),
+            Err(ManifestError::Bucket(error)) => {
+                tracing::warn!(%error, "cannot write a manifest; trying again");
+                tokio::time::sleep(BUCKET_RETRY).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn is_wanted(around: &Surroundings, stream: StreamId) -> bool {
+    stream.topic.is_internal() || around.catalog.topic_of_any_tenant(stream.topic).is_some()
+}
+
+/// Rebuilds streams from the bucket's state and the frames after it.
+struct Replay<'a> {
+    place: &'a VolumePlace,
+    around: &'a Surroundings,
+    trim_lsn: u64,
+    streams: BTreeMap<StreamId, Arc<Stream>>,
+    frames: Vec<Listed>,
+    now_ms: i64,
+}
+
+impl<'a> Replay<'a> {
+    fn new(place: &'a VolumePlace, around: &'a Surroundings, state: &VolumeState) -> Self {
+        let streams = state
+            .streams
+            .iter()
+            .map(|(key, stream)| {
+                let id = stream_of(*key);
+                let sequencer = Sequencer::new(stream.end_offset, &stream.producers);
+                (id, Stream::new(id, sequencer, stream.log_start, stream.epochs.clone()))
+            })
+            .filter(|(id, _)| is_wanted(around, *id))
+            .collect();
+        let now_ms = around.clock.wall_ms();
+        Self { place, around, trim_lsn: state.trim_lsn, streams, frames: Vec::new(), now_ms }
+    }
+
+    fn contradiction(&self, why: impl Into<String>) -> OpenError {
+        OpenError::Contradiction { volume: self.place.id.0, why: why.into() }
+    }
+
+    fn frame(&mut self, recovered: &RecoveredFrame) -> Result<(), OpenError> {
+        if recovered.lsn.0 < self.trim_lsn {
+            // A manifest covers it; only the trim of the volume did not come to pass.
+            return Ok(());
+        }
+        let entries = payload::decode(&recovered.payload)
+            .map_err(|error| self.contradiction(format!("lsn {}: {error}", recovered.lsn)))?;
+        let mut listed = Listed {
+            frame: Frame::new(recovered.lsn, None),
+            end: recovered.end,
+            bytes: recovered.payload.len() as u64,
+            cached: false,
+            since: Instant::now(),
+            runs: Vec::with_capacity(entries.len()),
+            moved: Vec::new(),
+        };
+        for (entry, range) in entries {
+            if !is_wanted(self.around, entry.stream) {
+                continue;
+            }
+            let stream = self
+                .streams
+                .entry(entry.stream)
+                .or_insert_with(|| Stream::new(entry.stream, Sequencer::default(), 0, Vec::new()));
+            let stream = Arc::clone(stream);
+            match entry.kind {
+                EntryKind::LogStart(offset) => {
+                    stream.move_log_start(offset);
+                    listed.moved.push(stream);
+                }
+                EntryKind::Batches { base_offset, count } => {
+                    let position = range.start as u32;
+                    let bytes = recovered.payload.slice(range);
+                    let end = self.batches(&stream, &entry, &bytes, recovered.lsn.0)?;
+                    listed.runs.push((Arc::clone(&stream), base_offset));
+                    stream.commit(Run {
+                        base_offset,
+                        end_offset: end.0,
+                        max_timestamp: end.1,
+                        batches: count,
+                        leader_epoch: recovered.epoch.0,
+                        position,
+                        len: entry.data_len,
+                        frame: Arc::clone(&listed.frame),
+                    });
+                }
+            }
+        }
+        self.frames.push(listed);
+        Ok(())
+    }
+
+    /// Replays an entry's batches; gives its end offset and largest timestamp.
+    fn batches(
+        &self,
+        stream: &Stream,
+        entry: &Entry,
+        bytes: &Bytes,
+        lsn: u64,
+    ) -> Result<(i64, i64), OpenError> {
+        let mut sequencer = stream.sequencer.lock();
+        let (mut end, mut max_timestamp, mut walked) = (0, i64::MIN, 0);
+        for span in scan::spans(bytes) {
+            if span.base_offset != sequencer.next_offset() {
+                return Err(self.contradiction(format!(
+                    "lsn {lsn}: offset {} of stream {} follows offset {}",
+                    span.base_offset,
+                    entry.stream,
+                    sequencer.next_offset()
+                )));
+            }
+            let batch = BatchView::new(&bytes[span.start..span.end])
+                .map_err(|error| self.contradiction(format!("lsn {lsn}: {error}")))?;
+            let header = BatchHeader::of(&batch);
+            sequencer.replay(&header, span.base_offset, i64::MAX, self.now_ms);
+            end = span.end_offset;
+            max_timestamp = max_timestamp.max(span.max_timestamp);
+            walked = span.end;
+        }
+        if walked != bytes.len() || bytes.is_empty() {
+            return Err(self.contradiction(format!("lsn {lsn}: batches that are not whole")));
+        }
+        Ok((end, max_timestamp))
+    }
+}

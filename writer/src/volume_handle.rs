@@ -1,0 +1,289 @@
+//! A volume that this process owns, as everyone but its task sees it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+use sluice_catalog::Catalog;
+use sluice_format::VolumeState;
+use sluice_model::{StreamId, TopicId, VolumeId};
+use sluice_volume::{ReadError, Volume};
+use sluice_wire::Chain;
+use sluice_wire::scan;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::error::{AppendError, OpenError, TailError};
+use crate::metrics::WriterMetrics;
+use crate::options::VolumePlace;
+use crate::recovery::{Recovered, Surroundings, take_over};
+use crate::retention::Limits;
+use crate::sequence::{BatchHeader, Sequencer};
+use crate::stream::{Run, Stream, TailRead};
+use crate::task::{Append, Appended, Control, TaskState, VolumeTask, max_batch_bytes};
+use crate::upload::{Request, StreamSource, Uploader};
+
+/// Streams that were used since the volume was taken over.
+pub(crate) struct Streams {
+    catalog: Catalog,
+    by_id: DashMap<StreamId, Arc<Stream>>,
+}
+
+impl StreamSource for Streams {
+    fn stream(&self, id: StreamId) -> Option<Arc<Stream>> {
+        self.by_id.get(&id).map(|found| Arc::clone(&found))
+    }
+
+    fn retention(&self, topic: TopicId) -> Option<Limits> {
+        let topic = self.catalog.topic_of_any_tenant(topic)?;
+        let config = &topic.config;
+        if !config.cleanup.delete {
+            return None;
+        }
+        Some(Limits { max_age_ms: config.retention_ms, max_bytes: config.retention_bytes })
+    }
+
+    fn drop_topic(&self, topic: TopicId) -> Vec<Arc<Stream>> {
+        let mut dropped = Vec::new();
+        self.by_id.retain(|id, stream| {
+            let keep = id.topic != topic;
+            if !keep {
+                dropped.push(Arc::clone(stream));
+            }
+            keep
+        });
+        dropped
+    }
+}
+
+/// A volume in service.
+pub(crate) struct OwnedVolume {
+    pub(crate) id: VolumeId,
+    volume: Arc<dyn Volume>,
+    streams: Arc<Streams>,
+    appends: mpsc::UnboundedSender<Append>,
+    control: mpsc::UnboundedSender<Control>,
+    requests: mpsc::UnboundedSender<Request>,
+    state: watch::Receiver<TaskState>,
+    bucket_state: Arc<RwLock<VolumeState>>,
+    room: Arc<Semaphore>,
+    max_batch_bytes: usize,
+    metrics: WriterMetrics,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+struct Tasks {
+    task: JoinHandle<()>,
+    uploader: JoinHandle<()>,
+}
+
+impl OwnedVolume {
+    /// Takes the volume over and starts serving it.
+    pub(crate) async fn open(
+        place: &VolumePlace,
+        around: &Surroundings,
+        metrics: &WriterMetrics,
+    ) -> Result<Self, OpenError> {
+        let Recovered { volume, manifests, streams, frames } = take_over(place, around).await?;
+        let streams = Arc::new(Streams {
+            catalog: around.catalog.clone(),
+            by_id: streams.into_iter().collect(),
+        });
+        let (appends, append_queue) = mpsc::unbounded_channel();
+        let (control, control_queue) = mpsc::unbounded_channel();
+        let (requests, request_queue) = mpsc::unbounded_channel();
+        let (publish, state) = watch::channel(TaskState::default());
+        let max_batch_bytes = max_batch_bytes(&*volume);
+        let task = VolumeTask::new(
+            Arc::clone(&volume),
+            around.options.clone(),
+            Arc::clone(&around.clock),
+            metrics.clone(),
+            publish,
+            frames,
+        );
+        let bucket_state = Arc::clone(manifests.state());
+        let uploader = Uploader {
+            bucket: Arc::clone(&around.bucket),
+            keys: around.keys.clone(),
+            volume: Arc::clone(&volume),
+            manifests,
+            control: control.clone(),
+            state: state.clone(),
+            source: Arc::clone(&streams) as Arc<dyn StreamSource>,
+            options: around.options.clone(),
+            clock: Arc::clone(&around.clock),
+            metrics: metrics.clone(),
+            next_sequence: 0,
+            forgotten: HashSet::new(),
+            condemned: Vec::new(),
+        };
+        // A batch of the largest size must fit, or it would wait for ever.
+        let room = (around.options.append_queue_bytes as usize).max(max_batch_bytes);
+        Ok(Self {
+            id: place.id,
+            volume,
+            streams,
+            appends,
+            control,
+            requests,
+            state,
+            bucket_state,
+            room: Arc::new(Semaphore::new(room)),
+            max_batch_bytes,
+            metrics: metrics.clone(),
+            tasks: Mutex::new(Some(Tasks {
+                task: tokio::spawn(task.run(append_queue, control_queue)),
+                uploader: tokio::spawn(uploader.run(request_queue)),
+            })),
+        })
+    }
+
+    pub(crate) fn leader_epoch(&self) -> i32 {
+        self.volume.epoch().leader_epoch()
+    }
+
+    pub(crate) fn max_batch_bytes(&self) -> usize {
+        self.max_batch_bytes
+    }
+
+    pub(crate) fn bucket_state(&self) -> &Arc<RwLock<VolumeState>> {
+        &self.bucket_state
+    }
+
+    /// Whether the volume is still ours.
+    pub(crate) fn is_serving(&self) -> bool {
+        !self.state.borrow().ended
+    }
+
+    /// The stream, made if it was never used.
+    pub(crate) fn stream(&self, id: StreamId) -> Arc<Stream> {
+        if let Some(found) = self.streams.by_id.get(&id) {
+            return Arc::clone(&found);
+        }
+        let made = || Stream::new(id, Sequencer::default(), 0, Vec::new());
+        Arc::clone(&self.streams.by_id.entry(id).or_insert_with(made))
+    }
+
+    /// Queues a checked batch; the answer comes when it is durable. The order of appends is the order
+    /// in which these futures were first polled.
+    pub(crate) async fn append(
+        &self,
+        stream: Arc<Stream>,
+        batch: Bytes,
+        header: BatchHeader,
+        log_append_time: bool,
+    ) -> Result<oneshot::Receiver<Result<Appended, AppendError>>, AppendError> {
+        let queued = Instant::now();
+        let permits = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(permits);
+        let permit = room.await.map_err(|_| AppendError::NotOwner)?;
+        let (reply, answer) = oneshot::channel();
+        let append =
+            Append { stream, batch, header, log_append_time, reply, queued, _permit: permit };
+        self.appends.send(append).map_err(|_| AppendError::NotOwner)?;
+        Ok(answer)
+    }
+
+    /// Moves a stream's log start, durably.
+    pub(crate) async fn move_log_start(
+        &self,
+        stream: Arc<Stream>,
+        offset: i64,
+    ) -> Result<(), AppendError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Control::MoveLogStart { stream, offset, reply };
+        self.control.send(command).map_err(|_| AppendError::NotOwner)?;
+        answer.await.map_err(|_| AppendError::NotOwner)
+    }
+
+    /// Asks the uploader for something.
+    pub(crate) fn request(&self, request: Request) {
+        // Gone only when the volume is lost; then there is nothing to do any more.
+        let _ = self.requests.send(request);
+    }
+
+    /// Whole batches from the one that holds `offset` on: at least one, then up to `max_bytes`. None
+    /// if they are only in the bucket.
+    pub(crate) async fn read(
+        &self,
+        stream: &Stream,
+        offset: i64,
+        max_bytes: u64,
+    ) -> Result<Option<Chain>, TailError> {
+        // A frame may be uploaded and trimmed between looking it up and reading it; then it is in the
+        // bucket, or a newer look finds what is left.
+        for _ in 0..3 {
+            let runs = match stream.read(offset, max_bytes) {
+                TailRead::AtEnd => return Ok(Some(Chain::default())),
+                TailRead::Below => return Ok(None),
+                TailRead::OutOfRange => return Err(TailError::OutOfRange),
+                TailRead::Runs(runs) => runs,
+            };
+            match self.gather(&runs, offset, max_bytes).await {
+                Ok(chain) => return Ok(Some(chain)),
+                Err(ReadError::Trimmed(_)) => {}
+                Err(error) => return Err(TailError::Volume(Arc::new(error))),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn gather(&self, runs: &[Run], offset: i64, max_bytes: u64) -> Result<Chain, ReadError> {
+        let mut chain = Chain::default();
+        for run in runs {
+            let bytes = self.run_bytes(run).await?;
+            let room = max_bytes.saturating_sub(chain.len() as u64);
+            let taken = scan::select(&bytes, offset, room, chain.is_empty());
+            let whole = taken.len() == bytes.len();
+            if !taken.is_empty() {
+                chain.push(taken);
+            }
+            if !whole && run.base_offset >= offset || chain.len() as u64 >= max_bytes {
+                break;
+            }
+        }
+        Ok(chain)
+    }
+
+    /// A run's batches, from memory or from the volume.
+    pub(crate) async fn run_bytes(&self, run: &Run) -> Result<Bytes, ReadError> {
+        if let Some(payload) = run.frame.payload() {
+            return Ok(run.slice(&payload));
+        }
+        self.metrics.volume_reads.inc();
+        let payload = self.volume.read(run.frame.lsn).await?;
+        Ok(run.slice(&payload))
+    }
+
+    /// Ends service: what was queued becomes durable, the volume is closed. Once.
+    pub(crate) async fn close(&self) {
+        let Some(Tasks { task, uploader }) = self.tasks.lock().take() else {
+            return;
+        };
+        uploader.abort();
+        // How they end does not matter here: a panic was logged, a lost volume too.
+        let _ = uploader.await;
+        let _ = self.control.send(Control::Close);
+        let _ = task.await;
+        if let Err(error) = self.volume.close().await {
+            tracing::warn!(volume = self.id.0, %error, "the volume was not closed cleanly");
+        }
+    }
+
+    /// How many streams were used.
+    pub(crate) fn stream_count(&self) -> usize {
+        self.streams.by_id.len()
+    }
+}
+
+impl Drop for OwnedVolume {
+    fn drop(&mut self) {
+        if let Some(tasks) = self.tasks.lock().take() {
+            tasks.uploader.abort();
+        }
+    }
+}

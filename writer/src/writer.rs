@@ -1,0 +1,393 @@
+//! The writer of a process: its volumes, and the operations on streams that lie on them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use parking_lot::RwLock;
+use sluice_catalog::{Catalog, Change, Topic};
+use sluice_format::VolumeState;
+use sluice_format::key::Keys;
+use sluice_model::topic_config::TimestampType;
+use sluice_model::{Clock, Entropy, NodeId, StreamId, TenantId, TopicId, VolumeId};
+use sluice_wire::batch::{Attributes, BatchError, Compression, ProduceRules, validate_produce};
+use sluice_wire::{Chain, ErrorCode, Str, scan};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+use crate::coordinator_log::{VolumeLog, largest_append};
+use crate::error::{AppendError, OpenError, TailError};
+use crate::group::{GroupConfig, GroupCoordinator};
+use crate::metrics::WriterMetrics;
+use crate::options::{VolumePlace, WriterOptions};
+use crate::recovery::Surroundings;
+use crate::sequence::BatchHeader;
+use crate::stream::{Offsets, Stream, Waiter};
+use crate::task::Appended;
+use crate::upload::Request;
+use crate::volume_handle::OwnedVolume;
+
+/// A compressed batch may hold this many times `max.message.bytes` uncompressed.
+const INFLATION_BOUND: usize = 64;
+/// The part of a batch's header that must be there to look at its attributes.
+const ATTRIBUTES_AT: usize = 21;
+
+/// What a writer needs of its process.
+pub struct WriterParts {
+    /// This process.
+    pub node: NodeId,
+    /// The cluster's metadata.
+    pub catalog: Catalog,
+    /// Where segments and manifests go.
+    pub bucket: Arc<dyn ObjectStore>,
+    /// Names in the bucket.
+    pub keys: Keys,
+    /// Bounds and triggers.
+    pub options: WriterOptions,
+    /// Of the group coordinator.
+    pub groups: GroupConfig,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Counters, registered by the caller.
+    pub metrics: WriterMetrics,
+}
+
+/// The volumes that this process owns. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    catalog: Catalog,
+    clock: Arc<dyn Clock>,
+    append_timeout: Duration,
+    volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
+    groups: Arc<GroupCoordinator>,
+    follower: JoinHandle<()>,
+}
+
+/// A position in the tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The record's offset.
+    pub offset: i64,
+    /// Its timestamp, ms.
+    pub timestamp_ms: i64,
+}
+
+impl Writer {
+    /// Takes over the volumes in `places` (at least one) and serves them. Groups live on the first.
+    pub async fn open(places: &[VolumePlace], parts: WriterParts) -> Result<Self, OpenError> {
+        let WriterParts { node, catalog, bucket, keys, options, groups, clock, entropy, metrics } =
+            parts;
+        let around = Surroundings {
+            node,
+            catalog: catalog.clone(),
+            bucket,
+            keys,
+            options,
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+        };
+        // Subscribed before the volumes are read back, so that no deletion is missed.
+        let changes = catalog.subscribe();
+        let opened = places.iter().map(|place| OwnedVolume::open(place, &around, &metrics));
+        let opened = futures_util::future::try_join_all(opened).await?;
+        let volumes: BTreeMap<_, _> =
+            opened.into_iter().map(|volume| (volume.id, Arc::new(volume))).collect();
+        let first = volumes.values().next().ok_or_else(|| OpenError::Claim {
+            volume: 0,
+            why: "a writer needs at least one volume".to_owned(),
+        })?;
+        let groups = GroupConfig {
+            max_group_bytes: groups.max_group_bytes.min(largest_append(first)),
+            ..groups
+        };
+        let names_from = catalog.clone();
+        let names = Arc::new(move |tenant: TenantId, topic: TopicId| {
+            names_from.topic_by_id(tenant, topic).map(|topic| Str::from(&*topic.name))
+        });
+        let groups = Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, names));
+        let log = VolumeLog::open(first, &around, Arc::clone(&groups) as _).await?;
+        groups.start(log);
+        let follower = Follower { volumes: volumes.clone(), groups: Arc::clone(&groups) };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                catalog,
+                clock,
+                append_timeout: around.options.append_timeout,
+                volumes,
+                groups,
+                follower: tokio::spawn(follower.run(changes)),
+            }),
+        })
+    }
+
+    /// The group coordinator.
+    pub fn groups(&self) -> &GroupCoordinator {
+        &self.inner.groups
+    }
+
+    /// Each volume with what it has in the bucket, for a reader in the same process.
+    pub fn bucket_states(&self) -> impl Iterator<Item = (VolumeId, Arc<RwLock<VolumeState>>)> {
+        let volumes = self.inner.volumes.values();
+        volumes.map(|volume| (volume.id, Arc::clone(volume.bucket_state())))
+    }
+
+    /// Whether every volume is still served.
+    pub fn is_serving(&self) -> bool {
+        self.inner.volumes.values().all(|volume| volume.is_serving())
+    }
+
+    /// How many streams were used since the start.
+    pub fn stream_count(&self) -> usize {
+        self.inner.volumes.values().map(|volume| volume.stream_count()).sum()
+    }
+
+    /// The volume that a stream lies on.
+    pub fn volume_of(&self, stream: StreamId) -> Result<VolumeId, TailError> {
+        Ok(self.locate(stream).ok_or(TailError::NotOwner)?.0.id)
+    }
+
+    /// The leader epoch of a stream: the epoch under which its volume is owned.
+    pub fn leader_epoch(&self, stream: StreamId) -> Option<i32> {
+        Some(self.locate(stream)?.0.leader_epoch())
+    }
+
+    fn locate(&self, stream: StreamId) -> Option<(&Arc<OwnedVolume>, Arc<Topic>)> {
+        let topic = self.inner.catalog.topic_of_any_tenant(stream.topic)?;
+        let volume = topic.partitions.get(stream.partition as usize)?;
+        let volume = self.inner.volumes.get(volume).filter(|volume| volume.is_serving())?;
+        Some((volume, topic))
+    }
+
+    fn stream(&self, stream: StreamId) -> Result<(&Arc<OwnedVolume>, Arc<Stream>), TailError> {
+        let (volume, _) = self.locate(stream).ok_or(TailError::NotOwner)?;
+        Ok((volume, volume.stream(stream)))
+    }
+
+    /// Appends the one batch in `records`, as Kafka allows one batch a partition and request. Returns
+    /// when it is durable. The order of appends is the order in which these futures were first
+    /// polled. Dropping the future takes nothing back.
+    pub async fn append(
+        &self,
+        stream: StreamId,
+        records: &Bytes,
+        timeout: Duration,
+    ) -> Result<Appended, AppendError> {
+        let (volume, topic) = self.locate(stream).ok_or(AppendError::NotOwner)?;
+        let now_ms = self.inner.clock.wall_ms();
+        let (batch, header) = check(records, &topic, volume.max_batch_bytes(), now_ms)?;
+        let log_append_time = topic.config.timestamp_type == TimestampType::LogAppendTime;
+        let stream = volume.stream(stream);
+        let limit = timeout.min(self.inner.append_timeout);
+        let durable = async {
+            let answer = volume.append(stream, batch, header, log_append_time).await?;
+            answer.await.unwrap_or(Err(AppendError::NotOwner))
+        };
+        tokio::time::timeout(limit, durable).await.unwrap_or(Err(AppendError::TimedOut))
+    }
+
+    /// The offsets of a stream.
+    pub fn offsets(&self, stream: StreamId) -> Result<Offsets, TailError> {
+        Ok(self.stream(stream)?.1.offsets())
+    }
+
+    /// Whole batches from the one that holds `offset` on: at least one, then up to `max_bytes`. None
+    /// if they are only in the bucket; empty at the high watermark.
+    pub async fn read(
+        &self,
+        stream: StreamId,
+        offset: i64,
+        max_bytes: u64,
+    ) -> Result<Option<Chain>, TailError> {
+        let (volume, stream) = self.stream(stream)?;
+        volume.read(&stream, offset, max_bytes).await
+    }
+
+    /// About how many bytes lie from `offset` on, up to `enough`; all of `enough` if reading there is
+    /// an error, so that nobody waits for it.
+    pub fn available(&self, stream: StreamId, offset: i64, enough: u64) -> u64 {
+        self.stream(stream).map_or(enough, |(_, stream)| stream.available(offset, enough))
+    }
+
+    /// Waits on several streams; those that are not here are left out.
+    pub fn waiter(&self, streams: impl Iterator<Item = StreamId>) -> Waiter {
+        Waiter::new(streams.filter_map(|id| Some(self.stream(id).ok()?.1)).collect())
+    }
+
+    /// The first record in the tail whose timestamp is at least `timestamp_ms`.
+    pub async fn find_timestamp(
+        &self,
+        stream: StreamId,
+        timestamp_ms: i64,
+    ) -> Result<Option<Found>, TailError> {
+        let (volume, stream) = self.stream(stream)?;
+        let Some(run) = stream.run_from_timestamp(timestamp_ms) else {
+            return Ok(None);
+        };
+        let bytes = volume.run_bytes(&run).await;
+        let bytes = bytes.map_err(|error| TailError::Volume(Arc::new(error)))?;
+        let from = stream.offsets().log_start;
+        let found = scan::find_timestamp(&bytes, timestamp_ms, from, volume.max_batch_bytes() * 4);
+        Ok(found.map(|(offset, timestamp_ms)| Found { offset, timestamp_ms }))
+    }
+
+    /// The first record with the largest timestamp in the tail.
+    pub async fn find_max_timestamp(&self, stream: StreamId) -> Result<Option<Found>, TailError> {
+        let largest = self.stream(stream)?.1.run_of_max_timestamp().map(|run| run.max_timestamp);
+        match largest {
+            Some(largest) => self.find_timestamp(stream, largest).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The largest epoch not above `epoch` that has records, with its end offset.
+    pub fn epoch_end(&self, stream: StreamId, epoch: i32) -> Result<Option<(i32, i64)>, TailError> {
+        let (volume, stream) = self.stream(stream)?;
+        if epoch == volume.leader_epoch() {
+            // The current epoch ends at the high watermark, even if it has no records yet.
+            return Ok(Some((epoch, stream.offsets().high_watermark)));
+        }
+        Ok(stream.epoch_end(epoch))
+    }
+
+    /// The leader epoch under which a record was written; -1 if that is not known.
+    pub fn epoch_of(&self, stream: StreamId, offset: i64) -> i32 {
+        self.stream(stream).map_or(-1, |(_, stream)| stream.epoch_of(offset))
+    }
+
+    /// Moves the log start up to `offset`, or to the high watermark for -1; durable when it returns.
+    /// Gives the log start.
+    pub async fn delete_records(&self, stream: StreamId, offset: i64) -> Result<i64, AppendError> {
+        let (volume, stream) = self.stream(stream).map_err(|_| AppendError::NotOwner)?;
+        let offsets = stream.offsets();
+        let wanted = if offset == -1 { offsets.high_watermark } else { offset };
+        if wanted < 0 || wanted > offsets.high_watermark {
+            return Err(AppendError::Invalid {
+                code: ErrorCode::OffsetOutOfRange,
+                reason: "the offset is above the high watermark".to_owned(),
+                records: Vec::new(),
+            });
+        }
+        if wanted > offsets.log_start {
+            let moved = volume.move_log_start(Arc::clone(&stream), wanted);
+            tokio::time::timeout(self.inner.append_timeout, moved)
+                .await
+                .unwrap_or(Err(AppendError::TimedOut))?;
+        }
+        Ok(stream.offsets().log_start)
+    }
+
+    /// Ends service: refuses what comes, makes durable what was queued, closes the volumes.
+    pub async fn close(&self) {
+        self.inner.groups.close();
+        self.inner.follower.abort();
+        futures_util::future::join_all(self.inner.volumes.values().map(|volume| volume.close()))
+            .await;
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// Reacts to deleted topics.
+struct Follower {
+    volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
+    groups: Arc<GroupCoordinator>,
+}
+
+impl Follower {
+    async fn run(self, mut changes: broadcast::Receiver<Change>) {
+        loop {
+            match changes.recv().await {
+                Ok(Change::TopicDeleted(topic) | Change::TopicReplaced { old: topic, .. }) => {
+                    self.forget(&topic).await;
+                }
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    // Their streams stay until the volume is next taken over.
+                    tracing::warn!(missed, "changes of the catalog were missed");
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn forget(&self, topic: &Topic) {
+        for volume in self.volumes.values() {
+            volume.request(Request::Forget(topic.id));
+        }
+        if let Err(error) = self.groups.forget_topic(topic.tenant, topic.id).await {
+            // Offsets of a topic that does not exist are never shown; they cost room.
+            tracing::warn!(topic = %topic.id, %error, "offsets of a deleted topic stay for now");
+        }
+    }
+}
+
+/// Checks what a producer sent for one partition, by the topic's rules.
+fn check(
+    records: &Bytes,
+    topic: &Topic,
+    max_batch_bytes: usize,
+    now_ms: i64,
+) -> Result<(Bytes, BatchHeader), AppendError> {
+    let config = &topic.config;
+    let timestamps_ms = match config.timestamp_type {
+        TimestampType::LogAppendTime => i64::MIN..=i64::MAX,
+        TimestampType::CreateTime => {
+            now_ms.saturating_sub_unsigned(config.timestamp_before_max_ms)
+                ..=now_ms.saturating_add_unsigned(config.timestamp_after_max_ms)
+        }
+    };
+    let largest = (config.max_message_bytes as usize).min(max_batch_bytes);
+    let rules = ProduceRules {
+        max_batch_bytes: largest,
+        max_inflated_bytes: largest.saturating_mul(INFLATION_BOUND),
+        // Plain records are cheap to walk. Compressed ones are believed, as inflating them would cost
+        // more than all else that is done to them, unless the topic's rules need a look inside.
+        walk_records: config.cleanup.compact || !is_compressed(records),
+        require_keys: config.cleanup.compact,
+        timestamps_ms,
+    };
+    let mut checked = validate_produce(records, &rules).map_err(|error| refused(&error))?;
+    match (checked.pop(), checked.is_empty()) {
+        (Some(only), true) => {
+            let mut header = BatchHeader::of(&only.batch);
+            header.max_timestamp = only.max_timestamp_ms;
+            Ok((only.batch.into_bytes(), header))
+        }
+        _ => Err(AppendError::Invalid {
+            code: ErrorCode::InvalidRecord,
+            reason: "a produce request holds exactly one batch a partition".to_owned(),
+            records: Vec::new(),
+        }),
+    }
+}
+
+fn is_compressed(records: &Bytes) -> bool {
+    let attributes = records.get(ATTRIBUTES_AT..ATTRIBUTES_AT + 2);
+    attributes.is_some_and(|bytes| {
+        let attributes = Attributes(i16::from_be_bytes([bytes[0], bytes[1]]));
+        !matches!(attributes.compression(), Ok(Compression::None))
+    })
+}
+
+fn refused(error: &BatchError) -> AppendError {
+    let records = match error {
+        BatchError::Refused(faults) => {
+            faults.iter().map(|(index, fault)| (*index, fault.to_string())).collect()
+        }
+        BatchError::Malformed { index } => vec![(*index, error.to_string())],
+        _ => Vec::new(),
+    };
+    AppendError::Invalid { code: error.code(), reason: error.to_string(), records }
+}
