@@ -91,7 +91,7 @@ struct Overrides {
     /// What is logged: off, error, warn, info, debug, trace [key: log.level]
     #[arg(long, value_name = "LEVEL", conflicts_with = "verbose")]
     log_level: Option<String>,
-    /// Log more: -v is --log-level debug, -vv trace
+    /// Log more of Sluice itself: -v is --log-level info,sluice=debug, -vv trace
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -101,8 +101,8 @@ impl Overrides {
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
         let verbosity = match self.verbose {
             0 => None,
-            1 => Some("debug".to_owned()),
-            _ => Some("trace".to_owned()),
+            1 => Some("info,sluice=debug".to_owned()),
+            _ => Some("info,sluice=trace".to_owned()),
         };
         [
             ("data_dir", "--data", self.data.clone()),
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(config.kafka.advertised, Some(HostPort { host: "h".to_owned(), port: 1 }));
         assert_eq!(config.kafka.listen.port(), 3);
         assert_eq!(config.http.listen.port(), 4);
-        assert_eq!(config.log.level, LogFilter("debug".to_owned()));
+        assert_eq!(config.log.level, LogFilter("info,sluice=debug".to_owned()));
     }
 
     #[test]

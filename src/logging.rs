@@ -59,6 +59,14 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_the_product_is_all_of_its_crates() {
+        let targets = targets(&LogFilter("info,sluice=debug".to_owned()));
+        assert!(targets.would_enable("sluice::up", &Level::DEBUG));
+        assert!(targets.would_enable("sluice_gateway::http", &Level::DEBUG));
+        assert!(!targets.would_enable("h2::codec", &Level::DEBUG));
+    }
+
+    #[test]
     fn levels_of_single_modules_act() {
         let targets = targets(&LogFilter("warn,sluice_writer=debug".to_owned()));
         assert!(targets.would_enable("sluice_writer::volume", &Level::DEBUG));

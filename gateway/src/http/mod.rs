@@ -39,7 +39,8 @@ const MAX_HTTP2_STREAMS: u32 = 16;
 const MAX_EXPOSITIONS: usize = 8;
 /// After a failed accept, such as for want of file descriptors: others must close some first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What a connection has for taking its last answer when the listener closes.
+
+/// What connections have for taking their last answer when the listener closes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the process is in its life; what `/readyz` answers.
@@ -78,6 +79,7 @@ impl Default for OpsLimits {
 #[derive(Debug)]
 pub struct OpsHttp {
     limits: OpsLimits,
+    close_timeout: Duration,
     site: Arc<Site>,
 }
 
@@ -100,7 +102,8 @@ impl OpsHttp {
     ) -> Self {
         let metrics = Metrics::new(&mut registry.write());
         let expositions = Arc::new(Semaphore::new(MAX_EXPOSITIONS));
-        Self { limits, site: Arc::new(Site { registry, readiness, metrics, expositions }) }
+        let site = Arc::new(Site { registry, readiness, metrics, expositions });
+        Self { limits, close_timeout: CLOSE_TIMEOUT, site }
     }
 
     /// Serves until `shutdown` is done; then takes no more connections, lets the open ones finish
@@ -136,8 +139,9 @@ impl OpsHttp {
         drop(listener);
         drop(close);
         // What has not finished by then is cut when the set is dropped.
-        let _ = timeout(CLOSE_TIMEOUT, async { while connections.join_next().await.is_some() {} })
-            .await;
+        let _ =
+            timeout(self.close_timeout, async { while connections.join_next().await.is_some() {} })
+                .await;
     }
 
     async fn accept_failed(&self, error: &io::Error) {

@@ -26,12 +26,21 @@ impl Server {
     }
 
     async fn with_registry(limits: OpsLimits, registry: Registry) -> Self {
+        Self::with_close_timeout(limits, registry, super::CLOSE_TIMEOUT).await
+    }
+
+    async fn with_close_timeout(
+        limits: OpsLimits,
+        registry: Registry,
+        close_timeout: Duration,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (readiness, watched) = watch::channel(Readiness::Starting);
         let (shutdown, told) = oneshot::channel();
         let registry = Arc::new(RwLock::new(registry));
-        let ops = OpsHttp::new(limits, registry, watched);
+        let mut ops = OpsHttp::new(limits, registry, watched);
+        ops.close_timeout = close_timeout;
         let task = tokio::spawn(ops.serve(listener, async {
             let _ = told.await;
         }));
@@ -196,11 +205,7 @@ async fn connections_over_the_limit_are_closed_and_counted() {
 /// Clients that ask for the metrics and do not read them hold a bounded number of copies.
 #[tokio::test]
 async fn metrics_that_nobody_reads_are_bounded() {
-    let mut registry = Registry::with_prefix("sluice");
-    // More than what the kernel takes for a reader that does not read.
-    let help = "x".repeat(16 << 20);
-    registry.register("wide", help, prometheus_client::metrics::gauge::Gauge::<i64>::default());
-    let server = Server::with_registry(OpsLimits::default(), registry).await;
+    let server = Server::with_registry(OpsLimits::default(), wide()).await;
     let mut held = Vec::new();
     for _ in 0..super::MAX_EXPOSITIONS {
         let mut stream = server.connect().await;
@@ -237,8 +242,33 @@ async fn silent_half_and_idle_connections_are_closed() {
     assert!(!answer.contains("HTTP/1.1"), "{answer}");
 }
 
+/// The registry whose exposition is more than the kernel takes for a reader that does not read.
+fn wide() -> Registry {
+    let mut registry = Registry::with_prefix("sluice");
+    let help = "x".repeat(16 << 20);
+    registry.register("wide", help, prometheus_client::metrics::gauge::Gauge::<i64>::default());
+    registry
+}
+
 #[tokio::test]
-async fn shutdown_ends_idle_connections_and_the_listener() {
+async fn shutdown_lets_answers_be_taken_and_ends_idle_connections_at_once() {
+    // So long that only connections which end by themselves let the listener end in time.
+    let patient = Duration::from_secs(600);
+    let mut server = Server::with_close_timeout(OpsLimits::default(), wide(), patient).await;
+    let mut idle = server.connect().await;
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_some(&mut idle).await), "200");
+    let mut slow = server.connect().await;
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_some(&mut slow).await), "200");
+    server.shutdown.take().unwrap().send(()).unwrap();
+    assert_eq!(read_to_end(&mut idle).await, "");
+    assert!(read_to_end(&mut slow).await.ends_with("# EOF\n"));
+    timeout(Duration::from_secs(20), &mut server.task).await.expect("ends").unwrap();
+}
+
+#[tokio::test]
+async fn shutdown_cuts_what_does_not_end() {
     let mut server = Server::start(OpsLimits::default()).await;
     let mut idle = server.connect().await;
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
