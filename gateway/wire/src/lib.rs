@@ -20,6 +20,11 @@ mod table;
 mod text;
 mod uuid;
 
+#[cfg(test)]
+mod generate;
+#[cfg(test)]
+mod tests;
+
 pub mod batch;
 pub mod messages;
 pub mod scan;
