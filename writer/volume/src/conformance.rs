@@ -178,7 +178,8 @@ macro_rules! run_on {
             torn_at_each_sector damage_of_acknowledged_frames_is_told frames_beyond_a_hole_stay_dead
             frames_that_are_not_the_logs a_dead_frame_in_a_skipped_rest a_clean_end_is_the_end
             superblocks_damaged_in_turn a_later_format_is_refused a_stale_superblock_is_noticed
-            interrupted_recovery);
+            interrupted_recovery an_end_once_found_is_final epochs_within_the_log_never_fall
+            a_trim_survives_the_loss_of_either_superblock);
     };
 }
 

@@ -273,3 +273,45 @@ pub(super) async fn interrupted_recovery<R: Rig + Bytes>() {
     drop(open(&rig, 7).await.unwrap());
     assert_eq!(payloads(&rig, 8).await.unwrap().len(), 3);
 }
+
+pub(super) async fn an_end_once_found_is_final<R: Rig + Bytes>() {
+    let rig = with_log::<R>(&[b"one"]).await;
+    // The second owner finds one frame, and writes none.
+    let (found, volume) = recover(open(&rig, 2).await.unwrap()).await;
+    assert_eq!(found.len(), 1);
+    drop(volume);
+    // A frame of the first's that could not be read then can be read now.
+    rig.poke(place(4096), &craft(4096, 4096, 4096, 1, b"two"));
+    assert_eq!(payloads(&rig, 3).await.unwrap(), [b"one"]);
+}
+
+pub(super) async fn epochs_within_the_log_never_fall<R: Rig + Bytes>() {
+    let rig = with_log::<R>(&[b"one"]).await;
+    for epoch in 2..4 {
+        let (_, volume) = recover(open(&rig, epoch).await.unwrap()).await;
+        append(&volume, b"of that epoch").await;
+    }
+    // The second frame, of epoch 2, is replaced by one of an older epoch, or of one that began later.
+    for (epoch, wrong) in [(4, 0), (5, 3), (6, 4)] {
+        rig.poke(place(4096), &craft(4096, 4096, 4096, wrong, b"wrong"));
+        let error = payloads(&rig, epoch).await.unwrap_err();
+        assert!(matches!(error, RecoveryError::Corrupt { at: Lsn(4096), .. }), "epoch {wrong}");
+    }
+    rig.poke(place(4096), &craft(4096, 4096, 4096, 2, b"right"));
+    assert_eq!(payloads(&rig, 7).await.unwrap().len(), 3);
+}
+
+pub(super) async fn a_trim_survives_the_loss_of_either_superblock<R: Rig + Bytes>() {
+    for slot in SLOT_OFFSETS {
+        let rig = R::new(SMALL, 1 << 20).await;
+        let (_, volume) = recover(open(&rig, 1).await.unwrap()).await;
+        let (_, end) = append(&volume, b"one").await;
+        append(&volume, b"two").await;
+        volume.trim(end, 9).await.unwrap();
+        drop(volume);
+        rig.poke(slot, &[0; 512]);
+        let recovery = open(&rig, 2).await.unwrap();
+        assert_eq!((recovery.trim(), recovery.hint()), (end, 9));
+        assert_eq!(recover(recovery).await.0.len(), 1);
+    }
+}
