@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -100,6 +101,9 @@ class Server:
     def command(self) -> list[str]:
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
     def start(self) -> "Server":
         """Starts the process and returns when it says that it is ready."""
         assert not self.alive, "the server is running already"
@@ -110,7 +114,7 @@ class Server:
         begun = time.monotonic()
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
-            errors="replace", start_new_session=True)
+            errors="replace", start_new_session=True, env=self.environment())
         _alive.add(self)
         stdout = self._process.stdout
 
@@ -230,6 +234,10 @@ class Sluice(Server):
                 lines.append(f"{key} = {text}")
         return "\n".join(lines) + "\n"
 
+    def environment(self) -> dict[str, str]:
+        # Every SLUICE_ variable is a setting to the server; those of the tests are not for it.
+        return {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
+
     def command(self) -> list[str]:
         self.data.mkdir(parents=True, exist_ok=True)
         config = self.log_path.with_suffix(".toml")
@@ -280,3 +288,8 @@ def new_server(options: Options | None = None, data: pathlib.Path | None = None)
 def _end_all() -> None:
     for server in list(_alive):
         server.kill()
+
+
+def end_on_sigterm() -> None:
+    """Makes SIGTERM end this process in order, so that its servers end too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

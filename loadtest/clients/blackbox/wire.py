@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 
-from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse
+from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest
+from kafka.protocol.consumer import OffsetFetchRequest
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
+
+from blackbox import waiting
 
 
 class Closed(ConnectionError):
@@ -103,12 +107,24 @@ def announced(bootstrap: str) -> dict[int, tuple[int, int]]:
     return {k.api_key: (k.min_version, k.max_version) for k in answer.api_keys}
 
 
-__all__ = ["ApiVersionsResponse", "Closed", "Raw", "announced", "batch", "batches", "response_of"]
+def wait_for_coordinator(bootstrap: str, timeout_s: float = 60) -> None:
+    """Returns when groups are served. Kafka makes and loads its offsets topic at the first question."""
+    def served() -> bool:
+        with Raw(bootstrap) as raw:
+            found = raw.call(FindCoordinatorRequest(key="any", key_type=0), 1)
+            return found.error_code == 0 and raw.call(
+                OffsetFetchRequest(group_id="any", topics=None), 5).error_code == 0
+
+    waiting.until(served, timeout_s, "a group coordinator serves")
 
 
 def batch(values, codec: int = 0, producer: tuple[int, int, int] = (-1, -1, -1),
-          timestamp_ms: int = 1_700_000_000_000) -> bytes:
-    """One record batch (magic 2). `producer` is id, epoch and base sequence."""
+          timestamp_ms: int | None = None) -> bytes:
+    """One record batch (magic 2). `producer` is id, epoch and base sequence.
+
+    The times are of now: producer state expires by the records' own time when it is loaded.
+    """
+    timestamp_ms = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
     builder = MemoryRecordsBuilder(magic=2, compression_type=codec, batch_size=1 << 30)
     if producer[0] >= 0:
         builder.set_producer_state(*producer, False)

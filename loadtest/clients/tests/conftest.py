@@ -8,12 +8,15 @@ import uuid
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from blackbox import java, servers, waiting
+from blackbox import java, servers, waiting, wire
+
+servers.end_on_sigterm()
 
 
 @pytest.fixture(scope="session")
 def server():
     with servers.new_server() as running:
+        wire.wait_for_coordinator(running.bootstrap)
         yield running
 
 
@@ -33,7 +36,9 @@ def own_server():
     def make(options: servers.Options | None = None) -> servers.Server:
         server = servers.new_server(options)
         made.append(server)
-        return server.start()
+        server.start()
+        wire.wait_for_coordinator(server.bootstrap)
+        return server
 
     yield make
     for server in made:

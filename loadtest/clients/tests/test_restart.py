@@ -36,12 +36,14 @@ def test_everything_is_there_again(own_server, crash):
     admin.delete_topics(["gone"])["gone"].result(20)
     admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(
         "g", [TopicPartition("kept", 1, 123)])])["g"].result(20)
-    list(admin.delete_records([TopicPartition("kept", 1, 10)]).values())[0].result(20)
+    # Kafka writes the log's start down once a minute, so it forgets a deletion when it crashes.
+    low = 0 if crash and servers.kind() == "kafka" else 10
+    list(admin.delete_records([TopicPartition("kept", 1, low)]).values())[0].result(20)
     cluster = admin.describe_cluster().result(20).cluster_id
     with Raw(server.bootstrap) as raw:
         ids = {t.name: t.topic_id for t in raw.call(MetadataRequest(topics=None), 12).topics}
-    before = CONSUMERS["librdkafka"](server.bootstrap, "kept", 390)
-    assert [r.offset for r in before] == list(range(10, 400))
+    before = CONSUMERS["librdkafka"](server.bootstrap, "kept", 400 - low)
+    assert [r.offset for r in before] == list(range(low, 400))
 
     server.restart(crash)
 
@@ -56,7 +58,7 @@ def test_everything_is_there_again(own_server, crash):
     assert admin.describe_configs([resource])[resource].result(20)["retention.ms"].value == "86400000"
     assert len(admin.list_topics("kept", timeout=20).topics["kept"].partitions) == 3
     for consumer in CONSUMERS.values():
-        after = consumer(server.bootstrap, "kept", 390)
+        after = consumer(server.bootstrap, "kept", 400 - low)
         assert [(r.offset, r.content, r.timestamp) for r in after] == \
             [(r.offset, r.content, r.timestamp) for r in before]
     got = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions("g")])["g"].result(20)

@@ -1,0 +1,452 @@
+#!/usr/bin/env python3
+"""Crash and full-disk runs: what was acknowledged is there, once, in order; offsets never go back.
+
+    crash.py kill [--rounds 10] [--seed N]     kill -9 and restart at random under load
+    crash.py full [--seed N]                   the data directory's file system fills up
+
+A run has idempotent librdkafka producers (acks=all), a librdkafka consumer group that commits as it
+reads, and a watcher of the high watermarks. The server's segments and volume are small, so that
+uploads, trims and segment rolls happen all the time. In some of the rounds the log's end is damaged
+while the server is down, the way a torn last write leaves it. Random choices come from the seed that
+is printed first; the moment at which a signal meets the server does not.
+
+SLUICE_BIN names the binary; SLUICE_TEST_KIND=kafka runs the same against the oracle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import pathlib
+import random
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import confluent_kafka
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from blackbox import servers, verify, waiting, wire
+
+TOPIC = "ledger"
+PARTITIONS = 4
+GROUP = "readers"
+OPTIONS = servers.Options(
+    segment_bytes=1 << 20, upload_max_age_ms=500, volume_bytes=64 << 20, tail_cache_bytes=4 << 20)
+
+
+@dataclasses.dataclass
+class Pace:
+    """Records a second of one producer, and their size."""
+
+    per_s: int = 1500
+    length: int = 1000
+
+
+class Producer(threading.Thread):
+    """Sends one record after another to random partitions until it is told to end.
+
+    A record is acknowledged by its delivery report alone. `retriable` says whether a refusal after
+    message.timeout.ms is in order (it is while the disk is full); any fatal error is a failure.
+    """
+
+    def __init__(self, bootstrap: str, number: int, ledger: verify.Ledger, seed: int,
+                 pace: Pace, timeout_ms: int = 300_000):
+        super().__init__(name=f"producer-{number}", daemon=True)
+        self.number = number
+        self.failures: list[str] = []
+        self.refusals: list[str] = []
+        self._ledger = ledger
+        self._random = random.Random(seed * 1000 + number)
+        self._pace = pace
+        self._end = threading.Event()
+        self._producer = confluent_kafka.Producer({
+            "bootstrap.servers": bootstrap, "enable.idempotence": True, "acks": "all",
+            "compression.type": ["none", "lz4", "zstd"][number % 3], "linger.ms": 5,
+            "message.timeout.ms": timeout_ms, "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 250, "retry.backoff.ms": 50,
+            "topic.metadata.refresh.fast.interval.ms": 100, "queue.buffering.max.messages": 50_000,
+            "error_cb": self._error, "log_level": 0})
+
+    def run(self) -> None:
+        sequences = [0] * PARTITIONS
+        begun, sent = time.monotonic(), 0
+        while not self._end.is_set():
+            partition = self._random.randrange(PARTITIONS)
+            sequence = sequences[partition]
+            data = verify.value(self.number, sequence, self._pace.length)
+            try:
+                self._producer.produce(TOPIC, value=data, partition=partition,
+                                       on_delivery=self._report(partition, sequence))
+            except BufferError:  # The queue is full while the server is away.
+                self._producer.poll(0.05)
+                continue
+            except confluent_kafka.KafkaException as e:
+                self.failures.append(f"produce: {e}")
+                return
+            sequences[partition] += 1
+            sent += 1
+            ahead = begun + sent / self._pace.per_s - time.monotonic()
+            if ahead < -1:  # Not held to a rate that was missed while the queue was full.
+                begun, sent = time.monotonic(), 0
+            self._producer.poll(max(ahead, 0))
+        left = self._producer.flush(120)
+        if left:
+            self.failures.append(f"{left} records were neither acknowledged nor refused")
+
+    def end(self) -> None:
+        self._end.set()
+
+    def _report(self, partition: int, sequence: int):
+        def call(error, message) -> None:
+            if error is None:
+                self._ledger.acknowledge(partition, message.offset(), self.number, sequence)
+            else:
+                self._ledger.refuse()
+                self.refusals.append(error.name())
+        return call
+
+    def _error(self, error) -> None:
+        if error.fatal():
+            self.failures.append(f"fatal: {error.name()} {error.str()}")
+
+
+class Reader(threading.Thread):
+    """A group member that commits what it has read, and holds every record it sees to the ledger's
+    rules: sequences may repeat from the last commit on (its own crash rule), never leap."""
+
+    def __init__(self, bootstrap: str):
+        super().__init__(name="reader", daemon=True)
+        self.failures: list[str] = []
+        self.read = 0
+        self.committed = [0] * PARTITIONS
+        self._next: dict[int, int] = {}
+        self._end = threading.Event()
+        self._address = bootstrap
+
+    def run(self) -> None:
+        try:
+            self._loop()
+        except Exception as e:
+            self.failures.append(f"reader: {type(e).__name__}: {e}")
+
+    def _loop(self) -> None:
+        consumer = confluent_kafka.Consumer({
+            "bootstrap.servers": self._address, "group.id": GROUP, "auto.offset.reset": "earliest",
+            "enable.auto.commit": False, "session.timeout.ms": 10_000, "check.crcs": True,
+            "heartbeat.interval.ms": 500, "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 250, "fetch.error.backoff.ms": 50, "log_level": 0})
+        # After a rebalance a partition starts from its commit again.
+        consumer.subscribe([TOPIC], on_assign=lambda *_: self._next.clear())
+        since_commit = 0
+        while not self._end.is_set():
+            for m in consumer.consume(500, 0.2):
+                if m.error() is not None:
+                    if m.error().retriable() or not m.error().fatal():
+                        continue
+                    raise AssertionError(f"{m.error()}")
+                verify.parse(m.value())
+                expected = self._next.get(m.partition())
+                if expected is None:
+                    assert m.offset() <= self.committed[m.partition()], (
+                        f"partition {m.partition()} resumed at {m.offset()}, past its commit "
+                        f"{self.committed[m.partition()]}")
+                else:
+                    assert m.offset() == expected, (
+                        f"partition {m.partition()}: offset {m.offset()} after {expected - 1}")
+                self._next[m.partition()] = m.offset() + 1
+                self.read += 1
+                since_commit += 1
+            if since_commit >= 1000:
+                since_commit = self._commit(consumer, since_commit)
+        self._commit(consumer, since_commit)
+        consumer.close()
+
+    def _commit(self, consumer, since_commit: int) -> int:
+        offsets = [TopicPartition(TOPIC, p, o) for p, o in self._next.items()]
+        if not offsets:
+            return 0
+        try:
+            done = consumer.commit(offsets=offsets, asynchronous=False)
+        except confluent_kafka.KafkaException:
+            return since_commit  # The server is away, or a rebalance came first: again later.
+        for p in done:
+            if p.error is None:
+                self.committed[p.partition] = p.offset
+        return 0
+
+    def end(self) -> None:
+        self._end.set()
+
+
+class Watcher:
+    """High watermarks and log starts, which must never go back; read from outside, over restarts."""
+
+    def __init__(self, bootstrap: str):
+        self._bootstrap = bootstrap
+        self._high = [0] * PARTITIONS
+        self._low = [0] * PARTITIONS
+
+    def look(self) -> list[int]:
+        consumer = confluent_kafka.Consumer({
+            "bootstrap.servers": self._bootstrap, "group.id": "watcher", "log_level": 0,
+            "reconnect.backoff.max.ms": 250})
+        try:
+            for p in range(PARTITIONS):
+                low, high = consumer.get_watermark_offsets(TopicPartition(TOPIC, p), timeout=30)
+                assert high >= self._high[p], (
+                    f"partition {p}: the high watermark went back from {self._high[p]} to {high}")
+                assert low >= self._low[p], (
+                    f"partition {p}: the log's start went back from {self._low[p]} to {low}")
+                self._high[p], self._low[p] = high, low
+        finally:
+            consumer.close()
+        return list(self._high)
+
+
+def committed(bootstrap: str) -> list[int]:
+    consumer = confluent_kafka.Consumer({
+        "bootstrap.servers": bootstrap, "group.id": GROUP, "log_level": 0})
+    try:
+        found = consumer.committed([TopicPartition(TOPIC, p) for p in range(PARTITIONS)], timeout=30)
+        return [max(p.offset, 0) for p in found]
+    finally:
+        consumer.close()
+
+
+def create_topic(bootstrap: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(TOPIC, num_partitions=PARTITIONS)])[TOPIC].result(30)
+    wire.wait_for_coordinator(bootstrap)
+
+
+def tear(server: servers.Server, rng: random.Random) -> str:
+    """Damages what lies right behind the log's durable end, as a write that was cut off would.
+
+    For Sluice: the first frame-sized blocks after the last frame that the volume's file holds. The
+    end is found from outside: a frame starts on a 4 KiB boundary with the magic of the file's first
+    frame, and carries its lsn; the ring's highest-lsn frame is the last. Nothing acknowledged lies
+    behind it, so garbage there must not cost a record. For Kafka: bytes appended to a segment.
+    """
+    garbage = rng.randbytes(rng.choice([100, 4096, 3 * 4096 + 77]))
+    if server.kind == "kafka":
+        logs = sorted(server.data.glob(f"log/{TOPIC}-*/*.log"))
+        path = rng.choice(logs)
+        with open(path, "ab") as log:
+            log.write(garbage)
+        return f"{len(garbage)} bytes behind {path.parent.name}"
+    from blackbox import volume_file
+
+    return volume_file.damage_behind_end(server.data, garbage, rng)
+
+
+def run_kill(rounds: int, seed: int, out=print) -> verify.Verdict:
+    rng = random.Random(seed)
+    server = servers.new_server(OPTIONS)
+    ledger = verify.Ledger()
+    with server:
+        create_topic(server.bootstrap)
+        producers = [Producer(server.bootstrap, n, ledger, seed, Pace()) for n in range(3)]
+        reader = Reader(server.bootstrap)
+        watcher = Watcher(server.bootstrap)
+        threads: list[threading.Thread] = [*producers, reader]
+        for t in threads:
+            t.start()
+        commits = [0] * PARTITIONS
+        for i in range(rounds):
+            # Under load for a random while, but never without progress since the last round.
+            before = len(ledger.acked)
+            waiting.until(lambda: len(ledger.acked) > before + 200 or failures(producers, reader),
+                          90, "acknowledged records after a restart")
+            complain(producers, reader)
+            time.sleep(rng.uniform(0.05, 2.5))
+            seen = list(reader.committed)
+            server.kill()
+            torn = tear(server, rng) if rng.random() < 0.5 else "nothing"
+            server.start()
+            highs = watcher.look()
+            wire.wait_for_coordinator(server.bootstrap)
+            now = committed(server.bootstrap)
+            for p in range(PARTITIONS):
+                assert now[p] >= max(seen[p], commits[p]), (
+                    f"partition {p}: the committed offset went back from "
+                    f"{max(seen[p], commits[p])} to {now[p]}")
+            commits = now
+            out(f"round {i + 1}/{rounds}: ready after {server.ready_s * 1000:.0f} ms, torn: {torn}, "
+                f"acknowledged {len(ledger.acked)}, high watermarks {highs}, committed {now}")
+        finish(producers, reader, watcher)
+        refused = sum(len(p.refusals) for p in producers)
+        assert refused == 0, f"{refused} records were refused: {producers[0].refusals[:3]}"
+        verdict = verify.judge(server.bootstrap, TOPIC, PARTITIONS, ledger)
+        # And once more from cold, after a graceful stop.
+        server.restart()
+        watcher.look()
+        assert verify.judge(server.bootstrap, TOPIC, PARTITIONS, ledger) == verdict
+    return verdict
+
+
+def failures(producers: list[Producer], reader: Reader) -> list[str]:
+    return [f for t in (*producers, reader) for f in t.failures]
+
+
+def complain(producers: list[Producer], reader: Reader) -> None:
+    found = failures(producers, reader)
+    assert not found, found[:3]
+
+
+def finish(producers: list[Producer], reader: Reader, watcher: Watcher) -> None:
+    """Ends the producers, lets the reader come to the end, ends it."""
+    for p in producers:
+        p.end()
+    for p in producers:
+        p.join(150)
+        assert not p.is_alive(), f"{p.name} does not end"
+    complain(producers, reader)
+    ends = watcher.look()
+    waiting.until(lambda: failures([], reader) or
+                  [reader._next.get(p, 0) for p in range(PARTITIONS)] == ends,
+                  90, f"the group reads up to {ends}")
+    reader.end()
+    reader.join(60)
+    complain(producers, reader)
+
+
+class NoMount(RuntimeError):
+    """This machine does not let us mount a small file system."""
+
+
+@contextlib.contextmanager
+def small_disk(size_bytes: int):
+    """A file system of that size, ext4 on a loop device or else tmpfs; yields its directory."""
+    where = pathlib.Path(tempfile.mkdtemp(prefix="sluice-disk-"))
+    image = where.with_suffix(".img")
+    mounted = ""
+    try:
+        with open(image, "wb") as f:
+            f.truncate(size_bytes)
+        made = subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], capture_output=True)
+        if made.returncode == 0 and subprocess.run(
+                ["mount", "-o", "loop", str(image), str(where)], capture_output=True).returncode == 0:
+            mounted = "ext4"
+        elif subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "sluice-test",
+                             str(where)], capture_output=True).returncode == 0:
+            mounted = "tmpfs"
+        else:
+            raise NoMount("mounting needs root; this run cannot fill a disk of its own")
+        yield where, mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(where)], check=False)
+        image.unlink(missing_ok=True)
+        where.rmdir()
+
+
+def fill(directory: pathlib.Path) -> pathlib.Path:
+    """Takes all the room that is left; returns the file that holds it."""
+    ballast = directory / "ballast"
+    with open(ballast, "wb", buffering=0) as f:
+        for size in (1 << 20, 4096, 512):
+            try:
+                while True:
+                    f.write(b"\xaa" * size)
+            except OSError:
+                continue
+        with contextlib.suppress(OSError):
+            os.fsync(f.fileno())
+    return ballast
+
+
+def run_full(seed: int, out=print) -> verify.Verdict:
+    """The disk fills under load, twice: once the server lives through it, once it is killed full."""
+    rng = random.Random(seed)
+    ledger = verify.Ledger()
+    with small_disk(400 << 20) as (disk, kind):
+        out(f"data directory on {kind} of 400 MiB")
+        server = servers.new_server(OPTIONS, disk / "data")
+        with server:
+            create_topic(server.bootstrap)
+            # The time limit is short, so that refusals are seen; they are retriable to librdkafka,
+            # which gives them to the caller as a time-out when the limit is over.
+            producers = [Producer(server.bootstrap, n, ledger, seed, Pace(per_s=2500), 20_000)
+                         for n in range(2)]
+            watcher = Watcher(server.bootstrap)
+            for p in producers:
+                p.start()
+            for crash in (False, True):
+                before = len(ledger.acked)
+                waiting.until(lambda: len(ledger.acked) > before + 1000, 60, "a start with room")
+                ballast = fill(disk)
+                out(f"full, {len(ledger.acked)} acknowledged")
+                # The volume's own room may last a while: wait for the stall, or for its end.
+                stalled = stall(ledger, 40)
+                out(f"stalled: {stalled}, {len(ledger.acked)} acknowledged, "
+                    f"{sum(len(p.refusals) for p in producers)} refused")
+                server.assert_alive()
+                highs = watcher.look()
+                if crash:
+                    server.kill()
+                    # With no room at all a server may refuse to start; it must then say so and
+                    # start as soon as there is some.
+                    try:
+                        server.start()
+                        out("started on the full disk")
+                    except servers.NotReady as e:
+                        out(f"did not start on the full disk: {str(e).splitlines()[0]}")
+                ballast.unlink()
+                if not server.alive:
+                    server.start()
+                before = len(ledger.acked)
+                waiting.until(lambda: len(ledger.acked) > before + 1000, 60, "it goes on with room")
+                assert all(a >= b for a, b in zip(watcher.look(), highs))
+                rng.random()
+            for p in producers:
+                p.end()
+            for p in producers:
+                p.join(150)
+            found = [f for p in producers for f in p.failures]
+            assert not found, found[:3]
+            bad = {r for p in producers for r in p.refusals} - {"_MSG_TIMED_OUT", "_TIMED_OUT"}
+            assert not bad, f"refused with an error that is not retriable: {bad}"
+            if ledger.refused == 0 and server.kind == "sluice":
+                out("note: no record was refused: the volume held everything while the disk was full")
+            return verify.judge(server.bootstrap, TOPIC, PARTITIONS, ledger)
+
+
+def stall(ledger: verify.Ledger, timeout_s: float) -> bool:
+    """Waits until nothing has been acknowledged for 3 s; False if that does not come to pass."""
+    deadline = time.monotonic() + timeout_s
+    count, since = len(ledger.acked), time.monotonic()
+    while time.monotonic() < deadline:
+        if len(ledger.acked) != count:
+            count, since = len(ledger.acked), time.monotonic()
+        elif time.monotonic() - since > 3:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", choices=["kill", "full"])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32))
+    arguments = parser.parse_args()
+    servers.end_on_sigterm()
+    print(f"seed {arguments.seed}", flush=True)
+    if arguments.run == "kill":
+        verdict = run_kill(arguments.rounds, arguments.seed)
+    else:
+        verdict = run_full(arguments.seed)
+    print(f"{verdict.records} records, {verdict.acked} acknowledged and found, {verdict.unacked} "
+          f"found without an acknowledgement")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
