@@ -158,11 +158,16 @@ pub(super) async fn frames_that_are_not_the_logs<R: Rig + Bytes>() {
     }
     rig.poke(place(4096), &craft(4096, 4096, 4096, 1, b"right"));
     assert_eq!(payloads(&rig, 10).await.unwrap()[1], b"right");
+    // One that lies in its own place too, which is not the next.
+    for lsn in [4096, 8192] {
+        rig.poke(place(lsn), &craft(8192, 4096, 4096, 1, b"x"));
+    }
+    assert_eq!(payloads(&rig, 12).await.unwrap().len(), 1);
     // One that would reach over the end of the ring.
     let mut long = craft(4096, 4096, 4096, 1, &vec![1; RING as usize]);
     long.truncate(RING as usize - 4096);
     rig.poke(place(4096), &long);
-    assert_eq!(payloads(&rig, 11).await.unwrap().len(), 1);
+    assert_eq!(payloads(&rig, 13).await.unwrap().len(), 1);
 }
 
 pub(super) async fn a_dead_frame_in_a_skipped_rest<R: Rig + Bytes>() {
