@@ -66,7 +66,7 @@ pub fn select(bytes: &Bytes, offset: i64, max_bytes: u64, at_least_one: bool) ->
     for span in spans(bytes).skip_while(|span| span.end_offset <= offset) {
         let start = range.map_or(span.start, |(start, _)| start);
         let fits = (span.end - start) as u64 <= max_bytes;
-        if !fits && !(at_least_one && range.is_none()) {
+        if !(fits || at_least_one && range.is_none()) {
             break;
         }
         range = Some((start, span.end));

@@ -273,7 +273,8 @@ proptest! {
         let compression = Compression::ALL[which];
         let batch = build(&contents, compression);
         prop_assert_eq!(&read(&BatchView::new(batch.clone()).unwrap()), &contents);
-        let set = oracle::RecordBatchDecoder::decode(&mut { batch }).unwrap();
+        let mut rest = batch;
+        let set = oracle::RecordBatchDecoder::decode(&mut rest).unwrap();
         prop_assert_eq!(set.compression, to_oracle(compression));
         prop_assert_eq!(set.records.len(), contents.len());
         for (at, (record, content)) in set.records.iter().zip(&contents).enumerate() {
