@@ -26,6 +26,8 @@ mod listener;
 mod metrics;
 mod outbox;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use config::{GatewayConfig, Limits};
 pub use context::Context;

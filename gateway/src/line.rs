@@ -33,8 +33,10 @@ pub(crate) struct Line {
     first: u64,
     appends: usize,
     serials: usize,
-    /// Bytes that running requests may still answer with and finished ones hold.
-    answer_bytes: usize,
+    /// Record bytes that running requests may still answer with.
+    reserved_bytes: usize,
+    /// Bytes of finished answers that wait for their turn.
+    finished_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,8 @@ struct Slot {
     api: ApiKey,
     order: Order,
     started: Instant,
-    reserved: usize,
+    /// Reserved while it runs, the answer's size when it is done.
+    bytes: usize,
     /// The request's own bytes; given back when it is done.
     lease: Option<Lease>,
     done: Option<Reply>,
@@ -62,9 +65,14 @@ impl Line {
         self.slots.len()
     }
 
-    /// Bytes that are promised to or held by answers.
-    pub(crate) fn answer_bytes(&self) -> usize {
-        self.answer_bytes
+    /// Record bytes that running requests may still answer with.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        self.reserved_bytes
+    }
+
+    /// Bytes of finished answers that wait for their turn.
+    pub(crate) fn finished_bytes(&self) -> usize {
+        self.finished_bytes
     }
 
     /// Whether a request of this kind may start now.
@@ -96,8 +104,8 @@ impl Line {
             Order::Serial => self.serials += 1,
             Order::Wait => {}
         }
-        self.answer_bytes += reserved;
-        let slot = Slot { api, order, started, reserved, lease: Some(lease), done: None };
+        self.reserved_bytes += reserved;
+        let slot = Slot { api, order, started, bytes: reserved, lease: Some(lease), done: None };
         self.slots.push_back(slot);
         self.first + self.slots.len() as u64 - 1
     }
@@ -116,9 +124,9 @@ impl Line {
             Order::Serial => self.serials -= 1,
             Order::Wait => {}
         }
-        self.answer_bytes -= slot.reserved;
-        slot.reserved = reply.bytes();
-        self.answer_bytes += slot.reserved;
+        self.reserved_bytes -= slot.bytes;
+        slot.bytes = reply.bytes();
+        self.finished_bytes += slot.bytes;
         slot.lease = None;
         slot.done = Some(reply);
     }
@@ -128,7 +136,7 @@ impl Line {
         let reply = self.slots.front_mut()?.done.take()?;
         let slot = self.slots.pop_front()?;
         self.first += 1;
-        self.answer_bytes -= slot.reserved;
+        self.finished_bytes -= slot.bytes;
         if self.slots.is_empty() {
             // An idle connection holds nothing.
             self.slots = VecDeque::new();

@@ -177,7 +177,7 @@ impl Session {
     fn full(&self) -> bool {
         let limits = &self.core.config.limits;
         self.line.len() >= limits.max_in_flight
-            || self.outbox.bytes() + self.line.answer_bytes() >= limits.max_answer_bytes
+            || self.outbox.bytes() + self.line.finished_bytes() >= limits.max_answer_bytes
     }
 
     fn collect(&mut self, cx: &mut TaskContext<'_>) {
@@ -239,7 +239,9 @@ impl Session {
 
     fn start(&mut self, cx: &mut TaskContext<'_>, frame: Frame) {
         let limits = &self.core.config.limits;
-        let room = limits.max_answer_bytes - self.outbox.bytes() - self.line.answer_bytes();
+        let taken = self.outbox.bytes() + self.line.finished_bytes() + self.line.reserved_bytes();
+        // A fetch that finds no room left still gets its one batch.
+        let room = limits.max_answer_bytes.saturating_sub(taken);
         let Started { api, order, reserved, mut handler } =
             match dispatch::start(&self.core, &self.peer, frame.bytes, room) {
                 Ok(started) => started,

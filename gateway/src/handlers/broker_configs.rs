@@ -19,15 +19,12 @@ pub(super) fn all(core: &Core) -> Vec<BrokerConfig> {
     let mut configs = own(core);
     let none = std::collections::BTreeMap::new();
     for entry in sluice_model::topic_config::describe(&none, core.catalog.topic_defaults()) {
-        // The last synonym is Kafka's default under the broker's name.
-        let Some(synonym) = entry.synonyms.last().filter(|synonym| synonym.name != entry.name)
-        else {
-            continue;
-        };
+        // With no topic in sight, what counts is what a broker has: the first synonym.
+        let Some(synonym) = entry.synonyms.into_iter().next() else { continue };
         configs.push(BrokerConfig {
             name: synonym.name,
-            value: entry.value,
-            source: entry.source,
+            value: synonym.value,
+            source: synonym.source,
             kind: entry.kind,
             documentation: entry.documentation,
         });
