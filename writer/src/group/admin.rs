@@ -36,9 +36,9 @@ impl GroupCoordinator {
         if let Err(code) = self.shared.check_active() {
             return DescribedGroup { group_id, error_code: code.code(), ..Default::default() };
         }
-        let found = self.shared.with_group(caller.tenant, &group_id, |_, state| {
-            state.machine.describe(&group_id)
-        });
+        let found = self
+            .shared
+            .with_group(caller.tenant, &group_id, |_, state| state.machine.describe(&group_id));
         found.unwrap_or_else(|| {
             // KIP-1043: from version 6 an absent group is an error, before it is a dead one.
             let is_error = version >= 6;

@@ -163,12 +163,7 @@ impl GroupCoordinator {
             return Ok((codes, None));
         }
         let (done, durable) = oneshot::channel();
-        let write = Write {
-            cell: Some(Arc::clone(cell)),
-            records,
-            done: Done::Caller(done),
-            room,
-        };
+        let write = Write { cell: Some(Arc::clone(cell)), records, done: Done::Caller(done), room };
         shared.queue(state, write).map_err(|(_, error)| error.code())?;
         Ok((codes, Some(durable)))
     }
@@ -232,7 +227,11 @@ impl GroupCoordinator {
         }
     }
 
-    fn fetch(&self, caller: &GroupCaller, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+    fn fetch(
+        &self,
+        caller: &GroupCaller,
+        group: OffsetFetchRequestGroup,
+    ) -> OffsetFetchResponseGroup {
         let wanted = group.topics.as_deref();
         let found = self.shared.with_group(caller.tenant, &group.group_id, |_, state| {
             wanted.map_or_else(|| all_offsets(&state.offsets), |w| offsets_of(&state.offsets, w))
@@ -339,7 +338,9 @@ fn offsets_of(
             OffsetFetchResponseTopics {
                 name: topic.name.clone(),
                 topic_id: topic.topic_id,
-                partitions: partitions.map(|index| answer(*index, offsets.get(id, *index))).collect(),
+                partitions: partitions
+                    .map(|index| answer(*index, offsets.get(id, *index)))
+                    .collect(),
             }
         })
         .collect()

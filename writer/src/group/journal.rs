@@ -14,7 +14,7 @@ use super::log::{CoordinatorLog, LogError, LogRecord};
 use super::machine::Persist;
 use super::shared::Shared;
 
-/// An append takes at most this many records and, beyond its first write, bytes.
+/// An append takes at most this many records and bytes, unless its first write alone has more.
 const MAX_BATCH_RECORDS: usize = 4_096;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
@@ -75,8 +75,16 @@ pub(crate) async fn run(
     log: Arc<dyn CoordinatorLog>,
     shared: Weak<Shared>,
 ) {
-    while let Some(first) = writes.recv().await {
-        let (batch, records) = gather(first, &mut writes);
+    let mut left_over = None;
+    loop {
+        let first = match left_over.take() {
+            Some(write) => write,
+            None => match writes.recv().await {
+                Some(write) => write,
+                None => return,
+            },
+        };
+        let (batch, records) = gather(first, &mut writes, &mut left_over);
         let result = if records.is_empty() { Ok(()) } else { log.append(records).await };
         if let Err(error) = result {
             tracing::warn!(%error, writes = batch.len(), "group records were not made durable");
@@ -101,17 +109,23 @@ pub(crate) async fn run(
     }
 }
 
-/// What has gathered, up to the bounds of a batch.
+/// What has gathered, up to the bounds of a batch. What was taken from the queue and is too much is
+/// `left_over`, and goes first next time.
 fn gather(
     mut first: Write,
     writes: &mut mpsc::UnboundedReceiver<Write>,
+    left_over: &mut Option<Write>,
 ) -> (Vec<Write>, Vec<LogRecord>) {
+    let size = |records: &[LogRecord]| records.iter().map(LogRecord::len_bytes).sum::<usize>();
     let mut records = std::mem::take(&mut first.records);
-    let mut bytes: usize = records.iter().map(LogRecord::len_bytes).sum();
+    let mut bytes = size(&records);
     let mut batch = vec![first];
-    while records.len() < MAX_BATCH_RECORDS && bytes < MAX_BATCH_BYTES {
-        let Ok(mut next) = writes.try_recv() else { break };
-        bytes += next.records.iter().map(LogRecord::len_bytes).sum::<usize>();
+    while let Ok(mut next) = writes.try_recv() {
+        bytes += size(&next.records);
+        if bytes > MAX_BATCH_BYTES || records.len() + next.records.len() > MAX_BATCH_RECORDS {
+            *left_over = Some(next);
+            break;
+        }
         records.append(&mut next.records);
         batch.push(next);
     }

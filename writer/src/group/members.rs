@@ -75,8 +75,7 @@ impl GroupCoordinator {
         // is gone.
         let (answer, otherwise) = if request.member_id.is_empty() {
             let limit = shared.config.max_groups_per_tenant;
-            let answer =
-                shared.with_group_or_new(caller.tenant, &request.group_id, limit, join);
+            let answer = shared.with_group_or_new(caller.tenant, &request.group_id, limit, join);
             (answer, ErrorCode::PolicyViolation)
         } else {
             let answer = shared.with_group(caller.tenant, &request.group_id, join);
@@ -84,9 +83,9 @@ impl GroupCoordinator {
         };
         match answer {
             None => refused_join(&request.member_id, otherwise),
-            Some(answer) => answer.await.unwrap_or_else(|_| {
-                refused_join(&request.member_id, ErrorCode::NotCoordinator)
-            }),
+            Some(answer) => answer
+                .await
+                .unwrap_or_else(|_| refused_join(&request.member_id, ErrorCode::NotCoordinator)),
         }
     }
 
@@ -96,10 +95,8 @@ impl GroupCoordinator {
         caller: &GroupCaller,
         request: SyncGroupRequest,
     ) -> SyncGroupResponse {
-        let refuse = |code: ErrorCode| SyncGroupResponse {
-            error_code: code.code(),
-            ..Default::default()
-        };
+        let refuse =
+            |code: ErrorCode| SyncGroupResponse { error_code: code.code(), ..Default::default() };
         if let Err(code) = self.check(&request.group_id) {
             return refuse(code);
         }

@@ -63,9 +63,7 @@ impl Offsets {
                 ExpiryBase::EmptySince(since_ms) => {
                     wall_ms.saturating_sub(since_ms) >= retention_ms
                 }
-                ExpiryBase::LastCommit => {
-                    wall_ms.saturating_sub(held.committed_ms) >= retention_ms
-                }
+                ExpiryBase::LastCommit => wall_ms.saturating_sub(held.committed_ms) >= retention_ms,
                 ExpiryBase::Never => false,
             }
         };

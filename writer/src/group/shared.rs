@@ -201,11 +201,7 @@ impl Shared {
     }
 
     /// Unlocks a group, and forgets it if nothing is left of it.
-    pub(crate) fn leave(
-        &self,
-        cell: &Arc<Cell>,
-        state: parking_lot::MutexGuard<'_, CellState>,
-    ) {
+    pub(crate) fn leave(&self, cell: &Arc<Cell>, state: parking_lot::MutexGuard<'_, CellState>) {
         let is_blank = state.is_blank() && !state.removed;
         drop(state);
         if !is_blank {
@@ -274,12 +270,8 @@ impl Shared {
         }
         let key = Key::Group { tenant: cell.tenant(), group: cell.id() }.encode();
         let records = vec![LogRecord { key, value: Some(value) }];
-        let write = Write {
-            cell: Some(Arc::clone(cell)),
-            records,
-            done: Done::Group(persist),
-            room: None,
-        };
+        let write =
+            Write { cell: Some(Arc::clone(cell)), records, done: Done::Group(persist), room: None };
         match self.queue(state, write) {
             Ok(()) => {
                 state.storing += 1;

@@ -78,10 +78,7 @@ pub(crate) enum Action {
 #[derive(Debug)]
 pub(crate) enum Persist {
     /// The leader's assignment for a generation.
-    Assignment {
-        generation: i32,
-        assignments: BTreeMap<Str, Bytes>,
-    },
+    Assignment { generation: i32, assignments: BTreeMap<Str, Bytes> },
     /// The group has become empty: nobody waits.
     Empty,
     /// A static member came back under a new member id and took over without a rebalance.

@@ -60,10 +60,10 @@ impl Group {
             if group.roster.contains(&member.id) {
                 continue;
             }
-            let protocols = group.protocol.iter().map(|name| Protocol {
-                name: name.clone(),
-                metadata: member.subscription.clone(),
-            });
+            let protocols = group
+                .protocol
+                .iter()
+                .map(|name| Protocol { name: name.clone(), metadata: member.subscription.clone() });
             let mut loaded = Member::new(
                 member.id,
                 member.instance,
@@ -143,9 +143,7 @@ impl Group {
     /// Whether a member subscribes to the topic, or may: for a consumer group whose subscriptions
     /// cannot be read, every topic counts.
     pub(crate) fn is_subscribed(&self, topic: &str) -> bool {
-        self.subscribed
-            .as_ref()
-            .map_or_else(|| self.is_consumer(), |topics| topics.contains(topic))
+        self.subscribed.as_ref().map_or_else(|| self.is_consumer(), |topics| topics.contains(topic))
     }
 
     pub(super) fn is_consumer(&self) -> bool {

@@ -44,8 +44,7 @@ impl Group {
                     ticket: join.ticket,
                     may_skip_assignment: join.version >= 9,
                 };
-                cx.actions
-                    .push(Action::Persist(value, Persist::StaticMember(Box::new(replaced))));
+                cx.actions.push(Action::Persist(value, Persist::StaticMember(Box::new(replaced))));
             }
             // The leader may already be assigning to the old member id.
             State::Stable | State::CompletingRebalance => self.prepare_rebalance(cx),

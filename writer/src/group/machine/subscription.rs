@@ -51,14 +51,8 @@ mod tests {
 
     #[test]
     fn reads_the_topics_of_any_version() {
-        let bytes = [
-            &[0, 3][..],
-            &[0, 0, 0, 2],
-            &[0, 1, b'a'],
-            &[0, 2, b'b', b'c'],
-            &[0xff; 9],
-        ]
-        .concat();
+        let bytes =
+            [&[0, 3][..], &[0, 0, 0, 2], &[0, 1, b'a'], &[0, 2, b'b', b'c'], &[0xff; 9]].concat();
         assert_eq!(topics_of(&bytes), Some(vec!["a", "bc"]));
     }
 

@@ -167,12 +167,12 @@ impl Rig {
 
     /// A stable group of `count` dynamic members; their ids, the leader's first.
     fn stable(count: usize) -> (Self, Vec<Str>) {
-        let mut rig = Self::with(GroupConfig {
-            initial_rebalance_delay_ms: 3_000,
-            ..GroupConfig::default()
-        });
+        let mut rig =
+            Self::with(GroupConfig { initial_rebalance_delay_ms: 3_000, ..GroupConfig::default() });
         let tickets: Vec<Ticket> = (0..count).map(|_| rig.join_at_once()).collect();
-        rig.pass(60_000);
+        while rig.joins.is_empty() {
+            rig.pass(3_000);
+        }
         let mut ids: Vec<Str> = tickets.iter().map(|t| rig.joined(*t).member_id.clone()).collect();
         let leader = rig.joined(tickets[0]).leader.clone();
         ids.sort_by_key(|id| *id != leader);

@@ -128,18 +128,20 @@ mod tests {
 
     fn member() -> impl Strategy<Value = MemberMetadata> {
         (text(), prop::option::of(text()), text(), text(), any::<(i32, i32)>(), blob(), blob())
-            .prop_map(|(id, instance, client_id, client_host, timeouts, subscription, assignment)| {
-                MemberMetadata {
-                    id,
-                    instance,
-                    client_id,
-                    client_host,
-                    rebalance_timeout_ms: timeouts.0,
-                    session_timeout_ms: timeouts.1,
-                    subscription,
-                    assignment,
-                }
-            })
+            .prop_map(
+                |(id, instance, client_id, client_host, timeouts, subscription, assignment)| {
+                    MemberMetadata {
+                        id,
+                        instance,
+                        client_id,
+                        client_host,
+                        rebalance_timeout_ms: timeouts.0,
+                        session_timeout_ms: timeouts.1,
+                        subscription,
+                        assignment,
+                    }
+                },
+            )
     }
 
     fn metadata() -> impl Strategy<Value = GroupMetadata> {
@@ -184,14 +186,9 @@ mod tests {
             protocol_type: Some(Str::from_static("c")),
             ..GroupMetadata::default()
         };
-        let expected = [
-            &[1, 0, 0, 0, 3][..],
-            &[0xff; 8],
-            &[1, 0, 0, 0, 1, b'c'],
-            &[0, 0],
-            &[0, 0, 0, 0],
-        ]
-        .concat();
+        let expected =
+            [&[1, 0, 0, 0, 3][..], &[0xff; 8], &[1, 0, 0, 0, 1, b'c'], &[0, 0], &[0, 0, 0, 0]]
+                .concat();
         assert_eq!(metadata.encode(), expected);
     }
 

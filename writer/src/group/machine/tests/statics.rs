@@ -4,10 +4,8 @@ use super::*;
 
 /// A stable group of two static members, `one` (the leader) and `two`; their member ids.
 fn stable() -> (Rig, Str, Str) {
-    let mut rig = Rig::with(GroupConfig {
-        initial_rebalance_delay_ms: 3_000,
-        ..GroupConfig::default()
-    });
+    let mut rig =
+        Rig::with(GroupConfig { initial_rebalance_delay_ms: 3_000, ..GroupConfig::default() });
     let one = rig.join(&static_request("", "one"), 9);
     let two = rig.join(&static_request("", "two"), 9);
     rig.pass(10_000);
@@ -119,10 +117,7 @@ fn the_replaced_member_is_fenced() {
     let code = rig.drive(|group, cx| group.heartbeat(cx, &one, Some("one"), 1));
     assert_eq!(code, ErrorCode::FencedInstanceId);
     assert_eq!(rig.leave(&one, Some("one")), ErrorCode::FencedInstanceId);
-    assert_eq!(
-        rig.group.check_commit(&one, Some("one"), 1),
-        Err(ErrorCode::FencedInstanceId)
-    );
+    assert_eq!(rig.group.check_commit(&one, Some("one"), 1), Err(ErrorCode::FencedInstanceId));
 }
 
 #[test]
@@ -164,8 +159,10 @@ fn a_static_member_keeps_its_place_through_a_rebalance_it_misses() {
 fn a_rebalance_that_only_absent_static_members_could_join_waits_for_their_sessions() {
     let (mut rig, one, two) = stable();
     let third = rig.join_at_once();
-    assert_eq!(rig.leave(&rig.group.roster.ids(|m| m.instance.is_none())[0].clone(), None),
-        ErrorCode::None);
+    assert_eq!(
+        rig.leave(&rig.group.roster.ids(|m| m.instance.is_none())[0].clone(), None),
+        ErrorCode::None
+    );
     assert_eq!(rig.join_error(third), ErrorCode::UnknownMemberId);
     for _ in 0..30 {
         rig.pass(5_000);
