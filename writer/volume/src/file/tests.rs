@@ -136,7 +136,10 @@ async fn writes_after_the_last_handle_is_gone_end_and_unlock() {
         // Durable before the drop, or given up by it; never left hanging.
         drop(ticket.await);
     }
-    while matches!(open(&path, 2).await, Err(OpenError::Locked)) {
-        tokio::task::yield_now().await;
+    loop {
+        match open(&path, 2).await {
+            Err(OpenError::Locked) => tokio::task::yield_now().await,
+            opened => break drop(opened.unwrap()),
+        }
     }
 }
