@@ -131,3 +131,50 @@ fn gather(
     }
     (batch, records)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn write(records: usize, bytes: usize) -> Write {
+        let record = LogRecord { key: Bytes::from(vec![0; bytes]), value: None };
+        Write { cell: None, records: vec![record; records], done: Done::Nobody, room: None }
+    }
+
+    /// (writes, records) of each batch that the queued writes are appended in.
+    fn batches(queued: Vec<Write>) -> Vec<(usize, usize)> {
+        let (journal, mut writes) = Journal::new(1);
+        for write in queued {
+            assert!(journal.push(write).is_ok());
+        }
+        let mut left_over = None;
+        let mut batches = Vec::new();
+        while let Some(first) = left_over.take().or_else(|| writes.try_recv().ok()) {
+            let (batch, records) = gather(first, &mut writes, &mut left_over);
+            batches.push((batch.len(), records.len()));
+        }
+        batches
+    }
+
+    #[test]
+    fn what_has_gathered_goes_together() {
+        assert_eq!(batches(vec![write(1, 10), write(0, 0), write(2, 10)]), [(3, 3)]);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_bytes_unless_one_write_is_larger() {
+        let half = MAX_BATCH_BYTES / 2;
+        let queued = vec![write(1, half), write(1, half), write(1, 1)];
+        assert_eq!(batches(queued), [(2, 2), (1, 1)]);
+        let queued = vec![write(1, 1), write(1, 2 * MAX_BATCH_BYTES), write(1, 1)];
+        assert_eq!(batches(queued), [(1, 1), (1, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_records() {
+        let queued = vec![write(MAX_BATCH_RECORDS - 1, 1), write(1, 1), write(1, 1)];
+        assert_eq!(batches(queued), [(2, MAX_BATCH_RECORDS), (1, 1)]);
+    }
+}

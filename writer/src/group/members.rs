@@ -1,5 +1,7 @@
 //! JoinGroup, SyncGroup, Heartbeat, LeaveGroup: from the request to the group's machine and back.
 
+use std::sync::Arc;
+
 use sluice_wire::messages::heartbeat_request::HeartbeatRequest;
 use sluice_wire::messages::heartbeat_response::HeartbeatResponse;
 use sluice_wire::messages::join_group_request::JoinGroupRequest;
@@ -10,6 +12,7 @@ use sluice_wire::messages::sync_group_request::SyncGroupRequest;
 use sluice_wire::messages::sync_group_response::SyncGroupResponse;
 use sluice_wire::{ErrorCode, Str};
 
+use super::cell::{Cell, CellState};
 use super::machine::{JoinEvent, Leaving, refused_join};
 use super::shared::Phase;
 use super::{GroupCaller, GroupCoordinator};
@@ -58,7 +61,7 @@ impl GroupCoordinator {
     ) -> JoinGroupResponse {
         let shared = &self.shared;
         let random = shared.entropy.random_16();
-        let join = |cell: &_, state: &mut super::cell::CellState| {
+        let join = |cell: &Arc<Cell>, state: &mut CellState| {
             let (ticket, answer) = state.await_join();
             let event = JoinEvent {
                 request,
@@ -69,6 +72,7 @@ impl GroupCoordinator {
                 ticket,
             };
             shared.drive(cell, state, |group, cx| group.join(cx, &event));
+            self.unpark_if_closed(cell, state);
             answer
         };
         // Only a client without a member id may begin a group: an id from before is a group's that
@@ -104,6 +108,7 @@ impl GroupCoordinator {
         let answer = shared.with_group(caller.tenant, &request.group_id, |cell, state| {
             let (ticket, answer) = state.await_sync();
             shared.drive(cell, state, |group, cx| group.sync(cx, &request, ticket));
+            self.unpark_if_closed(cell, state);
             answer
         });
         match answer {
@@ -176,6 +181,13 @@ impl GroupCoordinator {
             error_code: code.code(),
         });
         LeaveGroupResponse { members: members.collect(), ..Default::default() }
+    }
+
+    /// What was parked while the coordinator closed would wait for nobody.
+    fn unpark_if_closed(&self, cell: &Arc<Cell>, state: &mut CellState) {
+        if self.shared.phase() == Phase::Closed {
+            self.shared.drive(cell, state, |group, cx| group.unload(cx));
+        }
     }
 
     pub(super) fn check(&self, group_id: &Str) -> Result<(), ErrorCode> {

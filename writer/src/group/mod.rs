@@ -123,7 +123,8 @@ impl GroupCoordinator {
     }
 
     /// A topic was deleted: all groups of the tenant forget their offsets in it. Safe to call
-    /// again.
+    /// again. A commit that was let in before the deletion and reaches the log after it stays until
+    /// its retention: topic ids are not used twice, so no later topic sees it.
     pub async fn forget_topic(&self, tenant: TenantId, topic: TopicId) -> Result<(), LogError> {
         let journal = self.shared.journal()?;
         let record = LogRecord { key: Key::Topic { tenant, topic }.encode(), value: None };

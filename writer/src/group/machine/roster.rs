@@ -91,7 +91,8 @@ impl Member {
 /// The members, by id.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    members: BTreeMap<Str, Member>,
+    /// Boxed: a map's node has room for eleven, and most groups have one or two.
+    members: BTreeMap<Str, Box<Member>>,
     statics: BTreeMap<Str, Str>,
     supported: BTreeMap<Str, usize>,
     joining: usize,
@@ -118,11 +119,11 @@ impl Roster {
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<&Member> {
-        self.members.get(id)
+        self.members.get(id).map(|member| &**member)
     }
 
     pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut Member> {
-        self.members.get_mut(id)
+        self.members.get_mut(id).map(|member| &mut **member)
     }
 
     pub(crate) fn contains(&self, id: &str) -> bool {
@@ -131,7 +132,7 @@ impl Roster {
 
     /// In the order of member ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
+        self.members.values().map(|member| &**member)
     }
 
     pub(crate) fn ids(&self, wanted: impl Fn(&Member) -> bool) -> Vec<Str> {
@@ -151,7 +152,7 @@ impl Roster {
         self.joining += usize::from(member.joining.is_some());
         self.owing += usize::from(member.owes_sync);
         self.count_protocols(&member.protocols);
-        let replaced = self.members.insert(member.id.clone(), member);
+        let replaced = self.members.insert(member.id.clone(), Box::new(member));
         assert!(replaced.is_none(), "member ids are unique in a group");
     }
 
@@ -164,7 +165,7 @@ impl Roster {
         self.joining -= usize::from(member.joining.is_some());
         self.owing -= usize::from(member.owes_sync);
         self.uncount_protocols(&member.protocols);
-        Some(member)
+        Some(*member)
     }
 
     /// Parks a JoinGroup; gives back the one it replaces.
