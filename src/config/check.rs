@@ -1,6 +1,7 @@
 //! What single values do not tell: whether they fit together.
 
 use sluice_model::topic_config::TopicDefaults;
+use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 
 use super::keys::{TOPIC_DEFAULTS, find};
 use super::load::Loaded;
@@ -23,16 +24,12 @@ pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {
             format!("is {}, which clients cannot connect to: set kafka.advertised", kafka.listen),
         );
     }
-    if !kafka.listen.ip().is_loopback() && !kafka.allow_unauthenticated_remote {
-        refuse(
-            "kafka.listen",
-            format!(
-                "is {}, where others can reach it, and nobody is authenticated: bind a loopback \
-                 address, or set kafka.allow_unauthenticated_remote to true if something else \
-                 keeps strangers out",
-                kafka.listen
-            ),
-        );
+    let remote = match kafka.allow_unauthenticated_remote {
+        true => RemoteAccess::Allow,
+        false => RemoteAccess::Refuse,
+    };
+    if let Err(refused) = ListenerPolicy::unauthenticated(Identity::open(), kafka.listen, remote) {
+        refuse("kafka.listen", format!("is refused: {refused}"));
     }
     if kafka.buffer_budget_bytes < kafka.max_frame_bytes {
         refuse(
