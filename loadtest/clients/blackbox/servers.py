@@ -37,6 +37,7 @@ class Options:
 
     auto_create: bool = True
     partitions: int = 1
+    node_id: int | None = None  # Sluice alone; the oracle is broker 1.
     segment_bytes: int | None = None
     upload_max_age_ms: int | None = None
     volume_bytes: int | None = None
@@ -225,6 +226,8 @@ class Sluice(Server):
         put("upload", "max_age", o.upload_max_age_ms and f"{o.upload_max_age_ms}ms")
         put("retention", "check_interval", o.retention_check_ms and f"{o.retention_check_ms}ms")
         lines = []
+        if o.node_id is not None:
+            lines.append(f"node_id = {o.node_id}")
         if o.tail_cache_bytes is not None:
             lines.append(f'tail_cache_bytes = "{o.tail_cache_bytes}"')
         for section, keys in groups.items():
