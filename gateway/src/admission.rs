@@ -34,7 +34,7 @@ pub(crate) struct Admitted {
 }
 
 /// Why a connection was turned away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     /// The gateway is full.
     #[error("too many connections")]
@@ -42,6 +42,9 @@ pub(crate) enum Refusal {
     /// The peer has too many.
     #[error("too many connections from this address")]
     FullForAddress,
+    /// The listener's policy lets nobody in from there.
+    #[error(transparent)]
+    Policy(#[from] sluice_tenants::Refused),
 }
 
 impl Admission {

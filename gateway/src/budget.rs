@@ -16,6 +16,7 @@ pub(crate) struct Budget(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    size: usize,
     left: AtomicUsize,
     /// Grows each time `waiting` is emptied, so that a waiter knows whether it is still in there.
     round: AtomicU64,
@@ -38,6 +39,7 @@ impl Budget {
     /// A budget of `bytes`; `taken` shows what is in use.
     pub(crate) fn new(bytes: usize, taken: Gauge) -> Self {
         Self(Arc::new(Shared {
+            size: bytes,
             left: AtomicUsize::new(bytes),
             round: AtomicU64::new(0),
             waiting: Mutex::new(Vec::new()),
@@ -45,17 +47,27 @@ impl Budget {
         }))
     }
 
+    /// All of `bytes`, or none.
+    #[cfg(test)]
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Lease> {
+        self.try_take_above(bytes, 0)
+    }
+
     /// A lease of nothing.
     pub(crate) fn nothing(&self) -> Lease {
         Lease { budget: self.clone(), bytes: 0 }
     }
 
-    /// All of `bytes`, or none.
-    pub(crate) fn try_take(&self, bytes: usize) -> Option<Lease> {
-        let taken = self
-            .0
-            .left
-            .try_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes));
+    /// The whole budget, taken or not.
+    pub(crate) fn size(&self) -> usize {
+        self.0.size
+    }
+
+    /// All of `bytes` if `keep` are left after it, or none.
+    fn try_take_above(&self, bytes: usize, keep: usize) -> Option<Lease> {
+        let taken = self.0.left.try_update(Ordering::AcqRel, Ordering::Acquire, |left| {
+            left.checked_sub(bytes).filter(|left| *left >= keep)
+        });
         taken.ok()?;
         self.0.taken.inc_by(as_gauge(bytes));
         Some(Lease { budget: self.clone(), bytes })
@@ -72,14 +84,16 @@ impl Budget {
         Lease { budget: self.clone(), bytes: got }
     }
 
-    /// Takes `bytes`, or has the task woken when some are given back.
+    /// Takes `bytes` if `keep` are left for others after it, or has the task woken when some are
+    /// given back.
     pub(crate) fn poll_take(
         &self,
         cx: &Context<'_>,
         ticket: &mut Ticket,
         bytes: usize,
+        keep: usize,
     ) -> Option<Lease> {
-        if let Some(lease) = self.try_take(bytes) {
+        if let Some(lease) = self.try_take_above(bytes, keep) {
             return Some(lease);
         }
         {
@@ -91,7 +105,7 @@ impl Budget {
             }
         }
         // What was given back before the waker was in the list woke nobody.
-        self.try_take(bytes)
+        self.try_take_above(bytes, keep)
     }
 
     fn give_back(&self, bytes: usize) {
@@ -185,11 +199,11 @@ mod tests {
         let held = budget.try_take(10).expect("all is there");
         let mut ticket = Ticket::default();
         for _ in 0..5 {
-            assert!(budget.poll_take(&cx, &mut ticket, 1).is_none());
+            assert!(budget.poll_take(&cx, &mut ticket, 1, 0).is_none());
         }
         assert_eq!(budget.0.waiting.lock().len(), 1);
         drop(held);
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        assert!(budget.poll_take(&cx, &mut ticket, 1).is_some());
+        assert!(budget.poll_take(&cx, &mut ticket, 1, 0).is_some());
     }
 }

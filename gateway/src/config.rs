@@ -37,7 +37,8 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Answer bytes of one connection that are asked for or wait to be written.
     pub max_answer_bytes: usize,
-    /// Request bytes held over all connections; when it is used up, reading pauses.
+    /// Request bytes held over all connections; when it is used up, reading pauses. At least twice
+    /// `max_frame_bytes`, or the largest frames cannot be taken in.
     pub request_budget_bytes: usize,
     /// Record bytes promised to fetches over all connections; when it is used up, a fetch gets one
     /// batch at a time.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use sluice_catalog::Catalog;
 use sluice_model::TenantId;
+use sluice_tenants::{Identity, ListenerPolicy, Principal, RemoteAccess};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -53,13 +54,26 @@ impl Gateway {
         }))
     }
 
-    /// Serves Kafka clients that connect to `listener` as `principal` of `tenant`, until `shutdown` holds `true`
-    /// or its sender is gone. Then it stops accepting, lets the requests in flight be answered, and
-    /// returns when all connections are closed, at the latest after the drain time.
+    /// Serves Kafka clients that connect to `listener`, each as whom `policy` takes it for, until
+    /// `shutdown` holds `true` or its sender is gone. Then it stops accepting, lets the requests in
+    /// flight be answered, and returns when all connections are closed, at the latest after the drain
+    /// time.
     ///
-    /// A gateway may serve several listeners, each for other callers; the bounds on connections and
-    /// bytes are over all of them. Whether anyone on this address may be taken for that tenant is the
-    /// caller's to check, with `sluice_tenants`.
+    /// A gateway may serve several listeners, each with its policy; the bounds on connections and
+    /// bytes are over all of them.
+    pub async fn listen(
+        &self,
+        name: &str,
+        listener: TcpListener,
+        policy: ListenerPolicy,
+        shutdown: watch::Receiver<bool>,
+    ) {
+        let clients = Clients { name: name.into(), policy };
+        listener::serve(Arc::clone(&self.0), clients, listener, shutdown).await;
+    }
+
+    /// [`Self::listen`] for callers that have checked the address themselves: whoever connects, from
+    /// wherever, is the user `principal` of `tenant`.
     pub async fn serve(
         &self,
         name: &str,
@@ -68,8 +82,10 @@ impl Gateway {
         principal: Arc<str>,
         shutdown: watch::Receiver<bool>,
     ) {
-        let clients = Clients { name: name.into(), tenant, principal };
-        listener::serve(Arc::clone(&self.0), clients, listener, shutdown).await;
+        let user = principal.strip_prefix("User:").unwrap_or(&principal);
+        let identity = Identity { tenant, principal: Principal::user(user) };
+        let policy = ListenerPolicy::Unauthenticated { identity, remote: RemoteAccess::Allow };
+        self.listen(name, listener, policy, shutdown).await;
     }
 
     /// A listening socket with the backlog that many clients connecting at once need.

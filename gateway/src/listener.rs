@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_model::TenantId;
+use sluice_tenants::{Connection, ListenerPolicy};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::admission::Refusal;
 use crate::context::Peer;
 use crate::drain::Drain;
 use crate::gateway::Core;
@@ -38,8 +39,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) struct Clients {
     /// The listener's name.
     pub(crate) name: Arc<str>,
-    pub(crate) tenant: TenantId,
-    pub(crate) principal: Arc<str>,
+    pub(crate) policy: ListenerPolicy,
 }
 
 /// See `Gateway::serve`.
@@ -99,12 +99,20 @@ struct Accepting {
 
 impl Accepting {
     fn accept(&mut self, stream: TcpStream, address: SocketAddr) {
-        let admitted = match self.core.admission.admit(address.ip()) {
+        let admitted = self.core.admission.admit(address.ip());
+        let connection = Connection { peer: address };
+        let identity = self.clients.policy.identify(&connection).map_err(Refusal::from);
+        let (admitted, identity) = match admitted.and_then(|admitted| Ok((admitted, identity?))) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 self.core.metrics.refused(refusal);
                 if self.may_log() {
-                    tracing::warn!(listener = %self.clients.name, peer = %address, reason = %refusal, "connection refused");
+                    tracing::warn!(
+                        listener = %self.clients.name,
+                        peer = %address,
+                        reason = %refusal,
+                        "connection refused"
+                    );
                 }
                 return;
             }
@@ -112,8 +120,8 @@ impl Accepting {
         // Fails only on a socket that is already dead, which the session will notice.
         let _ = stream.set_nodelay(true);
         let peer = Peer {
-            tenant: self.clients.tenant,
-            principal: Arc::clone(&self.clients.principal),
+            tenant: identity.tenant,
+            principal: identity.principal.into(),
             listener: Arc::clone(&self.clients.name),
             address,
         };

@@ -175,6 +175,7 @@ impl Metrics {
         let reason = match refusal {
             Refusal::Full => "full",
             Refusal::FullForAddress => "full_for_address",
+            Refusal::Policy(_) => "policy",
         };
         self.refused.get_or_create(&ReasonLabels { reason }).inc();
     }

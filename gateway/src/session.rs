@@ -269,9 +269,11 @@ impl Session {
         }
         ready!(self.stream.poll_read_ready(cx))?;
         let direct = self.inbox.direct_bytes();
-        let want = if direct > 0 { direct } else { CHUNK_BYTES };
         let budget = &self.core.request_budget;
-        let Some(lease) = budget.poll_take(cx, &mut self.ticket, want) else {
+        // Big frames leave a quarter to small requests, so that half a frame sent by many cannot stop
+        // those too.
+        let (want, keep) = if direct > 0 { (direct, budget.size() / 4) } else { (CHUNK_BYTES, 0) };
+        let Some(lease) = budget.poll_take(cx, &mut self.ticket, want, keep) else {
             return Poll::Ready(Ok(Turn::Blocked));
         };
         let count = if direct > 0 {

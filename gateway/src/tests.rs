@@ -24,6 +24,7 @@ use sluice_catalog::{Catalog, CatalogOptions, VolumeKind, VolumeSpec};
 use sluice_model::{
     CatalogLimits, Entropy, NodeId, TenantId, TopicDefaults, VolumeEpoch, VolumeId,
 };
+use sluice_tenants::{Identity, ListenerPolicy, Principal, RemoteAccess};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -92,11 +93,14 @@ impl Server {
         let mut serving = Vec::new();
         for tenant in tenants {
             let listener = Gateway::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            addresses.push(listener.local_addr().unwrap());
-            let (gateway, tenant, stopped) = (gateway.clone(), *tenant, stopped.clone());
+            let identity = Identity { tenant: *tenant, principal: Principal::anonymous() };
+            let address = listener.local_addr().unwrap();
+            let policy =
+                ListenerPolicy::unauthenticated(identity, address, RemoteAccess::Refuse).unwrap();
+            addresses.push(address);
+            let (gateway, stopped) = (gateway.clone(), stopped.clone());
             serving.push(tokio::spawn(async move {
-                let principal = "User:ANONYMOUS".into();
-                gateway.serve("test", listener, tenant, principal, stopped).await;
+                gateway.listen("test", listener, policy, stopped).await;
             }));
         }
         let registry = Mutex::new(registry);
