@@ -144,3 +144,84 @@ impl Line {
         Some(Answered { api: slot.api, started: slot.started, reply })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::gauge::Gauge;
+    use sluice_wire::Chain;
+
+    use super::*;
+    use crate::budget::Budget;
+
+    struct Case {
+        budget: Budget,
+        line: Line,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            Self { budget: Budget::new(1 << 20, Gauge::default()), line: Line::default() }
+        }
+
+        fn start(&mut self, order: Order, reserved: usize) -> u64 {
+            assert!(self.line.admits(order));
+            let lease = self.budget.nothing();
+            self.line.start(ApiKey::Metadata, order, Instant::now(), reserved, lease)
+        }
+
+        fn finish(&mut self, number: u64, answer: &'static str) {
+            let answer = Chain::from(bytes::Bytes::from_static(answer.as_bytes()));
+            let lease = self.budget.nothing();
+            self.line.finish(number, Reply { outcome: Ok(Some(answer)), error: 0, lease });
+        }
+
+        /// The answers whose turn has come.
+        fn answers(&mut self) -> Vec<bytes::Bytes> {
+            let next = || self.line.next();
+            std::iter::from_fn(next).map(|a| a.reply.outcome.unwrap().unwrap().to_bytes()).collect()
+        }
+    }
+
+    #[test]
+    fn what_may_start_beside_what() {
+        use Order::{Append, Serial, Wait};
+        for (running, admitted) in [
+            (vec![], vec![Append, Wait, Serial]),
+            (vec![Wait, Wait], vec![Append, Wait, Serial]),
+            (vec![Append, Append], vec![Append]),
+            (vec![Serial], vec![]),
+            (vec![Wait, Append], vec![Append]),
+        ] {
+            let mut case = Case::new();
+            for order in &running {
+                case.start(*order, 0);
+            }
+            for order in [Append, Wait, Serial] {
+                let admits = case.line.admits(order);
+                assert_eq!(admits, admitted.contains(&order), "{order:?} beside {running:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn answers_leave_in_the_order_of_requests() {
+        let mut case = Case::new();
+        let wait = case.start(Order::Wait, 100);
+        let first = case.start(Order::Append, 0);
+        let second = case.start(Order::Append, 0);
+        assert!(case.line.busy());
+        case.finish(second, "second");
+        assert!(case.answers().is_empty());
+        assert!(case.line.holds_answers());
+        assert_eq!((case.line.reserved_bytes(), case.line.finished_bytes()), (100, 6));
+        case.finish(first, "first");
+        assert!(!case.line.busy());
+        assert!(case.answers().is_empty());
+        case.finish(wait, "wait");
+        assert_eq!(case.answers(), ["wait", "first", "second"]);
+        assert_eq!((case.line.reserved_bytes(), case.line.finished_bytes()), (0, 0));
+        assert_eq!((case.line.len(), case.line.slots.capacity()), (0, 0));
+        // Numbers go on.
+        assert_eq!(case.start(Order::Serial, 0), 3);
+    }
+}

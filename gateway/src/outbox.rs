@@ -79,3 +79,78 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use prometheus_client::metrics::gauge::Gauge;
+
+    use super::*;
+    use crate::budget::Budget;
+
+    /// Takes a few bytes at a time, across pieces.
+    struct Narrow {
+        step: usize,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let count = all.len().min(self.step);
+            self.taken.extend_from_slice(&all[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn pieces_leave_in_order_however_they_are_cut() {
+        let whole: Vec<u8> = (0..=255).cycle().take(3_000).collect();
+        for step in [1, 2, 7, 100, 1_000, 10_000] {
+            let gauge = Gauge::default();
+            let budget = Budget::new(1 << 20, gauge.clone());
+            let mut outbox = Outbox::new(budget.nothing());
+            // Far more pieces than one call takes.
+            for answer in whole.chunks(300) {
+                let chain = answer.chunks(3).map(Bytes::copy_from_slice).collect::<Chain>();
+                outbox.push(chain, budget.take_up_to(300));
+            }
+            let mut socket = Narrow { step, taken: Vec::new() };
+            let mut cx = Context::from_waker(Waker::noop());
+            while outbox.bytes() > 0 {
+                assert_eq!(gauge.get(), i64::try_from(outbox.bytes()).unwrap());
+                assert!(outbox.poll_write(&mut cx, &mut socket).is_ready());
+            }
+            assert!(socket.taken == whole, "step {step}");
+            assert_eq!((gauge.get(), outbox.pieces.capacity()), (0, 0));
+        }
+        let mut outbox = Outbox::new(Budget::new(0, Gauge::default()).nothing());
+        let lease = outbox.lease.split(0);
+        outbox.push(Chain::from(Bytes::from_static(b"x")), lease);
+        let mut closed = Narrow { step: 0, taken: Vec::new() };
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(Err(e)) = outbox.poll_write(&mut cx, &mut closed) else { panic!() };
+        assert_eq!(e.kind(), io::ErrorKind::WriteZero);
+    }
+}
