@@ -137,8 +137,8 @@ def poke(server: servers.Server, data: bytes, rng: random.Random) -> bool:
     """Sends bytes on a new connection; returns whether the server ended it within 50 ms."""
     with connect(server) as c:
         try:
-            for at in range(0, len(data), step := rng.choice([1 << 20, 1000, 7] if len(data) < 5000
-                                                             else [1 << 20])):
+            step = rng.choice([7, 1000, len(data)]) if len(data) < 5000 else len(data)
+            for at in range(0, len(data), step):
                 c.sendall(data[at:at + step])
             c.settimeout(0.05)
             return c.recv(1 << 16) == b""
@@ -330,6 +330,9 @@ def create(server: servers.Server, topic: str, partitions: int) -> None:
 ATTACKS: dict[str, Callable[[servers.Server, random.Random], str]] = {
     f.__name__: f for f in (random_bytes, huge_lengths, huge_counts, half_frames, idle_connections,
                             never_reads, never_reads_in_many_connections)}
+
+# Kafka takes memory for a frame as soon as its length has come: a few of these end it.
+FATAL_TO_KAFKA = {"huge_lengths", "half_frames"}
 
 
 def run(server: servers.Server, attack: str, seed: int = 1) -> Outcome:

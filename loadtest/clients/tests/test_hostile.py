@@ -15,5 +15,8 @@ def victim(own_server) -> servers.Server:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("attack", hostile.ATTACKS)
-def test_attack(victim, attack):
+def test_attack(request, attack):
+    if servers.kind() == "kafka" and attack in hostile.FATAL_TO_KAFKA:
+        pytest.skip("Kafka takes memory for a frame before it has come, and ends")
+    victim = request.getfixturevalue("victim")
     print(hostile.run(victim, attack))
