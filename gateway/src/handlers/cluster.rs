@@ -72,12 +72,14 @@ pub(crate) async fn find_coordinator(
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     let own = resolve::own_broker(core);
-    let code = match request.key_type {
-        GROUP => ErrorCode::None,
-        TRANSACTION => ErrorCode::TransactionalIdAuthorizationFailed,
-        _ => ErrorCode::InvalidRequest,
+    let (code, message) = match request.key_type {
+        GROUP => (ErrorCode::None, None),
+        TRANSACTION => {
+            let why = "transactions are not served yet: unset transactional.id";
+            (ErrorCode::TransactionalIdAuthorizationFailed, Some(Str::from_static(why)))
+        }
+        _ => (ErrorCode::InvalidRequest, Some("there is no such kind of coordinator".into())),
     };
-    let message = (!code.is_none()).then(|| Str::from_static(code.message()));
     let (node_id, host, port) = match code {
         ErrorCode::None => (own.id, own.host, own.port),
         _ => (-1, Str::default(), -1),
