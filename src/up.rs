@@ -73,15 +73,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     );
     readiness.send_replace(Readiness::Ready);
     announce(kafka_address, http_address, begun)?;
-    let identity = policy;
-    gateway
-        .serve("kafka", kafka, identity.tenant, identity.principal.as_str().into(), {
-            let drain = shutdown.watch();
-            let readiness = readiness.clone();
-            tokio::spawn(withdraw(drain.clone(), readiness));
-            drain
-        })
-        .await;
+    tokio::spawn(withdraw(shutdown.watch(), readiness.clone()));
+    gateway.listen("kafka", kafka, policy, shutdown.watch()).await;
     node.end().await;
     shutdown.finish();
     // It holds nothing that could be lost; a second is what its connections get.
@@ -273,14 +266,12 @@ fn node_id(config: &Config) -> NodeId {
     NodeId(i32::try_from(config.node_id).unwrap_or(i32::MAX))
 }
 
-fn listener_policy(config: &Config) -> anyhow::Result<Identity> {
+fn listener_policy(config: &Config) -> anyhow::Result<ListenerPolicy> {
     let remote = match config.kafka.allow_unauthenticated_remote {
         true => RemoteAccess::Allow,
         false => RemoteAccess::Refuse,
     };
-    let ListenerPolicy::Unauthenticated { identity, .. } =
-        ListenerPolicy::unauthenticated(Identity::open(), config.kafka.listen, remote)?;
-    Ok(identity)
+    Ok(ListenerPolicy::unauthenticated(Identity::open(), config.kafka.listen, remote)?)
 }
 
 /// Where clients are told to connect: as configured, or the bound address.

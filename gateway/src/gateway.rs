@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use sluice_catalog::Catalog;
-use sluice_model::TenantId;
-use sluice_tenants::{Identity, ListenerPolicy, Principal, RemoteAccess};
+use sluice_tenants::ListenerPolicy;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -70,22 +69,6 @@ impl Gateway {
     ) {
         let clients = Clients { name: name.into(), policy };
         listener::serve(Arc::clone(&self.0), clients, listener, shutdown).await;
-    }
-
-    /// [`Self::listen`] for callers that have checked the address themselves: whoever connects, from
-    /// wherever, is the user `principal` of `tenant`.
-    pub async fn serve(
-        &self,
-        name: &str,
-        listener: TcpListener,
-        tenant: TenantId,
-        principal: Arc<str>,
-        shutdown: watch::Receiver<bool>,
-    ) {
-        let user = principal.strip_prefix("User:").unwrap_or(&principal);
-        let identity = Identity { tenant, principal: Principal::user(user) };
-        let policy = ListenerPolicy::Unauthenticated { identity, remote: RemoteAccess::Allow };
-        self.listen(name, listener, policy, shutdown).await;
     }
 
     /// A listening socket with the backlog that many clients connecting at once need.

@@ -5,6 +5,7 @@
 //! the log has outgrown the state, the task takes a snapshot; the uploader puts it, commits it, and
 //! forgets the log before it.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,17 +204,17 @@ impl Replay<'_> {
         let end = self.stream.high_watermark();
         while next < end {
             next = match self.stream.read(next, 1 << 20) {
-                TailRead::Runs(runs) => self.from_volume(&runs, next).await?,
-                TailRead::Below => self.from_bucket(next).await?,
+                TailRead::Runs(runs) => self.replay_runs(&runs, next).await?,
+                TailRead::Below => self.replay_extent(next).await?,
                 TailRead::AtEnd | TailRead::OutOfRange => {
-                    return Err(self.broken(format!("offset {next} of its log is missing")));
+                    return Err(self.broken(format_args!("offset {next} of its log is missing")));
                 }
             };
         }
         Ok(snapshot_bytes)
     }
 
-    async fn from_volume(
+    async fn replay_runs(
         &mut self,
         runs: &[crate::stream::Run],
         from: i64,
@@ -221,19 +222,19 @@ impl Replay<'_> {
         let mut next = from;
         for run in runs {
             let bytes = self.volume.run_bytes(run).await;
-            let bytes = bytes.map_err(|error| self.broken(error.to_string()))?;
+            let bytes = bytes.map_err(|error| self.broken(error))?;
             next = self.batches(&bytes, next)?;
         }
         Ok(next)
     }
 
-    async fn from_bucket(&mut self, from: i64) -> Result<i64, OpenError> {
+    async fn replay_extent(&mut self, from: i64) -> Result<i64, OpenError> {
         let extent = {
             let state = self.volume.bucket_state().read();
             let stream = state.streams.get(&key_of(self.stream.id));
             stream.and_then(|stream| Some(stream.extents[stream.extent_at(from)?]))
         };
-        let extent = extent.ok_or_else(|| self.broken(format!("offset {from} is nowhere")))?;
+        let extent = extent.ok_or_else(|| self.broken(format_args!("offset {from} is nowhere")))?;
         let key = self.around.keys.segment(extent.segment);
         let mut bytes = self.get(&key, Some(extent.data_range())).await?;
         let mut next = from;
@@ -242,7 +243,7 @@ impl Replay<'_> {
             next = self.batches(&block.payload, next)?;
         }
         if next <= from {
-            return Err(self.broken(format!("offset {from} is not where the manifest says")));
+            return Err(self.broken(format_args!("offset {from} is not where the manifest says")));
         }
         Ok(next)
     }
@@ -253,9 +254,9 @@ impl Replay<'_> {
         for span in scan::spans(bytes).filter(|span| span.end_offset > from) {
             let records = BatchView::new(bytes.slice(span.start..span.end))
                 .and_then(|batch| batch.records(MAX_INFLATED_BYTES))
-                .map_err(|error| self.broken(error.to_string()))?;
+                .map_err(|error| self.broken(error))?;
             for record in records {
-                let record = record.map_err(|error| self.broken(error.to_string()))?;
+                let record = record.map_err(|error| self.broken(error))?;
                 if record.offset >= from
                     && let Some(key) = &record.key
                 {
@@ -268,7 +269,7 @@ impl Replay<'_> {
     }
 
     fn apply(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), OpenError> {
-        self.state.apply(key, value).map_err(|error| self.broken(error.to_string()))
+        self.state.apply(key, value).map_err(|error| self.broken(error))
     }
 
     async fn get(
@@ -288,7 +289,7 @@ impl Replay<'_> {
             match got {
                 Ok(bytes) => return Ok(bytes),
                 Err(object_store::Error::NotFound { .. }) => {
-                    return Err(self.broken(format!("{key} is missing in the bucket")));
+                    return Err(self.broken(format_args!("{key} is missing in the bucket")));
                 }
                 Err(error) => {
                     tracing::warn!(key, %error, "cannot read the coordinator's log; trying again");
@@ -298,11 +299,11 @@ impl Replay<'_> {
         }
     }
 
-    fn broken(&self, why: String) -> OpenError {
+    fn broken(&self, why: impl Display) -> OpenError {
         OpenError::Contradiction { volume: self.volume.id.0, why: format!("coordinator: {why}") }
     }
 
     fn damaged(&self, key: &str, error: &sluice_format::FormatError) -> OpenError {
-        self.broken(format!("{key}: {error}"))
+        self.broken(format_args!("{key}: {error}"))
     }
 }

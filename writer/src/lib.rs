@@ -23,6 +23,8 @@ mod retention;
 mod sequence;
 mod stream;
 mod task;
+#[cfg(test)]
+mod tests;
 mod upload;
 mod volume_handle;
 mod writer;

@@ -274,6 +274,19 @@ impl OwnedVolume {
         }
     }
 
+    /// Ends service as a crash would, and waits until the device is let go of.
+    #[cfg(test)]
+    pub(crate) async fn abandon(&self) {
+        if let Some(Tasks { task, uploader }) = self.tasks.lock().take() {
+            uploader.abort();
+            task.abort();
+            let _ = uploader.await;
+            let _ = task.await;
+        }
+        self.volume.fence();
+        let _ = self.volume.close().await;
+    }
+
     /// How many streams were used.
     pub(crate) fn stream_count(&self) -> usize {
         self.streams.by_id.len()

@@ -293,6 +293,18 @@ impl Writer {
     }
 }
 
+#[cfg(test)]
+impl Writer {
+    /// Ends service as a crash would: nothing is closed. Returns when the volumes are let go of.
+    pub(crate) async fn abandon(&self) {
+        self.inner.groups.close();
+        self.inner.follower.abort();
+        for volume in self.inner.volumes.values() {
+            volume.abandon().await;
+        }
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.follower.abort();

@@ -1,0 +1,6 @@
+//! The writer as a whole, on a real volume file and a bucket in memory that can be made to fail.
+
+mod bucket;
+mod cluster;
+mod restart;
+mod upload;

@@ -1,0 +1,191 @@
+//! A process's writer with all that it needs, which can be stopped, killed and started again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use sluice_catalog::embedded::EmbeddedStore;
+use sluice_catalog::{Catalog, CatalogOptions, NewTopic, Topic, VolumeKind, VolumeSpec};
+use sluice_format::VolumeState;
+use sluice_format::key::Keys;
+use sluice_model::{
+    CatalogLimits, Clock, Entropy, NodeId, StreamId, TenantId, TopicDefaults, VolumeId,
+};
+use sluice_wire::batch::{BatchBuilder, NewRecord};
+use sluice_wire::scan;
+
+use super::bucket::FaultyBucket;
+use crate::group::GroupConfig;
+use crate::{
+    AppendError, Appended, OpenError, VolumePlace, Writer, WriterMetrics, WriterOptions,
+    WriterParts,
+};
+
+/// A clock that is set by hand.
+#[derive(Debug, Default)]
+pub(super) struct HandClock(pub(super) AtomicI64);
+
+impl Clock for HandClock {
+    fn wall_ms(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Different bytes each time, the same in each run.
+#[derive(Debug, Default)]
+struct Counted(AtomicU64);
+
+impl Entropy for Counted {
+    fn fill(&self, out: &mut [u8]) {
+        for part in out.chunks_mut(8) {
+            let next = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let bytes = (next ^ (next >> 29)).to_le_bytes();
+            part.copy_from_slice(&bytes[..part.len()]);
+        }
+    }
+}
+
+pub(super) struct Cluster {
+    dir: tempfile::TempDir,
+    pub(super) catalog: Catalog,
+    pub(super) bucket: Arc<FaultyBucket>,
+    pub(super) clock: Arc<HandClock>,
+    entropy: Arc<Counted>,
+    pub(super) options: WriterOptions,
+    volumes: u32,
+    size_bytes: u64,
+}
+
+impl Cluster {
+    pub(super) async fn new() -> Self {
+        Self::with_volumes(1, 64 << 20).await
+    }
+
+    pub(super) async fn with_volumes(volumes: u32, size_bytes: u64) -> Self {
+        let entropy = Arc::new(Counted::default());
+        let store = EmbeddedStore::in_memory(Arc::clone(&entropy) as _).unwrap();
+        let options = CatalogOptions {
+            entropy: Arc::clone(&entropy) as _,
+            topic_defaults: TopicDefaults::default(),
+            limits: CatalogLimits::default(),
+        };
+        let catalog = Catalog::open(Arc::new(store), options).await.unwrap();
+        for id in 0..volumes {
+            let location = format!("{id}.wal");
+            let spec =
+                VolumeSpec { id: VolumeId(id), kind: VolumeKind::File, location, size_bytes };
+            catalog.add_volume(spec).await.unwrap();
+        }
+        let options = WriterOptions {
+            // Uploads are asked for by size in these tests, unless one says otherwise.
+            upload_max_age: Duration::from_secs(3600),
+            append_timeout: Duration::from_secs(5),
+            delete_grace: Duration::ZERO,
+            ..WriterOptions::default()
+        };
+        let clock = Arc::new(HandClock(AtomicI64::new(1_000_000)));
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            catalog,
+            bucket: FaultyBucket::new(),
+            clock,
+            entropy,
+            options,
+            volumes,
+            size_bytes,
+        }
+    }
+
+    pub(super) fn path(&self, volume: u32) -> PathBuf {
+        self.dir.path().join(format!("{volume}.wal"))
+    }
+
+    pub(super) async fn try_start(&self) -> Result<Writer, OpenError> {
+        let places: Vec<_> = (0..self.volumes)
+            .map(|id| VolumePlace {
+                id: VolumeId(id),
+                path: self.path(id),
+                size_bytes: self.size_bytes,
+            })
+            .collect();
+        let parts = WriterParts {
+            node: NodeId(1),
+            catalog: self.catalog.clone(),
+            bucket: Arc::clone(&self.bucket) as Arc<dyn ObjectStore>,
+            keys: self.keys(),
+            options: self.options.clone(),
+            groups: GroupConfig::default(),
+            clock: Arc::clone(&self.clock) as _,
+            entropy: Arc::clone(&self.entropy) as _,
+            metrics: WriterMetrics::default(),
+        };
+        Writer::open(&places, parts).await
+    }
+
+    pub(super) async fn start(&self) -> Writer {
+        self.try_start().await.unwrap()
+    }
+
+    pub(super) fn keys(&self) -> Keys {
+        Keys::new(self.catalog.cluster_id())
+    }
+
+    pub(super) async fn topic(&self, name: &str, overrides: &[(&str, &str)]) -> Arc<Topic> {
+        let overrides: BTreeMap<_, _> =
+            overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let topic = NewTopic { name: name.to_owned(), partitions: 4, overrides };
+        self.catalog.create_topic(TenantId::OPEN, topic).await.unwrap()
+    }
+}
+
+pub(super) fn stream(topic: &Topic, partition: u32) -> StreamId {
+    StreamId { topic: topic.id, partition }
+}
+
+/// A batch of `count` records of about `len` bytes, written at `timestamp_ms`.
+pub(super) fn batch(count: usize, len: usize, timestamp_ms: i64) -> Bytes {
+    fill(BatchBuilder::new(), count, len, timestamp_ms)
+}
+
+/// A batch of an idempotent producer.
+pub(super) fn sequenced(id: i64, epoch: i16, sequence: i32, count: usize) -> Bytes {
+    fill(BatchBuilder::new().producer(id, epoch, sequence), count, 10, 1_000_000)
+}
+
+fn fill(mut builder: BatchBuilder, count: usize, len: usize, timestamp_ms: i64) -> Bytes {
+    let value = vec![7; len];
+    for _ in 0..count {
+        let value = Some(&value[..]);
+        builder.push(&NewRecord { timestamp_ms, key: Some(b"k"), value, headers: &[] });
+    }
+    builder.build()
+}
+
+pub(super) async fn append(
+    writer: &Writer,
+    stream: StreamId,
+    batch: &Bytes,
+) -> Result<Appended, AppendError> {
+    writer.append(stream, batch, Duration::from_secs(30)).await
+}
+
+/// Offsets of the batches in the tail from `offset` on; none if they are in the bucket.
+pub(super) async fn tail(writer: &Writer, stream: StreamId, offset: i64) -> Option<Vec<i64>> {
+    let chain = writer.read(stream, offset, u64::MAX).await.unwrap()?;
+    Some(scan::spans(&chain.to_bytes()).map(|span| span.base_offset).collect())
+}
+
+/// Waits until the state in the bucket of volume 0 is as wanted.
+pub(super) async fn until_bucket(writer: &Writer, wanted: impl Fn(&VolumeState) -> bool) {
+    let (_, state) = writer.bucket_states().next().unwrap();
+    let poll = async {
+        while !wanted(&state.read()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), poll).await.expect("the bucket gets there");
+}

@@ -1,0 +1,233 @@
+//! What gets to the bucket, when the volume lets go of it, and what happens when the bucket fails.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use sluice_format::VolumeState;
+use sluice_format::segment::split_block;
+use sluice_model::StreamId;
+use sluice_wire::scan;
+
+use super::cluster::{Cluster, append, batch, stream, tail, until_bucket};
+use crate::recovery::key_of;
+use crate::{AppendError, Writer};
+
+fn end_of(state: &VolumeState, stream: StreamId) -> i64 {
+    state.streams.get(&key_of(stream)).map_or(0, |stream| stream.end_offset)
+}
+
+/// Offsets of all batches of a stream in the bucket, read as a stranger would.
+async fn in_bucket(cluster: &Cluster, writer: &Writer, stream: StreamId) -> Vec<i64> {
+    let (_, state) = writer.bucket_states().next().unwrap();
+    let extents = state.read().streams[&key_of(stream)].extents.clone();
+    let mut offsets = Vec::new();
+    for extent in extents {
+        let key = Path::from(cluster.keys().segment(extent.segment));
+        let mut bytes: Bytes = cluster.bucket.get_range(&key, extent.data_range()).await.unwrap();
+        while !bytes.is_empty() {
+            let block = split_block(&mut bytes).unwrap();
+            offsets.extend(scan::spans(&block.payload).map(|span| span.base_offset));
+        }
+    }
+    offsets
+}
+
+#[tokio::test]
+async fn the_tail_moves_to_the_bucket_and_leaves_the_volume() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_segment_bytes = 200_000;
+    cluster.options.tail_cache_bytes = 100_000;
+    let topic = cluster.topic("t", &[]).await;
+    let (a, b) = (stream(&topic, 0), stream(&topic, 1));
+    let writer = cluster.start().await;
+    for _ in 0..20 {
+        append(&writer, a, &batch(1, 20_000, 5)).await.unwrap();
+        append(&writer, b, &batch(2, 1_000, 5)).await.unwrap();
+    }
+    until_bucket(&writer, |state| end_of(state, a) >= 10).await;
+    let there = in_bucket(&cluster, &writer, a).await;
+    assert_eq!(there, (0..there.len() as i64).collect::<Vec<_>>());
+    // The cache holds less than was uploaded: the oldest offsets are in the bucket alone.
+    let offsets = writer.offsets(a).unwrap();
+    assert!(offsets.tail_start > 0, "{offsets:?}");
+    assert_eq!(tail(&writer, a, 0).await, None);
+    let rest = tail(&writer, a, offsets.tail_start).await.unwrap();
+    assert_eq!(rest, (offsets.tail_start..20).collect::<Vec<_>>());
+    writer.close().await;
+
+    let writer = cluster.start().await;
+    let offsets = writer.offsets(a).unwrap();
+    assert_eq!((offsets.log_start, offsets.high_watermark), (0, 20));
+    assert!(offsets.tail_start > 0, "what was trimmed is not read back");
+    assert_eq!(append(&writer, b, &batch(1, 10, 5)).await.unwrap().base_offset, 40);
+}
+
+#[tokio::test]
+async fn an_old_tail_is_uploaded_without_more_arriving() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_max_age = Duration::from_millis(50);
+    let topic = cluster.topic("t", &[]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    append(&writer, a, &batch(3, 10, 5)).await.unwrap();
+    until_bucket(&writer, |state| end_of(state, a) == 3).await;
+}
+
+#[tokio::test]
+async fn when_the_bucket_is_down_the_volume_fills_appends_wait_and_all_goes_on_after() {
+    let mut cluster = Cluster::with_volumes(1, 24 << 20).await;
+    cluster.options.upload_segment_bytes = 1 << 20;
+    cluster.options.tail_cache_bytes = 1 << 20;
+    cluster.options.append_timeout = Duration::from_millis(500);
+    let topic = cluster.topic("t", &[("max.message.bytes", "2000000")]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    cluster.bucket.down.store(true, Ordering::Relaxed);
+    let large = batch(1, 900_000, 5);
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        match append(&writer, a, &large).await {
+            Ok(appended) => acknowledged.push(appended.base_offset),
+            Err(error) => break error,
+        }
+        assert!(acknowledged.len() < 100, "the volume never fills");
+    };
+    assert_eq!(refused, AppendError::TimedOut);
+    assert!(refused.code().retriable());
+    assert!(acknowledged.len() > 10, "{}", acknowledged.len());
+    // Consumers still get all of it, from the volume.
+    let seen = tail(&writer, a, 0).await.unwrap();
+    assert_eq!(seen, acknowledged);
+
+    cluster.bucket.down.store(false, Ordering::Relaxed);
+    let next = loop {
+        match append(&writer, a, &large).await {
+            Ok(appended) => break appended.base_offset,
+            Err(error) => assert_eq!(error, AppendError::TimedOut),
+        }
+    };
+    // Of the appends that timed out one may have been made, the one that waited for room.
+    assert!(next >= acknowledged.len() as i64);
+    until_bucket(&writer, |state| end_of(state, a) >= acknowledged.len() as i64).await;
+    let there = in_bucket(&cluster, &writer, a).await;
+    assert_eq!(there[..acknowledged.len()], acknowledged);
+}
+
+#[tokio::test]
+async fn lost_answers_of_the_bucket_do_no_harm() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_segment_bytes = 1;
+    let topic = cluster.topic("t", &[]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    for round in 1..=4 {
+        // Segment and manifest are made, and both answers are lost.
+        cluster.bucket.lost_answers.store(2, Ordering::Relaxed);
+        append(&writer, a, &batch(2, 10, 5)).await.unwrap();
+        until_bucket(&writer, |state| end_of(state, a) == round * 2).await;
+    }
+    assert_eq!(in_bucket(&cluster, &writer, a).await, [0, 2, 4, 6]);
+    assert!(writer.is_serving());
+}
+
+#[tokio::test]
+async fn an_owner_that_finds_a_newer_manifest_stops() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_segment_bytes = 1 << 20;
+    let topic = cluster.topic("t", &[]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    append(&writer, a, &batch(1, 10, 5)).await.unwrap();
+    // Another owner, on a machine that sees the bucket, has committed under a later epoch.
+    let bucket = std::sync::Arc::clone(&cluster.bucket) as std::sync::Arc<dyn ObjectStore>;
+    let mut other =
+        crate::manifest_store::ManifestStore::load(bucket, cluster.keys(), 0, 0).await.unwrap();
+    let change = sluice_format::VolumeChange {
+        epoch: 9,
+        trim_lsn: 0,
+        added_segments: Vec::new(),
+        removed_streams: Vec::new(),
+        streams: Vec::new(),
+        coordinator: None,
+    };
+    other.commit(&change).await.unwrap();
+    let large = batch(1, 900_000, 5);
+    let refused = loop {
+        if let Err(error) = append(&writer, a, &large).await {
+            break error;
+        }
+    };
+    assert_eq!(refused, AppendError::NotOwner);
+    assert!(!writer.is_serving());
+}
+
+#[tokio::test]
+async fn retention_removes_what_is_too_old_and_its_segments() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_segment_bytes = 1;
+    cluster.options.retention_interval = Duration::from_millis(20);
+    let topic = cluster.topic("t", &[("retention.ms", "60000")]).await;
+    let keep = cluster.topic("keep", &[("retention.ms", "-1")]).await;
+    let (a, kept) = (stream(&topic, 0), stream(&keep, 0));
+    let writer = cluster.start().await;
+    for at in [0, 50_000, 100_000] {
+        append(&writer, a, &batch(10, 10, 1_000_000 + at)).await.unwrap();
+        append(&writer, kept, &batch(10, 10, 1_000_000 + at)).await.unwrap();
+    }
+    until_bucket(&writer, |state| end_of(state, a) == 30 && end_of(state, kept) == 30).await;
+    cluster.clock.0.store(1_000_000 + 120_000, Ordering::Relaxed);
+    until_bucket(&writer, |state| state.streams[&key_of(a)].log_start == 20).await;
+    assert_eq!(in_bucket(&cluster, &writer, a).await, [20]);
+    assert_eq!(in_bucket(&cluster, &writer, kept).await, [0, 10, 20]);
+    let wait = async {
+        while writer.offsets(a).unwrap().log_start != 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), wait).await.unwrap();
+    assert_eq!(writer.offsets(kept).unwrap().log_start, 0);
+}
+
+#[tokio::test]
+async fn a_deleted_topic_leaves_the_bucket() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_segment_bytes = 1;
+    cluster.options.retention_interval = Duration::from_millis(20);
+    let topic = cluster.topic("t", &[]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    append(&writer, a, &batch(1, 10, 5)).await.unwrap();
+    until_bucket(&writer, |state| end_of(state, a) == 1).await;
+    cluster.catalog.delete_topic(topic.tenant, topic.id).await.unwrap();
+    until_bucket(&writer, |state| state.segments.is_empty() && state.streams.is_empty()).await;
+    let again = cluster.topic("t", &[]).await;
+    assert_eq!(append(&writer, stream(&again, 0), &batch(1, 10, 5)).await.unwrap().base_offset, 0);
+}
+
+#[tokio::test]
+async fn many_manifests_load_as_one_state() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_segment_bytes = 1;
+    let topic = cluster.topic("t", &[]).await;
+    let writer = cluster.start().await;
+    for n in 0..150 {
+        let to = stream(&topic, n % 4);
+        append(&writer, to, &batch(1, 10, 5)).await.unwrap();
+        let end = i64::from(n / 4) + 1;
+        until_bucket(&writer, |state| end_of(state, to) == end).await;
+    }
+    let (_, state) = writer.bucket_states().next().unwrap();
+    let live = state.read().clone();
+    live.validate().unwrap();
+    writer.close().await;
+    let bucket = std::sync::Arc::clone(&cluster.bucket) as std::sync::Arc<dyn ObjectStore>;
+    for hint in [0, 1, 100, live.version] {
+        let bucket = std::sync::Arc::clone(&bucket);
+        let loaded =
+            crate::manifest_store::ManifestStore::load(bucket, cluster.keys(), 0, hint).await;
+        assert_eq!(*loaded.unwrap().state().read(), live, "hint {hint}");
+    }
+}
