@@ -98,6 +98,7 @@ impl Chain {
 }
 
 impl From<Bytes> for Chain {
+    #[inline]
     fn from(piece: Bytes) -> Self {
         Self { len: piece.len(), pieces: Pieces::One(piece) }
     }

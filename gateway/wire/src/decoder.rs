@@ -86,6 +86,7 @@ impl Decoder {
     }
 
     /// The next `N` bytes.
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let bytes =
             self.frame[self.at..self.end].first_chunk::<N>().ok_or(DecodeError::Truncated)?;
@@ -94,6 +95,7 @@ impl Decoder {
     }
 
     /// The next `len` bytes as a slice of the frame.
+    #[inline]
     pub(crate) fn slice(&mut self, len: usize) -> Result<Bytes, DecodeError> {
         if len > self.remaining() {
             return Err(DecodeError::Truncated);
@@ -103,16 +105,31 @@ impl Decoder {
         Ok(slice)
     }
 
+    #[inline]
     pub(crate) fn i16(&mut self) -> Result<i16, DecodeError> {
         self.array().map(i16::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn i32(&mut self) -> Result<i32, DecodeError> {
         self.array().map(i32::from_be_bytes)
     }
 
     /// An unsigned variable-length integer of at most 32 bits (KIP-482).
+    #[inline]
     pub(crate) fn uvarint(&mut self) -> Result<u32, DecodeError> {
+        // Lengths and counts are mostly below 128.
+        match self.frame[self.at..self.end].first() {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u32::from(byte))
+            }
+            _ => self.long_uvarint(),
+        }
+    }
+
+    #[cold]
+    fn long_uvarint(&mut self) -> Result<u32, DecodeError> {
         let mut value = 0u32;
         for shift in [0, 7, 14, 21, 28] {
             let [byte] = self.array()?;
@@ -129,11 +146,13 @@ impl Decoder {
     }
 
     /// A length in the compact form: one more than the length, zero for null.
+    #[inline]
     pub(crate) fn compact_len(&mut self) -> Result<Option<usize>, DecodeError> {
         Ok((self.uvarint()? as usize).checked_sub(1))
     }
 
     /// A length as a signed 32-bit integer, -1 for null.
+    #[inline]
     pub(crate) fn i32_len(&mut self) -> Result<Option<usize>, DecodeError> {
         match self.i32()? {
             -1 => Ok(None),
@@ -142,6 +161,7 @@ impl Decoder {
     }
 
     /// A length as a signed 16-bit integer, -1 for null.
+    #[inline]
     pub(crate) fn i16_len(&mut self) -> Result<Option<usize>, DecodeError> {
         match self.i16()? {
             -1 => Ok(None),
@@ -151,6 +171,7 @@ impl Decoder {
 
     /// An empty vector with room for `count` elements, of which each takes at least `min_bytes` of
     /// the frame: refused when the frame cannot hold them or the budget not pay for them.
+    #[inline]
     pub(crate) fn vec<T>(&mut self, count: usize, min_bytes: usize) -> Result<Vec<T>, DecodeError> {
         if count > self.remaining() / min_bytes.max(1) {
             return Err(DecodeError::Truncated);
@@ -162,6 +183,7 @@ impl Decoder {
 
     /// Reads a section of tagged fields into `part`. `known` is given each tag with a decoder that
     /// ends where the field does, and says whether it knows the tag; what it does not is skipped.
+    #[inline]
     pub(crate) fn tagged<P>(
         &mut self,
         part: &mut P,

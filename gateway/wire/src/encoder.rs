@@ -109,11 +109,13 @@ impl Encoder {
         Ok(self.into_chain())
     }
 
+    #[inline]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.small.put_slice(bytes);
     }
 
     /// Byte-field content: spliced when it is large, else copied.
+    #[inline]
     pub(crate) fn put_bytes(&mut self, bytes: &Bytes) {
         if bytes.len() < SPLICE_BYTES || self.tagged_depth > 0 {
             self.put(bytes);
@@ -123,10 +125,12 @@ impl Encoder {
         }
     }
 
+    #[inline]
     pub(crate) fn put_str(&mut self, text: &Str) {
         self.put(text.as_bytes());
     }
 
+    #[inline]
     pub(crate) fn uvarint(&mut self, mut value: u32) {
         while value >= 0x80 {
             self.small.put_u8(value as u8 | 0x80);
@@ -136,6 +140,7 @@ impl Encoder {
     }
 
     /// A length in the compact form: one more than the length, zero for null.
+    #[inline]
     pub(crate) fn compact_len(&mut self, len: Option<usize>) -> Result<(), EncodeError> {
         match len.map(i32::try_from) {
             None => self.uvarint(0),
@@ -146,6 +151,7 @@ impl Encoder {
     }
 
     /// A length as a signed 32-bit integer, -1 for null.
+    #[inline]
     pub(crate) fn i32_len(&mut self, len: Option<usize>) -> Result<(), EncodeError> {
         let len = len.map_or(Ok(-1), i32::try_from).map_err(|_| EncodeError::TooLong)?;
         self.put(&len.to_be_bytes());
@@ -153,6 +159,7 @@ impl Encoder {
     }
 
     /// A length as a signed 16-bit integer, -1 for null.
+    #[inline]
     pub(crate) fn i16_len(&mut self, len: Option<usize>) -> Result<(), EncodeError> {
         let len = len.map_or(Ok(-1), i16::try_from).map_err(|_| EncodeError::TooLong)?;
         self.put(&len.to_be_bytes());

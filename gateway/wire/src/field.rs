@@ -40,6 +40,7 @@ macro_rules! numbers {
                 size_of::<Self>()
             }
 
+            #[inline]
             fn read(decoder: &mut Decoder, _: Version, _: bool) -> Result<Self, DecodeError> {
                 decoder.array().map(Self::from_be_bytes)
             }
@@ -89,6 +90,7 @@ trait Counted: Sized {
     /// Bytes of the length in the old encoding; in the flexible one it is at least one.
     const OLD_LENGTH_BYTES: usize = 4;
 
+    #[inline]
     fn read_len(decoder: &mut Decoder, version: Version) -> Result<Option<usize>, DecodeError> {
         if version.flexible { decoder.compact_len() } else { decoder.i32_len() }
     }
@@ -115,10 +117,12 @@ trait Counted: Sized {
 impl Counted for Str {
     const OLD_LENGTH_BYTES: usize = 2;
 
+    #[inline]
     fn read_len(decoder: &mut Decoder, version: Version) -> Result<Option<usize>, DecodeError> {
         if version.flexible { decoder.compact_len() } else { decoder.i16_len() }
     }
 
+    #[inline]
     fn read_content(decoder: &mut Decoder, _: Version, len: usize) -> Result<Self, DecodeError> {
         if len > MAX_STRING_BYTES {
             return Err(DecodeError::StringTooLong);
@@ -148,6 +152,7 @@ impl Counted for Str {
 }
 
 impl Counted for Bytes {
+    #[inline]
     fn read_content(decoder: &mut Decoder, _: Version, len: usize) -> Result<Self, DecodeError> {
         decoder.slice(len)
     }
@@ -163,6 +168,7 @@ impl Counted for Bytes {
 }
 
 impl Counted for Chain {
+    #[inline]
     fn read_content(decoder: &mut Decoder, _: Version, len: usize) -> Result<Self, DecodeError> {
         decoder.slice(len).map(Self::from)
     }
@@ -180,6 +186,7 @@ impl Counted for Chain {
 }
 
 impl<T: Field> Counted for Vec<T> {
+    #[inline]
     fn read_content(
         decoder: &mut Decoder,
         version: Version,
@@ -208,6 +215,7 @@ macro_rules! counted_fields {
                 if version.flexible { 1 } else { <Self as Counted>::OLD_LENGTH_BYTES }
             }
 
+            #[inline]
             fn read(
                 decoder: &mut Decoder,
                 version: Version,
@@ -233,6 +241,7 @@ macro_rules! counted_fields {
                 <$counted as Field>::min_bytes(version)
             }
 
+            #[inline]
             fn read(
                 decoder: &mut Decoder,
                 version: Version,

@@ -53,6 +53,7 @@ impl Str {
 impl TryFrom<Bytes> for Str {
     type Error = DecodeError;
 
+    #[inline]
     fn try_from(bytes: Bytes) -> Result<Self, DecodeError> {
         match std::str::from_utf8(&bytes) {
             Ok(_) => Ok(Self(bytes)),
