@@ -129,24 +129,37 @@ impl LocalBackend {
         }
     }
 
-    /// Reads all streams once, within the request's bound.
+    /// Reads all streams once, within the request's bound. As many at once as may all be answered in
+    /// full, so that those in the bucket do not wait for each other.
     async fn read_all(&self, request: &ReadRequest) -> Vec<Result<ReadAnswer, ErrorCode>> {
         let mut left = u64::from(request.max_bytes);
         let mut nothing_yet = true;
         let mut answers = Vec::with_capacity(request.reads.len());
-        for read in &request.reads {
-            let room = left.min(u64::from(read.max_bytes));
-            // The first batch comes whole, however small the bounds are (KIP-74).
-            let wanted = if nothing_yet { room.max(1) } else { room };
-            let mut answer = self.read_one(read, wanted).await;
-            if let Ok(given) = &mut answer {
-                if !nothing_yet && given.records.len() as u64 > room {
-                    given.records = Chain::default();
-                }
-                nothing_yet &= given.records.is_empty();
-                left = left.saturating_sub(given.records.len() as u64);
+        let mut rest = &request.reads[..];
+        while !rest.is_empty() {
+            let mut wave = 0;
+            let mut wanted = 0;
+            while wave < rest.len() && (wave == 0 || wanted + room(&rest[wave]) <= left) {
+                wanted += room(&rest[wave]);
+                wave += 1;
             }
-            answers.push(answer);
+            // The first batch comes whole, however small the bounds are (KIP-74).
+            let least = u64::from(nothing_yet);
+            let reads = rest[..wave].iter().map(|read| {
+                let bytes = left.min(room(read)).max(least);
+                self.read_one(read, bytes)
+            });
+            for mut answer in join_all(reads).await {
+                if let Ok(given) = &mut answer {
+                    if !nothing_yet && given.records.len() as u64 > left {
+                        given.records = Chain::default();
+                    }
+                    nothing_yet &= given.records.is_empty();
+                    left = left.saturating_sub(given.records.len() as u64);
+                }
+                answers.push(answer);
+            }
+            rest = &rest[wave..];
         }
         answers
     }
@@ -211,6 +224,10 @@ impl LocalBackend {
             (_, None) => Ok(NOTHING),
         }
     }
+}
+
+fn room(read: &Read) -> u64 {
+    u64::from(read.max_bytes)
 }
 
 const NOTHING: OffsetFound = OffsetFound { offset: -1, timestamp: -1, leader_epoch: -1 };

@@ -1,12 +1,12 @@
 //! Which chunks of which segments to read. Pure.
 //!
-//! A chunk is what is read and cached as one: up to [`CHUNK_BLOCKS`] neighbouring blocks of one extent.
-//! Chunks are cut at fixed places, so that every consumer asks for the same ones.
+//! A chunk is what is read and cached as one: neighbouring blocks of one extent, about [`CHUNK_BYTES`]
+//! of them. Chunks are cut at fixed places, so that every consumer asks for the same ones.
 
 use sluice_format::segment::{BlockEntry, Extent, SegmentId};
 
-/// Blocks in a chunk: about 1 MiB.
-const CHUNK_BLOCKS: usize = 4;
+/// A chunk is closed when it has this many bytes.
+const CHUNK_BYTES: u64 = 1 << 20;
 
 /// Some neighbouring blocks of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,18 +29,27 @@ pub(crate) fn chunks(
         let len = u64::from(extent.data_len);
         return (vec![Chunk { segment, position: extent.position, len }], len);
     };
-    let first = blocks.partition_point(|block| block.end_offset <= from);
     let mut out = Vec::new();
     let mut covered = 0;
-    for group in blocks.chunks(CHUNK_BLOCKS).skip(first / CHUNK_BLOCKS) {
-        if covered >= max_bytes {
-            break;
+    let mut rest = blocks;
+    while let Some(first) = rest.first()
+        && covered < max_bytes
+    {
+        let mut len = 0;
+        let mut count = 0;
+        while count < rest.len() && len < CHUNK_BYTES {
+            len += u64::from(rest[count].len);
+            count += 1;
         }
-        let len = group.iter().map(|block| u64::from(block.len)).sum();
+        let (group, after) = rest.split_at(count);
+        rest = after;
         // Blocks before the first wanted one come along, but do not count as covered.
         let wanted = group.iter().filter(|block| block.end_offset > from);
-        covered += wanted.map(|block| u64::from(block.len)).sum::<u64>();
-        out.push(Chunk { segment, position: group[0].position, len });
+        let wanted_bytes: u64 = wanted.map(|block| u64::from(block.len)).sum();
+        if wanted_bytes > 0 {
+            covered += wanted_bytes;
+            out.push(Chunk { segment, position: first.position, len });
+        }
     }
     (out, covered)
 }
@@ -49,6 +58,8 @@ pub(crate) fn chunks(
 mod tests {
     use super::*;
 
+    /// Four of them make a chunk.
+    const BLOCK: u64 = CHUNK_BYTES / 4;
     const SEGMENT: SegmentId = SegmentId { volume: 1, epoch: 1, sequence: 1 };
 
     fn extent(blocks: u32) -> (Extent, Vec<BlockEntry>) {
@@ -57,8 +68,8 @@ mod tests {
                 base_offset: i64::from(n) * 10,
                 end_offset: i64::from(n) * 10 + 10,
                 max_timestamp: 0,
-                position: 32 + u64::from(n) * 100,
-                len: 100,
+                position: 32 + u64::from(n) * BLOCK,
+                len: BLOCK as u32,
             })
             .collect();
         let extent = Extent {
@@ -67,7 +78,7 @@ mod tests {
             end_offset: i64::from(blocks) * 10,
             max_timestamp: 0,
             position: 32,
-            data_len: blocks * 100,
+            data_len: blocks * BLOCK as u32,
             blocks,
             leader_epoch: 0,
         };
@@ -78,21 +89,21 @@ mod tests {
     fn chunks_begin_at_fixed_places() {
         let (extent, blocks) = extent(10);
         let (from_start, covered) = chunks(&extent, Some(&blocks), 0, 1);
-        assert_eq!(from_start, [Chunk { segment: SEGMENT, position: 32, len: 400 }]);
-        assert_eq!(covered, 400);
+        assert_eq!(from_start, [Chunk { segment: SEGMENT, position: 32, len: 4 * BLOCK }]);
+        assert_eq!(covered, 4 * BLOCK);
         let (from_inside, covered) = chunks(&extent, Some(&blocks), 35, 1);
         assert_eq!(from_inside, from_start, "another offset asks for the same chunk");
-        assert_eq!(covered, 100);
-        let (rest, covered) = chunks(&extent, Some(&blocks), 45, 1_000_000);
-        assert_eq!(rest.iter().map(|chunk| chunk.len).collect::<Vec<_>>(), [400, 200]);
-        assert_eq!(covered, 600);
+        assert_eq!(covered, BLOCK);
+        let (rest, covered) = chunks(&extent, Some(&blocks), 45, 100 << 20);
+        assert_eq!(rest.iter().map(|chunk| chunk.len).collect::<Vec<_>>(), [4 * BLOCK, 2 * BLOCK]);
+        assert_eq!(covered, 6 * BLOCK);
     }
 
     #[test]
     fn an_extent_of_one_block_needs_no_index() {
         let (extent, _) = extent(1);
         let (all, covered) = chunks(&extent, None, 5, 1);
-        assert_eq!(all, [Chunk { segment: SEGMENT, position: 32, len: 100 }]);
-        assert_eq!(covered, 100);
+        assert_eq!(all, [Chunk { segment: SEGMENT, position: 32, len: BLOCK }]);
+        assert_eq!(covered, BLOCK);
     }
 }

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use sluice_format::key::Keys;
-use sluice_format::segment::{BuiltSegment, Piece, SegmentBuilder};
+use sluice_format::segment::{BLOCK_TARGET_BYTES, BuiltSegment, Piece, SegmentBuilder};
 use sluice_format::state::CoordinatorSnapshot;
 use sluice_format::{SegmentId, StreamKey, StreamUpdate, VolumeChange};
 use sluice_model::{Clock, StreamId, TopicId};
 use sluice_volume::{Lsn, ReadError, TrimError, Volume};
+use sluice_wire::scan;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -234,10 +235,12 @@ impl Uploader {
         let mut builder = SegmentBuilder::new(id);
         let mut empty = true;
         for (stream, runs) in cut.streams.iter().filter(|(_, runs)| !runs.is_empty()) {
-            let pieces: Vec<_> = runs
-                .iter()
-                .filter_map(|run| Some(piece(run, payloads.get(&run.frame.lsn)?)))
-                .collect();
+            let mut pieces = Vec::with_capacity(runs.len());
+            for run in runs {
+                if let Some(payload) = payloads.get(&run.frame.lsn) {
+                    push_pieces(run, payload, &mut pieces);
+                }
+            }
             builder.push_extent(key_of(stream.id), &pieces);
             empty = false;
         }
@@ -429,14 +432,42 @@ impl Uploader {
     }
 }
 
-fn piece(run: &Run, payload: &Bytes) -> Piece {
-    Piece {
+/// Cuts a run at batches, so that no piece is much larger than a block is to be.
+fn push_pieces(run: &Run, payload: &Bytes, out: &mut Vec<Piece>) {
+    let bytes = run.slice(payload);
+    let whole = Piece {
         base_offset: run.base_offset,
         end_offset: run.end_offset,
         max_timestamp: run.max_timestamp,
         batches: run.batches,
         leader_epoch: run.leader_epoch,
-        bytes: run.slice(payload),
+        bytes: bytes.clone(),
+    };
+    if bytes.len() <= BLOCK_TARGET_BYTES {
+        out.push(whole);
+        return;
+    }
+    let mut start = 0;
+    let mut batches = 0;
+    let mut base_offset = run.base_offset;
+    let mut max_timestamp = i64::MIN;
+    for span in scan::spans(&bytes) {
+        batches += 1;
+        max_timestamp = max_timestamp.max(span.max_timestamp);
+        if span.end - start >= BLOCK_TARGET_BYTES || span.end == bytes.len() {
+            out.push(Piece {
+                base_offset,
+                end_offset: span.end_offset,
+                max_timestamp,
+                batches,
+                leader_epoch: run.leader_epoch,
+                bytes: bytes.slice(start..span.end),
+            });
+            start = span.end;
+            base_offset = span.end_offset;
+            batches = 0;
+            max_timestamp = i64::MIN;
+        }
     }
 }
 

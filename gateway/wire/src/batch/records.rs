@@ -7,7 +7,9 @@
 //! ```
 //! Varints are zigzag-coded, as in protobuf's sint types.
 
-use bytes::{Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::inflate::Inflater;
 use super::{BatchError, BatchView, HEADER_BYTES};
@@ -50,9 +52,13 @@ impl Headers {
 
     /// Keys and values. A key that is not UTF-8 comes with replacement characters.
     pub fn iter(&self) -> impl Iterator<Item = (Str, Option<Bytes>)> + use<> {
-        let mut cursor = Cursor(self.raw.clone());
+        let raw = self.raw.clone();
+        let mut at = 0;
         (0..self.count).map(move |_| {
+            let mut cursor = Cursor { bytes: &raw, at };
             let (key, value) = cursor.header().expect("checked when the record was read");
+            at = cursor.at;
+            let (key, value) = (raw.slice(key), value.map(|range| raw.slice(range)));
             let key = Str::try_from(key.clone())
                 .unwrap_or_else(|_| Str::from(String::from_utf8_lossy(&key).into_owned()));
             (key, value)
@@ -78,8 +84,18 @@ pub struct Records {
 }
 
 enum Data {
-    Plain(Bytes),
+    /// All of it, and how far it was walked.
+    Plain(Bytes, usize),
+    /// What is not yet walked of what was inflated.
     Inflated(BytesMut),
+}
+
+/// What validation wants of a record: no bytes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Skimmed {
+    pub(super) offset_delta: i32,
+    pub(super) timestamp_ms: i64,
+    pub(super) has_key: bool,
 }
 
 impl Records {
@@ -88,7 +104,7 @@ impl Records {
         let compression = batch.attributes().compression()?;
         let inflater = Inflater::new(compression, data.clone(), max_inflated_bytes)?;
         let data = match inflater {
-            None => Data::Plain(data),
+            None => Data::Plain(data, 0),
             Some(_) => Data::Inflated(BytesMut::new()),
         };
         let append_time = batch.attributes().is_log_append_time();
@@ -114,14 +130,19 @@ impl Records {
 
     fn buffered(&self) -> &[u8] {
         match &self.data {
-            Data::Plain(bytes) => bytes,
+            Data::Plain(bytes, at) => &bytes[*at..],
             Data::Inflated(buffer) => buffer,
         }
     }
 
-    /// Takes the next record's body off the data.
-    fn next_body(&mut self) -> Result<Bytes, BatchError> {
+    /// Has the next record in the buffer. Gives the length of its length field, and of its body; none
+    /// at the end.
+    fn locate(&mut self) -> Result<Option<(usize, usize)>, BatchError> {
         let malformed = BatchError::Malformed { index: self.index };
+        if self.index >= self.count {
+            let rest = !self.buffered().is_empty() || self.more()?;
+            return if rest { Err(malformed) } else { Ok(None) };
+        }
         let (len, prefix) = loop {
             match varint(self.buffered()) {
                 Varint::Value(value, size) => {
@@ -138,47 +159,93 @@ impl Records {
                 return Err(malformed);
             }
         }
-        let mut body = match &mut self.data {
-            Data::Plain(bytes) => bytes.split_to(prefix + len),
-            Data::Inflated(buffer) => buffer.split_to(prefix + len).freeze(),
-        };
-        Ok(body.split_off(prefix))
+        Ok(Some((prefix, len)))
     }
 
     fn read(&mut self) -> Result<Option<Record>, BatchError> {
-        if self.index >= self.count {
-            let rest = !self.buffered().is_empty() || self.more()?;
-            let index = self.index;
-            return if rest { Err(BatchError::Malformed { index }) } else { Ok(None) };
-        }
-        let body = self.next_body()?;
-        let record = self.parse(body).ok_or(BatchError::Malformed { index: self.index })?;
+        let Some((prefix, len)) = self.locate()? else {
+            return Ok(None);
+        };
+        let body = match &mut self.data {
+            Data::Plain(bytes, at) => {
+                let start = *at + prefix;
+                *at = start + len;
+                bytes.slice(start..*at)
+            }
+            Data::Inflated(buffer) => {
+                buffer.advance(prefix);
+                buffer.split_to(len).freeze()
+            }
+        };
+        let shape = Shape::of(&body).ok_or(BatchError::Malformed { index: self.index })?;
         self.index += 1;
-        Ok(Some(record))
+        Ok(Some(Record {
+            offset: self.base_offset.wrapping_add(i64::from(shape.offset_delta)),
+            offset_delta: shape.offset_delta,
+            timestamp_ms: self.timestamp_ms(&shape),
+            key: shape.key.map(|range| body.slice(range)),
+            value: shape.value.map(|range| body.slice(range)),
+            headers: Headers { raw: body.slice(shape.headers), count: shape.header_count },
+        }))
     }
 
-    fn parse(&self, body: Bytes) -> Option<Record> {
-        let mut cursor = Cursor(body);
+    /// As the iterator, without taking hold of any bytes.
+    pub(super) fn skim(&mut self) -> Result<Option<Skimmed>, BatchError> {
+        let Some((prefix, len)) = self.locate()? else {
+            return Ok(None);
+        };
+        let shape = Shape::of(&self.buffered()[prefix..prefix + len])
+            .ok_or(BatchError::Malformed { index: self.index })?;
+        match &mut self.data {
+            Data::Plain(_, at) => *at += prefix + len,
+            Data::Inflated(buffer) => buffer.advance(prefix + len),
+        }
+        self.index += 1;
+        Ok(Some(Skimmed {
+            offset_delta: shape.offset_delta,
+            timestamp_ms: self.timestamp_ms(&shape),
+            has_key: shape.key.is_some(),
+        }))
+    }
+
+    fn timestamp_ms(&self, shape: &Shape) -> i64 {
+        let created_ms = || self.base_timestamp_ms.wrapping_add(shape.timestamp_delta_ms);
+        self.append_timestamp_ms.unwrap_or_else(created_ms)
+    }
+}
+
+/// Where the parts of a record's body lie in it.
+struct Shape {
+    timestamp_delta_ms: i64,
+    offset_delta: i32,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    headers: Range<usize>,
+    header_count: usize,
+}
+
+impl Shape {
+    /// None if the body is malformed.
+    fn of(body: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor { bytes: body, at: 0 };
         // The attributes of a record have no meaning yet.
         cursor.take(1)?;
         let timestamp_delta_ms = cursor.varlong()?;
         let offset_delta = cursor.varint()?;
         let key = cursor.nullable()?;
         let value = cursor.nullable()?;
-        let count = usize::try_from(cursor.varint()?).ok()?;
-        let raw = cursor.0.clone();
-        for _ in 0..count {
+        let header_count = usize::try_from(cursor.varint()?).ok()?;
+        let headers = cursor.at..body.len();
+        for _ in 0..header_count {
             cursor.header()?;
         }
-        cursor.0.is_empty().then(|| Record {
-            offset: self.base_offset.wrapping_add(i64::from(offset_delta)),
+        (cursor.at == body.len()).then_some(Self {
+            timestamp_delta_ms,
             offset_delta,
-            timestamp_ms: self
-                .append_timestamp_ms
-                .unwrap_or_else(|| self.base_timestamp_ms.wrapping_add(timestamp_delta_ms)),
             key,
             value,
-            headers: Headers { raw, count },
+            headers,
+            header_count,
         })
     }
 }
@@ -196,17 +263,24 @@ impl Iterator for Records {
     }
 }
 
-/// Bytes that are taken off the front.
-struct Cursor(Bytes);
+/// A position in a record's body; gives ranges of it.
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
 
-impl Cursor {
-    fn take(&mut self, len: usize) -> Option<Bytes> {
-        (len <= self.0.len()).then(|| self.0.split_to(len))
+impl Cursor<'_> {
+    fn take(&mut self, len: usize) -> Option<Range<usize>> {
+        let start = self.at;
+        (len <= self.bytes.len() - start).then(|| {
+            self.at = start + len;
+            start..self.at
+        })
     }
 
     fn varlong(&mut self) -> Option<i64> {
-        let Varint::Value(value, size) = varint(&self.0) else { return None };
-        self.take(size)?;
+        let Varint::Value(value, size) = varint(&self.bytes[self.at..]) else { return None };
+        self.at += size;
         Some(value)
     }
 
@@ -215,14 +289,14 @@ impl Cursor {
     }
 
     /// A length, -1 for null, and that many bytes.
-    fn nullable(&mut self) -> Option<Option<Bytes>> {
+    fn nullable(&mut self) -> Option<Option<Range<usize>>> {
         match self.varint()? {
             -1 => Some(None),
             len => self.take(usize::try_from(len).ok()?).map(Some),
         }
     }
 
-    fn header(&mut self) -> Option<(Bytes, Option<Bytes>)> {
+    fn header(&mut self) -> Option<(Range<usize>, Option<Range<usize>>)> {
         Some((self.nullable()??, self.nullable()?))
     }
 }

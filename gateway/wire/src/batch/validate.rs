@@ -101,12 +101,14 @@ fn check_header(batch: &BatchView) -> Result<(), BatchError> {
 fn walk(batch: BatchView, rules: &ProduceRules) -> Result<Produced, BatchError> {
     let mut max: Option<(i64, i32)> = None;
     let mut faults = Vec::new();
-    for (index, record) in (0..).zip(batch.records(rules.max_inflated_bytes)?) {
-        let record = record?;
+    let mut records = batch.records(rules.max_inflated_bytes)?;
+    let mut index = -1;
+    while let Some(record) = records.skim()? {
+        index += 1;
         if record.offset_delta != index {
             return Err(BatchError::Malformed { index });
         }
-        let fault = if rules.require_keys && record.key.is_none() {
+        let fault = if rules.require_keys && !record.has_key {
             Some(RecordFault::NoKey)
         } else if record.timestamp_ms != -1 && !rules.timestamps_ms.contains(&record.timestamp_ms) {
             Some(RecordFault::Timestamp)
