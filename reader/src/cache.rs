@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use sluice_format::segment::{Block, BlockEntry};
 
 use crate::plan::Chunk;
@@ -58,9 +58,24 @@ impl CacheMetrics {
 
 pub(crate) type ChunkCache = Cache<Chunk, Cached, ByBytes>;
 
+/// The part of the cache for what was asked for more than once. The rest is for what was just read: it
+/// must outlast the few requests in which a consumer walks through a chunk.
+const HOT_PART: f64 = 0.5;
+
 /// A cache of `capacity_bytes`.
 pub(crate) fn chunk_cache(capacity_bytes: u64) -> ChunkCache {
     // About one entry per MiB is expected; the estimate only sizes the table.
     let entries = (capacity_bytes >> 20).max(16) as usize;
-    Cache::with_weighter(entries, capacity_bytes, ByBytes)
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(entries)
+        .weight_capacity(capacity_bytes)
+        .hot_allocation(HOT_PART)
+        .build()
+        .expect("both capacities are set");
+    Cache::with_options(
+        options,
+        ByBytes,
+        DefaultHashBuilder::default(),
+        DefaultLifecycle::default(),
+    )
 }

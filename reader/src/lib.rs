@@ -9,6 +9,8 @@ mod cache;
 mod lookup;
 mod plan;
 mod read;
+#[cfg(test)]
+mod tests;
 
 pub use cache::CacheMetrics;
 pub use lookup::Found;

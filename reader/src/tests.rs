@@ -1,0 +1,207 @@
+//! The reader over a bucket in memory, filled as a writer would.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use parking_lot::RwLock;
+use sluice_format::key::Keys;
+use sluice_format::segment::{Piece, SegmentBuilder};
+use sluice_format::{SegmentId, StreamKey, StreamUpdate, VolumeChange, VolumeState};
+use sluice_wire::batch::{BatchBuilder, NewRecord};
+use sluice_wire::scan;
+
+use crate::{CacheMetrics, Found, ReadError, Reader, ReaderOptions};
+
+const STREAM: StreamKey = StreamKey { topic: [5; 16], partition: 2 };
+const OTHER: StreamKey = StreamKey { topic: [6; 16], partition: 0 };
+
+struct Fixture {
+    bucket: Arc<InMemory>,
+    keys: Keys,
+    state: Arc<RwLock<VolumeState>>,
+    reader: Reader,
+    metrics: CacheMetrics,
+}
+
+/// Ten records of `len` bytes, one every 10 ms.
+fn batch(base_offset: i64, len: usize) -> Bytes {
+    let mut builder = BatchBuilder::new().base_offset(base_offset);
+    let value = vec![1; len / 10];
+    for n in 0..10 {
+        let timestamp_ms = (base_offset + n) * 10;
+        builder.push(&NewRecord { timestamp_ms, key: None, value: Some(&value), headers: &[] });
+    }
+    builder.build()
+}
+
+impl Fixture {
+    /// Each entry is a segment; in it `batches` batches of `len` bytes of the stream, and one of
+    /// another stream.
+    async fn new(segments: &[(usize, usize)]) -> Self {
+        let bucket = Arc::new(InMemory::new());
+        let keys = Keys::new("c");
+        let mut state = VolumeState::default();
+        let mut next = 0;
+        for (sequence, (batches, len)) in segments.iter().enumerate() {
+            let id = SegmentId { volume: 0, epoch: 1, sequence: sequence as u64 };
+            let mut builder = SegmentBuilder::new(id);
+            let pieces: Vec<_> = (0..*batches)
+                .map(|n| {
+                    let base_offset = next + n as i64 * 10;
+                    Piece {
+                        base_offset,
+                        end_offset: base_offset + 10,
+                        max_timestamp: (base_offset + 9) * 10,
+                        batches: 1,
+                        leader_epoch: 1,
+                        bytes: batch(base_offset, *len),
+                    }
+                })
+                .collect();
+            next += *batches as i64 * 10;
+            builder.push_extent(STREAM, &pieces);
+            let other = sequence as i64 * 10;
+            builder.push_extent(
+                OTHER,
+                &[Piece {
+                    base_offset: other,
+                    end_offset: other + 10,
+                    max_timestamp: 0,
+                    batches: 1,
+                    leader_epoch: 1,
+                    bytes: batch(other, 100),
+                }],
+            );
+            let built = builder.finish();
+            let path = Path::from(keys.segment(id));
+            bucket.put(&path, PutPayload::from_iter(built.parts)).await.unwrap();
+            let streams = built.extents.iter().map(|(key, extent)| {
+                let update = StreamUpdate {
+                    log_start: 0,
+                    end_offset: extent.end_offset,
+                    extent: Some(*extent),
+                    epochs: Vec::new(),
+                    producers: Vec::new(),
+                };
+                (*key, update)
+            });
+            let change = VolumeChange {
+                epoch: 1,
+                trim_lsn: 0,
+                added_segments: vec![(id, built.len)],
+                removed_streams: Vec::new(),
+                streams: streams.collect(),
+                coordinator: None,
+            };
+            state.apply(state.version + 1, &change).unwrap();
+        }
+        let state = Arc::new(RwLock::new(state));
+        let metrics = CacheMetrics::default();
+        let reader = Reader::new(
+            Arc::clone(&bucket) as Arc<dyn ObjectStore>,
+            keys.clone(),
+            ReaderOptions { cache_bytes: 32 << 20 },
+            metrics.clone(),
+        );
+        reader.attach(0, Arc::clone(&state));
+        Self { bucket, keys, state, reader, metrics }
+    }
+
+    async fn offsets(&self, from: i64, max_bytes: u64) -> Vec<i64> {
+        let chain = self.reader.read(0, STREAM, from, max_bytes).await.unwrap();
+        scan::spans(&chain.to_bytes()).map(|span| span.base_offset).collect()
+    }
+}
+
+#[tokio::test]
+async fn reads_across_blocks_chunks_and_segments() {
+    // About 4 MiB in many blocks and several chunks, then small segments of one block each.
+    let fixture = Fixture::new(&[(40, 100_000), (1, 1000), (3, 1000)]).await;
+    let all: Vec<i64> = (0..44).map(|n| n * 10).collect();
+    assert_eq!(fixture.offsets(0, u64::MAX).await, all);
+    assert_eq!(fixture.offsets(7, u64::MAX).await, all, "an offset inside a batch");
+    assert_eq!(fixture.offsets(255, 1).await, [250], "one whole batch however small the bound");
+    assert_eq!(fixture.offsets(250, 350_000).await, [250, 260, 270]);
+    assert_eq!(fixture.offsets(395, u64::MAX).await, [390, 400, 410, 420, 430]);
+    let mut walked = Vec::new();
+    let mut at = 0;
+    while at < 440 {
+        let some = fixture.offsets(at, 300_000).await;
+        at = some.last().unwrap() + 10;
+        walked.extend(some);
+    }
+    assert_eq!(walked, all, "a consumer's walk misses and repeats nothing");
+}
+
+#[tokio::test]
+async fn a_walk_and_a_second_consumer_read_each_chunk_once() {
+    let fixture = Fixture::new(&[(40, 100_000)]).await;
+    for _ in 0..2 {
+        let mut at = 0;
+        while at < 400 {
+            at = fixture.offsets(at, 150_000).await.last().unwrap() + 10;
+        }
+    }
+    let segment: u64 = fixture.state.read().segments.values().map(|segment| segment.len).sum();
+    assert!(fixture.metrics.get_bytes.get() <= segment, "{}", fixture.metrics.get_bytes.get());
+    assert!(fixture.metrics.hits.get() > 0);
+}
+
+#[tokio::test]
+async fn concurrent_misses_make_one_request() {
+    let fixture = Fixture::new(&[(1, 1000)]).await;
+    let reads = (0..20).map(|_| fixture.reader.read(0, STREAM, 0, 1000));
+    futures_util::future::try_join_all(reads).await.unwrap();
+    assert_eq!(fixture.metrics.gets.get(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_bucket_is_not_here() {
+    let fixture = Fixture::new(&[(2, 1000)]).await;
+    for (volume, stream, offset) in [
+        (0, STREAM, 20),
+        (0, STREAM, -1),
+        (1, STREAM, 0),
+        (0, StreamKey { partition: 9, ..STREAM }, 0),
+    ] {
+        let read = fixture.reader.read(volume, stream, offset, 1).await;
+        assert!(matches!(read, Err(ReadError::NotHere)), "{volume} {stream:?} {offset}");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_or_damaged_is_told_and_not_remembered() {
+    let fixture = Fixture::new(&[(2, 1000)]).await;
+    let id = *fixture.state.read().segments.keys().next().unwrap();
+    let path = Path::from(fixture.keys.segment(id));
+    let good = fixture.bucket.get(&path).await.unwrap().bytes().await.unwrap();
+    let extent = fixture.state.read().streams[&STREAM].extents[0];
+
+    fixture.bucket.delete(&path).await.unwrap();
+    assert!(matches!(fixture.reader.read(0, STREAM, 0, 1).await, Err(ReadError::NotHere)));
+    for at in extent.data_range() {
+        let mut bad = good.to_vec();
+        bad[at as usize] ^= 4;
+        fixture.bucket.put(&path, Bytes::from(bad).into()).await.unwrap();
+        let read = fixture.reader.read(0, STREAM, 0, 1).await;
+        assert!(matches!(read, Err(ReadError::Corrupt { .. })), "byte {at}");
+    }
+    fixture.bucket.put(&path, good.into()).await.unwrap();
+    assert_eq!(fixture.offsets(0, 1).await, [0]);
+}
+
+#[tokio::test]
+async fn finds_the_first_record_from_a_timestamp_on() {
+    let fixture = Fixture::new(&[(40, 100_000), (3, 1000)]).await;
+    let find = |at| fixture.reader.find_timestamp(0, STREAM, at);
+    for (timestamp, offset) in [(0, 0), (1, 1), (1234, 124), (3990, 399), (3991, 400), (4290, 429)]
+    {
+        let found = find(timestamp).await.unwrap();
+        assert_eq!(found, Some(Found { offset, timestamp_ms: offset * 10 }), "at {timestamp}");
+    }
+    assert_eq!(find(4291).await.unwrap(), None);
+    assert_eq!(fixture.reader.max_timestamp(0, STREAM), Some(4290));
+}
