@@ -205,28 +205,47 @@ def huge_counts(server: servers.Server, rng: random.Random) -> str:
 
 
 def half_frames(server: servers.Server, rng: random.Random) -> str:
-    """Many connections each send half of a large frame and wait."""
+    """Many connections each send half of a 2 MiB frame and wait.
+
+    What the server does not take stays in the kernel's buffers, which are not its memory.
+    """
     open_ones: list[socket.socket] = []
     sent = 0
-    half = b"\x00\x00" + b"\x00\x09" + rng.randbytes(MIB)
+    half = struct.pack(">i", 2 * MIB) + struct.pack(">hhih", 0, 9, 1, -1) + rng.randbytes(MIB)
     try:
         for _ in range(1000):
             c = connect(server)
             open_ones.append(c)
             c.setblocking(False)
-            try:
-                c.send(struct.pack(">i", 2 * MIB))
-                while True:  # As much of the half as the server takes now.
-                    taken = c.send(half[:MIB])
-                    sent += taken
-                    if taken < 65536:
-                        break
-            except OSError:
-                pass
-        time.sleep(2)  # The bystander goes on meanwhile, and its memory samples.
+        left = dict.fromkeys(open_ones, 0)
+        deadline = time.monotonic() + 8
+        # Round and round, so that the server can take what it wants of each; never past the half.
+        while left and time.monotonic() < deadline:
+            for c, at in list(left.items()):
+                try:
+                    taken = c.send(half[at:at + (256 << 10)])
+                except BlockingIOError:
+                    continue
+                sent += taken
+                left[c] = at + taken
+                if left[c] >= len(half):
+                    del left[c]
+        waited_for = sum(1 for c in open_ones if _is_open(c))
+        assert waited_for > 900, f"only {waited_for} of 1000 half frames are waited for"
     finally:
         close_all(open_ones)
-    return f"1000 connections, {sent / MIB:.0f} MiB offered"
+    return f"1000 half frames of 2 MiB, {sent / MIB:.0f} MiB sent, {waited_for} waited for"
+
+
+def _is_open(c: socket.socket) -> bool:
+    """Whether the server has neither ended the connection nor answered."""
+    try:
+        c.recv(1)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def idle_connections(server: servers.Server, rng: random.Random) -> str:
@@ -270,6 +289,11 @@ def idle_connections(server: servers.Server, rng: random.Random) -> str:
 
 
 def _never_read(server: servers.Server, topic: str, connections: int, requests: int) -> str:
+    # The same fetch from one that reads: else a refusal would pass for patience.
+    with wire.Raw(server.bootstrap) as raw:
+        answer = raw.call(fetch_request(topic, 0, size=50 * MIB, partitions=4), 11)
+    asked_for = sum(len(p.records or b"") for p in answer.responses[0].partitions)
+    assert asked_for > 10 * MIB, f"the fetch gives {asked_for} bytes only: no load at all"
     open_ones: list[socket.socket] = []
     sent = 0
     try:
@@ -291,7 +315,8 @@ def _never_read(server: servers.Server, topic: str, connections: int, requests: 
         time.sleep(5)
     finally:
         close_all(open_ones)
-    return f"{sent} fetches of up to 50 MiB asked for on {connections} connections, none read"
+    return (f"{sent} fetches of {asked_for / MIB:.0f} MiB asked for on {connections} connections, "
+            "none read")
 
 
 def never_reads(server: servers.Server, rng: random.Random) -> str:
@@ -306,12 +331,12 @@ _filled: dict[int, str] = {}
 
 
 def fill_topic(server: servers.Server) -> str:
-    """60 MiB to fetch, written once for a server."""
+    """300 MB to fetch, more than a server keeps in memory; written once for a server."""
     if id(server) not in _filled:
         topic = f"filled-{uuid.uuid4().hex[:8]}"
         create(server, topic, 4)
         PRODUCERS["librdkafka"](server.bootstrap, topic, "none", [
-            Record(bytes([i % 251]) * 100_000, partition=i % 4) for i in range(600)])
+            Record(bytes([i % 251]) * 100_000, partition=i % 4) for i in range(3000)])
         _filled[id(server)] = topic
     return _filled[id(server)]
 

@@ -42,6 +42,7 @@ class Options:
     upload_max_age_ms: int | None = None
     volume_bytes: int | None = None
     tail_cache_bytes: int | None = None
+    min_session_timeout_ms: int | None = None
     retention_check_ms: int | None = None
 
 
@@ -224,6 +225,8 @@ class Sluice(Server):
         put("volumes", "size", o.volume_bytes and str(o.volume_bytes))
         put("upload", "segment_bytes", o.segment_bytes and str(o.segment_bytes))
         put("upload", "max_age", o.upload_max_age_ms and f"{o.upload_max_age_ms}ms")
+        put("groups", "min_session_timeout",
+            o.min_session_timeout_ms and f"{o.min_session_timeout_ms}ms")
         put("retention", "check_interval", o.retention_check_ms and f"{o.retention_check_ms}ms")
         lines = []
         if o.node_id is not None:
@@ -264,6 +267,7 @@ class Kafka(Server):
             "num.partitions": o.partitions,
             "log.initial.task.delay.ms": 500,
             "log.retention.check.interval.ms": o.retention_check_ms,
+            "group.min.session.timeout.ms": o.min_session_timeout_ms,
             # Kafka allows no smaller segment than 1 MiB.
             "log.segment.bytes": o.segment_bytes and max(o.segment_bytes, 1 << 20),
         }

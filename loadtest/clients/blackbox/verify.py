@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 import threading
+import time
 import zlib
 
 import confluent_kafka
@@ -91,9 +92,15 @@ def read_partition(bootstrap: str, topic: str, partition: int, timeout_s: float 
         low = low if start is None else start
         consumer.assign([TopicPartition(topic, partition, low)])
         found: list[tuple[int, bytes]] = []
+        last = time.monotonic()
         while len(found) < high - low:
-            batch = consumer.consume(1000, timeout_s)
-            assert batch, f"nothing came for {timeout_s} s at {len(found)} of {high - low} records"
+            # consume() waits for all that it is asked for or for its time: a short time, many calls.
+            batch = consumer.consume(1000, 0.2)
+            if batch:
+                last = time.monotonic()
+            assert time.monotonic() - last < timeout_s, (
+                f"partition {partition}: nothing came for {timeout_s} s at {len(found)} of "
+                f"{high - low} records")
             for m in batch:
                 if m.error() is not None:
                     if m.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
