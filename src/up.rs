@@ -14,7 +14,9 @@ use anyhow::Context;
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use sluice_catalog::embedded::EmbeddedStore;
-use sluice_catalog::{Catalog, CatalogOptions, NodeSpec, VolumeKind, VolumeSpec};
+use sluice_catalog::{
+    Catalog, CatalogOptions, NodeRegistration, NodeSpec, RegistrationState, VolumeKind, VolumeSpec,
+};
 use sluice_format::key::Keys;
 use sluice_gateway::http::{OpsHttp, OpsLimits, Readiness};
 use sluice_gateway::{Gateway, GatewayConfig, Limits};
@@ -74,11 +76,20 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     readiness.send_replace(Readiness::Ready);
     announce(kafka_address, http_address, begun)?;
     tokio::spawn(withdraw(shutdown.watch(), readiness.clone()));
-    gateway.listen("kafka", kafka, policy, shutdown.watch()).await;
+    let lost = tokio::select! {
+        () = gateway.listen("kafka", kafka, policy, shutdown.watch()) => None,
+        lost = node.lost() => Some(lost),
+    };
+    readiness.send_replace(Readiness::Draining);
+    drop(gateway);
     node.end().await;
     shutdown.finish();
     // It holds nothing that could be lost; a second is what its connections get.
     let _ = tokio::time::timeout(Duration::from_secs(1), ops).await;
+    if let Some(lost) = lost {
+        // A supervisor starts the process anew, and the new one takes over what it may.
+        anyhow::bail!(lost);
+    }
     tracing::info!("ended");
     Ok(())
 }
@@ -146,7 +157,7 @@ impl Shutdown {
 struct Node {
     store: EmbeddedStore,
     catalog: Catalog,
-    registration: sluice_catalog::NodeRegistration,
+    registration: NodeRegistration,
     backend: Arc<LocalBackend>,
 }
 
@@ -220,12 +231,28 @@ impl Node {
         Ok(Self { store, catalog, registration, backend })
     }
 
+    /// Returns when this process may not serve any more, and says why.
+    async fn lost(&self) -> &'static str {
+        let mut registration = self.registration.state();
+        tokio::select! {
+            () = self.backend.writer.lost() => {
+                "a volume was lost: another owner has it, or its log cannot go on"
+            }
+            _ = registration.wait_for(|state| *state == RegistrationState::Replaced) => {
+                "another process has registered under this node id"
+            }
+        }
+    }
+
     async fn end(self) {
-        self.backend.writer.close().await;
-        if let Err(error) = self.registration.deregister().await {
+        let Self { store, catalog, registration, backend } = self;
+        backend.writer.close().await;
+        if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "the node could not be signed off; its lease will run out");
         }
-        self.store.close().await;
+        // With the last handle of the catalog its follower ends; then the store may.
+        drop((backend, catalog));
+        store.close().await;
     }
 }
 

@@ -2,5 +2,6 @@
 
 mod bucket;
 mod cluster;
+mod groups;
 mod restart;
 mod upload;

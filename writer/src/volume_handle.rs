@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::error::{AppendError, OpenError, TailError};
 use crate::metrics::WriterMetrics;
 use crate::options::VolumePlace;
-use crate::recovery::{Recovered, Surroundings, take_over};
+use crate::recovery::{Recovered, Surroundings, key_of, take_over};
 use crate::retention::Limits;
 use crate::sequence::{BatchHeader, Sequencer};
 use crate::stream::{Run, Stream, TailRead};
@@ -159,6 +159,13 @@ impl OwnedVolume {
         !self.state.borrow().ended
     }
 
+    /// Returns when the volume is not ours any more.
+    pub(crate) async fn ended(&self) {
+        let mut state = self.state.clone();
+        // A task that is gone has ended, too.
+        let _ = state.wait_for(|state| state.ended).await;
+    }
+
     /// The stream, made if it was never used.
     pub(crate) fn stream(&self, id: StreamId) -> Arc<Stream> {
         if let Some(found) = self.streams.by_id.get(&id) {
@@ -166,6 +173,14 @@ impl OwnedVolume {
         }
         let made = || Stream::new(id, Sequencer::default(), 0, Vec::new());
         Arc::clone(&self.streams.by_id.entry(id).or_insert_with(made))
+    }
+
+    /// The bytes of a stream's batches. What is in the bucket and not yet let go of counts once.
+    pub(crate) fn stream_bytes(&self, id: StreamId) -> u64 {
+        let state = self.bucket_state.read();
+        let in_bucket = state.streams.get(&key_of(id));
+        let (bytes, end) = in_bucket.map_or((0, 0), |s| (s.data_bytes(), s.end_offset));
+        bytes + self.streams.stream(id).map_or(0, |stream| stream.bytes_from(end))
     }
 
     /// Queues a checked batch; the answer comes when it is durable. The order of appends is the order

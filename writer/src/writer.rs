@@ -144,6 +144,12 @@ impl Writer {
         self.inner.volumes.values().all(|volume| volume.is_serving())
     }
 
+    /// Returns when a volume is lost or closed.
+    pub async fn lost(&self) {
+        let ends = self.inner.volumes.values().map(|volume| Box::pin(volume.ended()));
+        futures_util::future::select_all(ends).await;
+    }
+
     /// How many streams were used since the start.
     pub fn stream_count(&self) -> usize {
         self.inner.volumes.values().map(|volume| volume.stream_count()).sum()
@@ -196,6 +202,11 @@ impl Writer {
     /// The offsets of a stream.
     pub fn offsets(&self, stream: StreamId) -> Result<Offsets, TailError> {
         Ok(self.stream(stream)?.1.offsets())
+    }
+
+    /// The bytes of a stream's batches, in the bucket and above that in the tail; 0 if it is not here.
+    pub fn stream_bytes(&self, stream: StreamId) -> u64 {
+        self.locate(stream).map_or(0, |(volume, _)| volume.stream_bytes(stream))
     }
 
     /// Whole batches from the one that holds `offset` on: at least one, then up to `max_bytes`. None
