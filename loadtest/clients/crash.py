@@ -31,6 +31,8 @@ import time
 import confluent_kafka
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+import kafka.errors
+from kafka.protocol.producer import ProduceRequest
 
 from blackbox import servers, verify, waiting, wire
 
@@ -106,7 +108,11 @@ class Producer(threading.Thread):
     def _report(self, partition: int, sequence: int):
         def call(error, message) -> None:
             if error is None:
-                self._ledger.acknowledge(partition, message.offset(), self.number, sequence)
+                try:
+                    self._ledger.acknowledge(partition, message.offset(), self.number, sequence)
+                except AssertionError as e:
+                    # Raised here it would end this thread inside of librdkafka's callback.
+                    self.failures.append(str(e))
             else:
                 self._ledger.refuse()
                 self.refusals.append(error.name())
@@ -378,6 +384,7 @@ def run_full(seed: int, out=print) -> verify.Verdict:
             watcher = Watcher(server.bootstrap)
             for p in producers:
                 p.start()
+            probes = -1
             for crash in (False, True):
                 before = len(ledger.acked)
                 waiting.until(lambda: len(ledger.acked) > before + 1000, 60, "a start with room")
@@ -388,6 +395,11 @@ def run_full(seed: int, out=print) -> verify.Verdict:
                 out(f"stalled: {stalled}, {len(ledger.acked)} acknowledged, "
                     f"{sum(len(p.refusals) for p in producers)} refused")
                 server.assert_alive()
+                assert stalled, "the disk is full and the server goes on acknowledging: no full disk"
+                answers = [probe(server.bootstrap, ledger, probes := probes + 1) for _ in range(3)]
+                out(f"a produce request on the full disk is answered with {answers}")
+                bad = [a for a in answers if not a.retriable]
+                assert not bad, f"not retriable: {bad}"
                 highs = watcher.look()
                 if crash:
                     server.kill()
@@ -397,7 +409,8 @@ def run_full(seed: int, out=print) -> verify.Verdict:
                         server.start()
                         out("started on the full disk")
                     except servers.NotReady as e:
-                        out(f"did not start on the full disk: {str(e).splitlines()[0]}")
+                        why = [line for line in str(e).splitlines() if "rror" in line][-1:]
+                        out(f"did not start on the full disk: {why or str(e).splitlines()[0]}")
                 ballast.unlink()
                 if not server.alive:
                     server.start()
@@ -413,9 +426,38 @@ def run_full(seed: int, out=print) -> verify.Verdict:
             assert not found, found[:3]
             bad = {r for p in producers for r in p.refusals} - {"_MSG_TIMED_OUT", "_TIMED_OUT"}
             assert not bad, f"refused with an error that is not retriable: {bad}"
-            if ledger.refused == 0 and server.kind == "sluice":
-                out("note: no record was refused: the volume held everything while the disk was full")
             return verify.judge(server.bootstrap, TOPIC, PARTITIONS, ledger)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    name: str
+    retriable: bool
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+PROBE = 99
+
+
+def probe(bootstrap: str, ledger: verify.Ledger, sequence: int) -> Answer:
+    """One produce request past librdkafka, which would retry in silence: what the server answers.
+
+    Raises if there is no answer within 30 s; the request itself allows the server 3 s.
+    """
+    T = ProduceRequest.TopicProduceData
+    with wire.Raw(bootstrap, timeout_s=30) as raw:
+        answer = raw.call(ProduceRequest(
+            transactional_id=None, acks=-1, timeout_ms=3000, topic_data=[T(
+                name=TOPIC, partition_data=[T.PartitionProduceData(
+                    index=0, records=wire.batch([verify.value(PROBE, sequence, 500_000)]))])]), 9)
+    placed = answer.responses[0].partition_responses[0]
+    if placed.error_code == 0:
+        ledger.acknowledge(0, placed.base_offset, PROBE, sequence)
+        return Answer("no error: it was taken", False)
+    error = kafka.errors.for_code(placed.error_code)
+    return Answer(error.__name__, bool(error.retriable))
 
 
 def stall(ledger: verify.Ledger, timeout_s: float) -> bool:

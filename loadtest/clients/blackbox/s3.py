@@ -8,6 +8,7 @@ ends. Its keys are made anew each time: a test that finds them in a log has foun
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -26,6 +27,7 @@ import tempfile
 import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as tree
+from typing import Iterator
 
 from blackbox import servers, waiting
 
@@ -111,6 +113,16 @@ class S3:
                 os.kill(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Within, the process takes connections and answers nothing (SIGSTOP)."""
+        assert self._process is not None, "the S3 server is not running"
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         self.kill()

@@ -58,6 +58,7 @@ def sluice():
 
 @pytest.fixture
 def pool():
+    """Threads. Asked for before `sluice`, so that a failed test's servers end before it waits here."""
     with ThreadPoolExecutor() as threads:
         yield threads
 
@@ -135,6 +136,7 @@ def test_keys_are_hashed_and_nothing_is_listed(running_s3, bucket, sluice):
     server = sluice(running_s3, bucket).start()
     create(AdminClient({"bootstrap.servers": server.bootstrap}), "t", 2)
     requests, metrics = running_s3.requests(bucket), server.metrics()
+    assert requests["LIST"] == 1, "a new volume's first start looks for manifests, and is seen to"
     for i in range(8):
         PRODUCERS["librdkafka"](server.bootstrap, "t", "none", [Record(b"x" * 100_000, partition=i % 2)])
         uploaded(server)
@@ -159,7 +161,7 @@ def test_keys_are_hashed_and_nothing_is_listed(running_s3, bucket, sluice):
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["wrong-secret", "unknown-key"])
-def test_wrong_credentials_are_told_and_no_secret_is(running_s3, bucket, sluice, pool, known):
+def test_wrong_credentials_are_told_and_no_secret_is(running_s3, bucket, pool, sluice, known):
     keys = Keys(access=running_s3.keys.access) if known else Keys()
     server = sluice(running_s3, bucket, keys)
     start = pool.submit(server.start)
@@ -175,7 +177,7 @@ def test_wrong_credentials_are_told_and_no_secret_is(running_s3, bucket, sluice,
         assert secret not in server.log()
 
 
-def test_start_and_stop_while_s3_is_down(sluice, pool):
+def test_start_and_stop_while_s3_is_down(pool, sluice):
     with contextlib.closing(S3()) as s3:
         server = sluice(s3, "later")
         start = pool.submit(server.start)
@@ -200,7 +202,34 @@ def test_start_and_stop_while_s3_is_down(sluice, pool):
         assert s3.keys.secret not in server.log()
 
 
-def test_s3_crashes_under_load(running_s3, bucket, sluice, pool):
+def test_s3_hangs(running_s3, bucket, sluice):
+    server = sluice(running_s3, bucket).start()
+    create(AdminClient({"bootstrap.servers": server.bootstrap}), "t", 1)
+    rng = random.Random(2)
+    values = [rng.randbytes(4000) for _ in range(1000)]
+    PRODUCERS["librdkafka"](server.bootstrap, "t", "none", [Record(v, partition=0) for v in values])
+    uploaded(server)
+    puts = server.metrics()["sluice_writer_bucket_puts_total"]
+    with running_s3.hanging():
+        late = [f"late {i}".encode() for i in range(10)]
+        PRODUCERS["librdkafka"](server.bootstrap, "t", "none", [Record(v, partition=0) for v in late])
+        waiting.until(lambda: server.metrics()["sluice_writer_bucket_puts_total"] > puts, 10,
+                      "an upload is under way")
+        consumer = confluent_kafka.Consumer({
+            "bootstrap.servers": server.bootstrap, "group.id": "g", "check.crcs": True,
+            "reconnect.backoff.max.ms": 500, "auto.offset.reset": "error"})
+        with contextlib.closing(consumer):
+            consumer.assign([confluent_kafka.TopicPartition("t", 0, 0)])
+            waiting.until(lambda: server.metrics()["sluice_reader_bucket_gets_total"] > 0, 10,
+                          "a read from the bucket is under way")
+            tail = verify.read_partition(server.bootstrap, "t", 0, timeout_s=10, start=len(values))
+            assert [value for _, value in tail] == late, "the tail is served meanwhile"
+            stop_quickly(server)
+    server.start()
+    assert verify.read_partition(server.bootstrap, "t", 0) == list(enumerate(values + late))
+
+
+def test_s3_crashes_under_load(running_s3, bucket, pool, sluice):
     server = sluice(running_s3, bucket).start()
     crash.create_topic(server.bootstrap)
     ledger = verify.Ledger()
