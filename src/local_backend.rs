@@ -343,6 +343,10 @@ impl Backend for LocalBackend {
         self.writer.leader_epoch(stream).unwrap_or(-1)
     }
 
+    fn stored_bytes(&self, stream: StreamId) -> u64 {
+        self.writer.stream_bytes(stream)
+    }
+
     async fn init_producer_id(
         &self,
         _caller: &Caller,

@@ -221,6 +221,10 @@ pub trait Backend: Send + Sync + 'static {
     /// The epoch under which the stream's volume is owned, as clients see it.
     fn leader_epoch(&self, stream: StreamId) -> i32;
 
+    /// The bytes of a stream's batches that this node holds or has put into the bucket; 0 for a
+    /// stream whose volume another node owns.
+    fn stored_bytes(&self, stream: StreamId) -> u64;
+
     /// Gives a producer its id.
     async fn init_producer_id(
         &self,

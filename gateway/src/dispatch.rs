@@ -286,9 +286,19 @@ serve! {
     Serial OffsetForLeaderEpoch offset_for_leader_epoch_request::OffsetForLeaderEpochRequest => handlers::offsets::offset_for_leader_epoch;
     Serial DescribeConfigs describe_configs_request::DescribeConfigsRequest => handlers::describe_configs::describe_configs;
     Serial AlterConfigs alter_configs_request::AlterConfigsRequest => handlers::alter_configs::alter_configs;
+    Serial AlterReplicaLogDirs alter_replica_log_dirs_request::AlterReplicaLogDirsRequest => handlers::log_dirs::alter_replica_log_dirs;
+    Serial DescribeLogDirs describe_log_dirs_request::DescribeLogDirsRequest => handlers::log_dirs::describe_log_dirs;
     Serial CreatePartitions create_partitions_request::CreatePartitionsRequest => handlers::topics::create_partitions;
     Serial DeleteGroups delete_groups_request::DeleteGroupsRequest => handlers::groups::delete_groups;
+    Serial ElectLeaders elect_leaders_request::ElectLeadersRequest => handlers::replicas::elect_leaders;
     Serial IncrementalAlterConfigs incremental_alter_configs_request::IncrementalAlterConfigsRequest => handlers::alter_configs::incremental_alter_configs;
+    Serial AlterPartitionReassignments alter_partition_reassignments_request::AlterPartitionReassignmentsRequest => handlers::replicas::alter_partition_reassignments;
+    Serial ListPartitionReassignments list_partition_reassignments_request::ListPartitionReassignmentsRequest => handlers::replicas::list_partition_reassignments;
     Serial OffsetDelete offset_delete_request::OffsetDeleteRequest => handlers::commits::offset_delete;
+    Serial DescribeQuorum describe_quorum_request::DescribeQuorumRequest => handlers::controller::describe_quorum;
+    Serial UpdateFeatures update_features_request::UpdateFeaturesRequest => handlers::controller::update_features;
     Serial DescribeCluster describe_cluster_request::DescribeClusterRequest => handlers::cluster::describe_cluster;
+    Serial UnregisterBroker unregister_broker_request::UnregisterBrokerRequest => handlers::controller::unregister_broker;
+    Serial ListConfigResources list_config_resources_request::ListConfigResourcesRequest => handlers::config_resources::list_config_resources;
+    Serial DescribeTopicPartitions describe_topic_partitions_request::DescribeTopicPartitionsRequest => handlers::describe_topic_partitions::describe_topic_partitions;
 }

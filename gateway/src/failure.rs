@@ -108,4 +108,22 @@ first_errors! {
     offset_delete_response::OffsetDeleteResponse, a => [a.error_code].into_iter()
         .chain(a.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
     describe_cluster_response::DescribeClusterResponse, a => [a.error_code];
+    alter_replica_log_dirs_response::AlterReplicaLogDirsResponse, a => a.results.iter()
+        .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+    describe_log_dirs_response::DescribeLogDirsResponse, a => [a.error_code].into_iter()
+        .chain(a.results.iter().map(|r| r.error_code));
+    elect_leaders_response::ElectLeadersResponse, a => [a.error_code].into_iter()
+        .chain(a.replica_election_results.iter()
+            .flat_map(|t| t.partition_result.iter().map(|p| p.error_code)));
+    alter_partition_reassignments_response::AlterPartitionReassignmentsResponse, a =>
+        [a.error_code].into_iter()
+        .chain(a.responses.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    list_partition_reassignments_response::ListPartitionReassignmentsResponse, a => [a.error_code];
+    describe_quorum_response::DescribeQuorumResponse, a => [a.error_code].into_iter()
+        .chain(a.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    update_features_response::UpdateFeaturesResponse, a => [a.error_code];
+    unregister_broker_response::UnregisterBrokerResponse, a => [a.error_code];
+    list_config_resources_response::ListConfigResourcesResponse, a => [a.error_code];
+    describe_topic_partitions_response::DescribeTopicPartitionsResponse, a => a.topics.iter()
+        .map(|t| t.error_code);
 }

@@ -1,11 +1,13 @@
 //! The gateway as clients meet it: over TCP on loopback, with a catalog in memory and a small backend
 //! in memory ([`memory`]), spoken to through the wire crate ([`client`]).
 
+mod admin;
 mod client;
 mod configs;
 mod groups;
 mod hostile;
 mod memory;
+mod pages;
 mod pipeline;
 mod protocol;
 mod streams;

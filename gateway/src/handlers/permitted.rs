@@ -28,4 +28,5 @@ pub(crate) const TOPIC: i32 =
 /// On a group.
 pub(crate) const GROUP: i32 = bits(&[READ, DELETE, DESCRIBE]);
 /// On the tenant's cluster.
-pub(crate) const CLUSTER: i32 = bits(&[CREATE, DESCRIBE, DESCRIBE_CONFIGS, IDEMPOTENT_WRITE]);
+pub(crate) const CLUSTER: i32 =
+    bits(&[CREATE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, IDEMPOTENT_WRITE]);

@@ -260,6 +260,12 @@ impl Backend for MemoryBackend {
         EPOCH
     }
 
+    fn stored_bytes(&self, stream: StreamId) -> u64 {
+        let streams = self.streams.lock();
+        let batches = streams.get(&stream).into_iter().flat_map(|stream| &stream.batches);
+        batches.map(|(_, batch)| batch.len() as u64).sum()
+    }
+
     async fn init_producer_id(
         &self,
         _caller: &Caller,

@@ -7,25 +7,32 @@ use bytes::{BufMut, BytesMut};
 use sluice_wire::header::ResponseHeader;
 use sluice_wire::messages::api_versions_response::ApiVersionsResponse;
 use sluice_wire::messages::{
-    alter_configs_request as alter, api_versions_request::ApiVersionsRequest,
+    alter_configs_request as alter, alter_partition_reassignments_request as reassign,
+    alter_replica_log_dirs_request as move_dirs, api_versions_request::ApiVersionsRequest,
     create_partitions_request as grow, create_topics_request as create,
     delete_groups_request::DeleteGroupsRequest, delete_records_request as truncate,
     delete_topics_request::DeleteTopicsRequest, describe_cluster_request::DescribeClusterRequest,
     describe_configs_request as configs, describe_groups_request::DescribeGroupsRequest,
-    fetch_request as fetch, find_coordinator_request::FindCoordinatorRequest,
-    heartbeat_request::HeartbeatRequest, incremental_alter_configs_request as change,
-    init_producer_id_request::InitProducerIdRequest, join_group_request::JoinGroupRequest,
-    leave_group_request::LeaveGroupRequest, list_groups_request::ListGroupsRequest,
-    list_offsets_request as list, metadata_request::MetadataRequest,
-    offset_commit_request as commit, offset_delete_request as forget,
-    offset_fetch_request::OffsetFetchRequest, offset_for_leader_epoch_request as epochs,
-    produce_request::ProduceRequest, sync_group_request::SyncGroupRequest,
+    describe_log_dirs_request::DescribeLogDirsRequest, describe_quorum_request as quorum,
+    describe_topic_partitions_request::DescribeTopicPartitionsRequest,
+    elect_leaders_request as elect, fetch_request as fetch,
+    find_coordinator_request::FindCoordinatorRequest, heartbeat_request::HeartbeatRequest,
+    incremental_alter_configs_request as change, init_producer_id_request::InitProducerIdRequest,
+    join_group_request::JoinGroupRequest, leave_group_request::LeaveGroupRequest,
+    list_config_resources_request::ListConfigResourcesRequest,
+    list_groups_request::ListGroupsRequest, list_offsets_request as list,
+    list_partition_reassignments_request::ListPartitionReassignmentsRequest,
+    metadata_request::MetadataRequest, offset_commit_request as commit,
+    offset_delete_request as forget, offset_fetch_request::OffsetFetchRequest,
+    offset_for_leader_epoch_request as epochs, produce_request::ProduceRequest,
+    sync_group_request::SyncGroupRequest, unregister_broker_request::UnregisterBrokerRequest,
+    update_features_request as features,
 };
-use sluice_wire::{ApiKey, Decoder, Message, Request, Uuid};
+use sluice_wire::{ApiKey, Decoder, ErrorCode, Message, Request, Uuid};
 use tokio::io::AsyncWriteExt;
 
-use super::Server;
 use super::client::{Client, batch, produce};
+use super::{NODE, Server};
 use crate::failure::FirstError;
 use crate::{dispatch, handlers};
 
@@ -163,6 +170,16 @@ async fn every_announced_version_is_served() {
         }],
         ..Default::default()
     });
+    served!(seen, client, |_| move_dirs::AlterReplicaLogDirsRequest {
+        dirs: vec![move_dirs::AlterReplicaLogDir {
+            path: "sluice-volumes".into(),
+            topics: vec![move_dirs::AlterReplicaLogDirTopic {
+                name: "t".into(),
+                partitions: vec![0],
+            }],
+        }],
+    });
+    served!(seen, client, |_| DescribeLogDirsRequest { topics: None });
     served!(seen, client, |version| grow::CreatePartitionsRequest {
         topics: vec![grow::CreatePartitionsTopic {
             name: "t".into(),
@@ -172,6 +189,15 @@ async fn every_announced_version_is_served() {
         ..Default::default()
     });
     served!(seen, client, |_| DeleteGroupsRequest::default());
+    let errors = every(seen, client, |_| elect::ElectLeadersRequest {
+        topic_partitions: Some(vec![elect::TopicPartitions {
+            topic: "t".into(),
+            partitions: vec![0],
+        }]),
+        ..Default::default()
+    });
+    let not_needed = ErrorCode::ElectionNotNeeded.code();
+    assert!(errors.await.values().all(|code| *code == not_needed));
     served!(seen, client, |_| change::IncrementalAlterConfigsRequest {
         resources: vec![change::AlterConfigsResource {
             resource_type: 2,
@@ -184,11 +210,43 @@ async fn every_announced_version_is_served() {
         }],
         ..Default::default()
     });
+    served!(seen, client, |_| reassign::AlterPartitionReassignmentsRequest {
+        topics: vec![reassign::ReassignableTopic {
+            name: "t".into(),
+            partitions: vec![reassign::ReassignablePartition {
+                partition_index: 0,
+                replicas: Some(vec![NODE.0]),
+            }],
+        }],
+        ..Default::default()
+    });
+    served!(seen, client, |_| ListPartitionReassignmentsRequest::default());
     served!(seen, client, |_| forget::OffsetDeleteRequest {
         group_id: "g".into(),
         ..Default::default()
     });
+    served!(seen, client, |_| quorum::DescribeQuorumRequest {
+        topics: vec![quorum::TopicData {
+            topic_name: "__cluster_metadata".into(),
+            partitions: vec![quorum::PartitionData::default()],
+        }],
+    });
+    let errors = every(seen, client, |_| features::UpdateFeaturesRequest {
+        feature_updates: vec![features::FeatureUpdateKey {
+            feature: "group.version".into(),
+            max_version_level: 1,
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    let invalid = ErrorCode::InvalidUpdateVersion.code();
+    assert!(errors.await.values().all(|code| *code == invalid));
     served!(seen, client, |_| DescribeClusterRequest::default());
+    let errors = every(seen, client, |_| UnregisterBrokerRequest { broker_id: NODE.0 }).await;
+    let denied = ErrorCode::ClusterAuthorizationFailed.code();
+    assert!(errors.values().all(|code| *code == denied));
+    served!(seen, client, |_| ListConfigResourcesRequest::default());
+    served!(seen, client, |_| DescribeTopicPartitionsRequest::default());
 
     assert_eq!(seen, dispatch::SERVED, "the table and this test differ");
 }
