@@ -46,7 +46,7 @@ class Keys:
 
 
 class S3:
-    """One SeaweedFS over one directory: master, volume server, filer and S3 gateway in one process."""
+    """One SeaweedFS over one directory: master, volume server, filer and S3 in one process."""
 
     ready_timeout_s = 60.0
 

@@ -58,7 +58,7 @@ def sluice():
 
 @pytest.fixture
 def pool():
-    """Threads. Asked for before `sluice`, so that a failed test's servers end before it waits here."""
+    """Threads. Asked for before `sluice`: a failed test's servers end before it waits here."""
     with ThreadPoolExecutor() as threads:
         yield threads
 
@@ -80,7 +80,7 @@ def stop_quickly(server: SluiceOnS3) -> None:
 
 
 def take(bootstrap: str, topic: str, count: int) -> dict[int, list[tuple[int, bytes]]]:
-    """The next `count` records of a group's only member, committed: partition -> (offset, value)."""
+    """The group's next `count` records, then committed: partition -> (offset, value)."""
     consumer = confluent_kafka.Consumer({
         "bootstrap.servers": bootstrap, "group.id": "g", "auto.offset.reset": "earliest",
         "enable.auto.commit": False, "check.crcs": True})
@@ -135,18 +135,20 @@ def test_all_of_it_comes_back_after_a_crash(running_s3, bucket, sluice):
 def test_keys_are_hashed_and_nothing_is_listed(running_s3, bucket, sluice):
     server = sluice(running_s3, bucket).start()
     create(AdminClient({"bootstrap.servers": server.bootstrap}), "t", 2)
-    requests, metrics = running_s3.requests(bucket), server.metrics()
+    requests, before = running_s3.requests(bucket), server.metrics()
     assert requests["LIST"] == 1, "a new volume's first start looks for manifests, and is seen to"
     for i in range(8):
-        PRODUCERS["librdkafka"](server.bootstrap, "t", "none", [Record(b"x" * 100_000, partition=i % 2)])
+        PRODUCERS["librdkafka"](server.bootstrap, "t", "none",
+                                [Record(b"x" * 100_000, partition=i % 2)])
         uploaded(server)
-    segments = server.metrics()["sluice_writer_segments_total"] - metrics["sluice_writer_segments_total"]
+    after = server.metrics()
+    segments, puts = (after[name] - before[name] for name in (
+        "sluice_writer_segments_total", "sluice_writer_bucket_puts_total"))
     assert segments >= 8
 
     def grown(kind: str) -> int:
         return running_s3.requests(bucket).get(kind, 0) - requests.get(kind, 0)
 
-    puts = server.metrics()["sluice_writer_bucket_puts_total"] - metrics["sluice_writer_bucket_puts_total"]
     assert grown("PUT") == puts == 2 * segments, "a segment and a manifest for each upload"
     assert grown("LIST") == 0, "uploads list"
     server.restart(crash=True)
@@ -212,7 +214,8 @@ def test_s3_hangs(running_s3, bucket, sluice):
     puts = server.metrics()["sluice_writer_bucket_puts_total"]
     with running_s3.hanging():
         late = [f"late {i}".encode() for i in range(10)]
-        PRODUCERS["librdkafka"](server.bootstrap, "t", "none", [Record(v, partition=0) for v in late])
+        PRODUCERS["librdkafka"](server.bootstrap, "t", "none",
+                                [Record(v, partition=0) for v in late])
         waiting.until(lambda: server.metrics()["sluice_writer_bucket_puts_total"] > puts, 10,
                       "an upload is under way")
         consumer = confluent_kafka.Consumer({
