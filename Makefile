@@ -39,7 +39,9 @@ deny:
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked --version $(CARGO_DENY_VERSION)
 	$(CARGO) deny check bans licenses sources
 
-# What is made from the code: the reference of the configuration.
+# What is made from the code: the reference of the configuration, and the APIs served.
 docs:
 	$(CARGO) run --quiet --locked -- config reference > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+	$(CARGO) run --quiet --locked -- apis > docs/kafka-apis.md.new
+	mv docs/kafka-apis.md.new docs/kafka-apis.md

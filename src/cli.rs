@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::apis;
 use crate::config::{self, Config, FILE_VARIABLE, Loaded, Sources};
 use crate::{logging, version};
 
@@ -50,6 +51,8 @@ enum Command {
     /// Look at the configuration without starting
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print which of Kafka's APIs and versions are served, as Markdown
+    Apis,
     /// Print the version and what it was built from
     Version,
 }
@@ -149,6 +152,7 @@ where
     let environment: Vec<_> = std::env::vars_os().collect();
     match cli.command {
         Command::Version => answer(&version::text()),
+        Command::Apis => answer(apis::reference().trim_end()),
         Command::Config(ConfigCommand::Reference) => answer(config::reference().trim_end()),
         Command::Config(ConfigCommand::Check(overrides)) => match overrides.load(environment) {
             Ok(_) => answer("the configuration is right"),

@@ -1,5 +1,6 @@
 //! The `sluice` binary: command line, configuration, log, and the wiring of the components.
 
+mod apis;
 mod bucket;
 mod cli;
 mod config;

@@ -32,3 +32,9 @@ mod tests;
 pub use config::{GatewayConfig, Limits};
 pub use context::Context;
 pub use gateway::Gateway;
+
+/// The versions of an API that are announced and served; none if it is not. Of Produce, versions 0 to 2
+/// are announced but refused (KAFKA-18659).
+pub fn served(api: sluice_wire::ApiKey) -> Option<std::ops::RangeInclusive<i16>> {
+    dispatch::SERVED.contains(&api).then(|| dispatch::announced(api))
+}

@@ -97,7 +97,7 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
-    /// Touched by the volume task alone; the lock is never contended.
+    /// Changed by the volume task alone; the uploader looks at it once a segment.
     pub(crate) sequencer: Mutex<Sequencer>,
     shared: Mutex<Shared>,
 }

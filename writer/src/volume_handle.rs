@@ -292,7 +292,8 @@ impl OwnedVolume {
     /// Ends service as a crash would, and waits until the device is let go of.
     #[cfg(test)]
     pub(crate) async fn abandon(&self) {
-        if let Some(Tasks { task, uploader }) = self.tasks.lock().take() {
+        let tasks = self.tasks.lock().take();
+        if let Some(Tasks { task, uploader }) = tasks {
             uploader.abort();
             task.abort();
             let _ = uploader.await;

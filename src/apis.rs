@@ -1,0 +1,69 @@
+//! What of Kafka's protocol is served: the table that `sluice apis` prints and docs/kafka-apis.md holds.
+//! Made from the dispatch table, so that it cannot say anything else than the server does.
+
+use std::fmt::Write;
+use std::ops::RangeInclusive;
+
+use sluice_wire::ApiKey;
+
+const HEAD: &str = "\
+# Kafka APIs
+
+Printed by `sluice apis`; a test checks that this file is current. What is not served is not announced.
+
+| key | API | served | Kafka 4.3 |
+| ---: | --- | --- | --- |
+";
+
+const DIFFERENCES: &str = "
+## Where we differ from Apache Kafka, and why
+
+| what | here | why |
+| --- | --- | --- |
+| acks | acks=0 and acks=1 are made as durable as acks=all; acks=0 gets no answer | there is one kind of append |
+| replicas | every partition has one replica, its owner; a replication factor above 1 is refused (INVALID_REPLICATION_FACTOR), as by one broker | durability comes from the volume and the bucket |
+| compressed batches | records are inflated and checked at produce only for compacted topics; otherwise header and checksum are | inflating costs more than all else |
+| largest batch | about 6.8 MiB, whatever max.message.bytes says (MESSAGE_TOO_LARGE) | one batch must fit one frame of the log |
+| fetch sessions | session id 0: every fetch is a full one | nothing is saved by them here |
+| leader epoch | grows at each start | it is the epoch of the volume's owner |
+| cleanup.policy=compact | accepted, keys required, nothing removed yet | compaction is not built yet |
+| compression.type | stored as the producer sent it | never re-encoded |
+| transactions | transactional ids are refused (TRANSACTIONAL_ID_AUTHORIZATION_FAILED) | not built yet |
+| segment.*, flush.*, index.*, file.delete.delay.ms, preallocate, unclean.leader.election.enable | accepted, checked and reported, without effect | there are no segment files |
+| group.initial.rebalance.delay.ms | 0 by default, as in Kafka's sample configuration | groups.initial_rebalance_delay sets it |
+| broker configs | a few, read-only; changing them is refused (CLUSTER_AUTHORIZATION_FAILED) | they are the operator's |
+";
+
+/// The page.
+pub(crate) fn reference() -> String {
+    let mut out = HEAD.to_owned();
+    for api in ApiKey::ALL.iter().filter(|api| !api.is_between_brokers()) {
+        let served =
+            sluice_gateway::served(*api).map_or_else(|| "-".to_owned(), |range| text(&range));
+        let row = (api.code(), api.name(), served, text(&api.versions()));
+        let (code, name, served, kafka) = row;
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "| {code} | {name} | {served} | {kafka} |");
+    }
+    out.push_str(DIFFERENCES);
+    out
+}
+
+fn text(range: &RangeInclusive<i16>) -> String {
+    if range.start() == range.end() {
+        return range.start().to_string();
+    }
+    format!("{}-{}", range.start(), range.end())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_in_docs_is_current() {
+        let committed = include_str!("../docs/kafka-apis.md");
+        assert!(
+            committed == super::reference(),
+            "docs/kafka-apis.md is not current: run `make docs`"
+        );
+    }
+}
