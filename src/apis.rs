@@ -24,7 +24,7 @@ const DIFFERENCES: &str = "
 | replicas | every partition has one replica, its owner; a replication factor above 1 is refused (INVALID_REPLICATION_FACTOR), as by one broker | durability comes from the volume and the bucket |
 | compressed batches | records are inflated and checked at produce only for compacted topics; otherwise header and checksum are | inflating costs more than all else |
 | largest batch | about 6.8 MiB, whatever max.message.bytes says (MESSAGE_TOO_LARGE) | one batch must fit one frame of the log |
-| fetch sessions | session id 0: every fetch is a full one | nothing is saved by them here |
+| fetch sessions | none are made (session id 0): every fetch names all its partitions, as Kafka allows | a session is state that a gateway would have to keep |
 | leader epoch | grows at each start | it is the epoch of the volume's owner |
 | cleanup.policy=compact | accepted, keys required, nothing removed yet | compaction is not built yet |
 | compression.type | stored as the producer sent it | never re-encoded |

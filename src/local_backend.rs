@@ -2,6 +2,9 @@
 //!
 //! It joins the two halves of a stream: the writer has its tail, the reader what is in the bucket.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use sluice_catalog::Catalog;
@@ -28,13 +31,23 @@ use sluice_wire::messages::{
 use sluice_wire::{Chain, ErrorCode, Str};
 use sluice_writer::group::GroupCaller;
 use sluice_writer::{AppendError, Offsets, TailError, Writer};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+/// A fetch waits so long for the bucket; then it answers without, and the read goes on by itself, so that
+/// the client finds it in the cache when it asks again, and other partitions of the fetch are not held up.
+const BUCKET_WAIT: Duration = Duration::from_secs(2);
+/// A lookup by time waits so long.
+const LOOKUP_WAIT: Duration = Duration::from_secs(10);
+/// Reads of the bucket under way at once; more are told to ask again.
+const BUCKET_READS: usize = 512;
 
 /// Writer and reader of one process.
 pub(crate) struct LocalBackend {
-    pub(crate) writer: Writer,
-    pub(crate) reader: Reader,
-    pub(crate) catalog: Catalog,
+    writer: Writer,
+    reader: Arc<Reader>,
+    catalog: Catalog,
+    bucket_reads: Arc<Semaphore>,
 }
 
 fn key_of(stream: StreamId) -> StreamKey {
@@ -68,6 +81,41 @@ fn refused(error: AppendError, log_start: i64) -> Refused {
 }
 
 impl LocalBackend {
+    /// Joins a writer and a reader that is attached to the writer's volumes.
+    pub(crate) fn new(writer: Writer, reader: Reader, catalog: Catalog) -> Self {
+        let bucket_reads = Arc::new(Semaphore::new(BUCKET_READS));
+        Self { writer, reader: Arc::new(reader), catalog, bucket_reads }
+    }
+
+    /// The writer.
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Reads from the bucket; empty if that takes too long.
+    async fn read_bucket(
+        &self,
+        stream: StreamId,
+        offset: i64,
+        max_bytes: u64,
+    ) -> Result<Chain, ReadError> {
+        let volume = self.writer.volume_of(stream).map_err(|_| ReadError::NotHere)?.0;
+        let Ok(permit) = Arc::clone(&self.bucket_reads).try_acquire_owned() else {
+            return Ok(Chain::default());
+        };
+        let reader = Arc::clone(&self.reader);
+        let read = tokio::spawn(async move {
+            let read = reader.read(volume, key_of(stream), offset, max_bytes).await;
+            drop(permit);
+            read
+        });
+        match tokio::time::timeout(BUCKET_WAIT, read).await {
+            Ok(Ok(read)) => read,
+            // It was aborted or has panicked, which was logged; or it takes its time.
+            Ok(Err(_)) | Err(_) => Ok(Chain::default()),
+        }
+    }
+
     /// Checks the epoch that a client believes in.
     fn check_epoch(&self, stream: StreamId, current: Option<i32>) -> Result<(), ErrorCode> {
         let ours = self.writer.leader_epoch(stream).ok_or(ErrorCode::NotLeaderOrFollower)?;
@@ -114,8 +162,7 @@ impl LocalBackend {
         if let Some(records) = self.writer.read(stream, offset, max_bytes).await.map_err(code)? {
             return Ok(records);
         }
-        let volume = self.writer.volume_of(stream).map_err(code)?.0;
-        match self.reader.read(volume, key_of(stream), offset, max_bytes).await {
+        match self.read_bucket(stream, offset, max_bytes).await {
             Ok(records) => Ok(records),
             // Retention took it between the two looks, or the tail has it again.
             Err(ReadError::NotHere) => {
@@ -189,8 +236,11 @@ impl LocalBackend {
         timestamp: i64,
     ) -> Result<OffsetFound, ErrorCode> {
         let volume = self.writer.volume_of(stream).map_err(|error| error.code())?.0;
-        let in_bucket = self.reader.find_timestamp(volume, key_of(stream), timestamp).await;
-        let in_bucket = in_bucket.map_err(|error| bucket_code(&error))?;
+        let in_bucket = self.reader.find_timestamp(volume, key_of(stream), timestamp);
+        let in_bucket = tokio::time::timeout(LOOKUP_WAIT, in_bucket)
+            .await
+            .map_err(|_| ErrorCode::RequestTimedOut)?
+            .map_err(|error| bucket_code(&error))?;
         let found = match in_bucket.map(|found| (found.offset, found.timestamp_ms)) {
             Some(found) => Some(found),
             None => self

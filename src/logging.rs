@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
@@ -33,8 +33,19 @@ fn is_text(format: LogFormat, terminal: bool) -> bool {
     }
 }
 
+/// The S3 client logs each of its retries; whoever gives up logs it once with what it was for. So it is
+/// quiet unless the configuration names it.
+const QUIET: &str = "object_store";
+
 fn targets(level: &LogFilter) -> Targets {
-    level.0.parse().expect("the configuration has checked the levels")
+    let chosen: Targets = level.0.parse().expect("the configuration has checked the levels");
+    if chosen.iter().any(|(target, _)| target.starts_with(QUIET)) {
+        return chosen;
+    }
+    match chosen.default_level() {
+        Some(default) => chosen.with_target(QUIET, default.min(LevelFilter::WARN)),
+        None => chosen,
+    }
 }
 
 fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
@@ -64,6 +75,17 @@ mod tests {
         assert!(targets.would_enable("sluice::up", &Level::DEBUG));
         assert!(targets.would_enable("sluice_gateway::http", &Level::DEBUG));
         assert!(!targets.would_enable("h2::codec", &Level::DEBUG));
+    }
+
+    #[test]
+    fn the_s3_clients_retries_are_shown_when_asked_for() {
+        let shown = |level: &str| {
+            let targets = targets(&LogFilter(level.to_owned()));
+            targets.would_enable("object_store::client::retry", &Level::INFO)
+        };
+        assert!(!shown("info"));
+        assert!(!shown("trace"));
+        assert!(shown("info,object_store=info"));
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl Node {
         for (volume, state) in writer.bucket_states() {
             reader.attach(volume.0, state);
         }
-        let backend = Arc::new(LocalBackend { writer, reader, catalog: catalog.clone() });
+        let backend = Arc::new(LocalBackend::new(writer, reader, catalog.clone()));
         Ok(Self { store, catalog, registration, backend })
     }
 
@@ -235,7 +235,7 @@ impl Node {
     async fn lost(&self) -> &'static str {
         let mut registration = self.registration.state();
         tokio::select! {
-            () = self.backend.writer.lost() => {
+            () = self.backend.writer().lost() => {
                 "a volume was lost: another owner has it, or its log cannot go on"
             }
             _ = registration.wait_for(|state| *state == RegistrationState::Replaced) => {
@@ -246,7 +246,7 @@ impl Node {
 
     async fn end(self) {
         let Self { store, catalog, registration, backend } = self;
-        backend.writer.close().await;
+        backend.writer().close().await;
         if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "the node could not be signed off; its lease will run out");
         }

@@ -128,6 +128,11 @@ impl ManifestStore {
         Ok(Some(manifest))
     }
 
+    /// The volume.
+    pub(crate) fn volume(&self) -> u32 {
+        self.volume
+    }
+
     /// The state, shared with readers; it changes when a commit is durable.
     pub(crate) fn state(&self) -> &Arc<RwLock<VolumeState>> {
         &self.state

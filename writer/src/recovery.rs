@@ -24,8 +24,10 @@ use crate::sequence::{BatchHeader, Sequencer};
 use crate::stream::{Frame, Run, Stream};
 use crate::task::Listed;
 
-/// How long to wait between tries while the bucket does not answer.
-const BUCKET_RETRY: Duration = Duration::from_millis(500);
+/// The first pause between tries while the bucket does not answer; each is twice the one before, up to
+/// the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// What every volume of a process shares.
 #[derive(Clone)]
@@ -122,13 +124,13 @@ async fn load(
     around: &Surroundings,
     hint: u64,
 ) -> Result<ManifestStore, OpenError> {
+    let mut pause = FIRST_PAUSE;
     loop {
         let bucket = Arc::clone(&around.bucket);
         match ManifestStore::load(bucket, around.keys.clone(), place.id.0, hint).await {
             Ok(store) => return Ok(store),
             Err(ManifestError::Bucket(error)) => {
-                tracing::warn!(volume = place.id.0, %error, "cannot read manifests; trying again");
-                tokio::time::sleep(BUCKET_RETRY).await;
+                pause = bucket_failed(place.id.0, &error, pause).await;
             }
             Err(error) => return Err(error.into()),
         }
@@ -158,17 +160,33 @@ async fn announce(
             coordinator: None,
         }
     };
+    let mut pause = FIRST_PAUSE;
     loop {
         match manifests.commit(&change).await {
             // What became unreferenced is left to orphan collection.
             Ok(_) => return Ok(()),
             Err(ManifestError::Bucket(error)) => {
-                tracing::warn!(%error, "cannot write a manifest; trying again");
-                tokio::time::sleep(BUCKET_RETRY).await;
+                pause = bucket_failed(manifests.volume(), &error, pause).await;
             }
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Says what is wrong, and rests; gives the next pause. A start waits for its bucket however long that
+/// takes, as giving up would help nobody.
+async fn bucket_failed(volume: u32, error: &object_store::Error, pause: Duration) -> Duration {
+    use object_store::Error;
+    let hint = match error {
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            "check the bucket's name and the credentials in the environment"
+        }
+        Error::NotFound { .. } => "check bucket.url and bucket.region: there is no such bucket",
+        _ => "check that the bucket can be reached",
+    };
+    tracing::warn!(volume, %error, hint, "the bucket does not answer as it should; trying again");
+    tokio::time::sleep(pause).await;
+    (pause * 2).min(LONGEST_PAUSE)
 }
 
 fn is_wanted(around: &Surroundings, stream: StreamId) -> bool {
