@@ -176,14 +176,7 @@ async fn announce(
 /// Says what is wrong, and rests; gives the next pause. A start waits for its bucket however long that
 /// takes, as giving up would help nobody.
 async fn bucket_failed(volume: u32, error: &object_store::Error, pause: Duration) -> Duration {
-    use object_store::Error;
-    let hint = match error {
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-            "check the bucket's name and the credentials in the environment"
-        }
-        Error::NotFound { .. } => "check bucket.url and bucket.region: there is no such bucket",
-        _ => "check that the bucket can be reached",
-    };
+    let hint = "check bucket.url, that it can be reached, and the credentials in the environment";
     tracing::warn!(volume, %error, hint, "the bucket does not answer as it should; trying again");
     tokio::time::sleep(pause).await;
     (pause * 2).min(LONGEST_PAUSE)

@@ -227,7 +227,8 @@ class SluiceOnS3(servers.Sluice):
     def environment(self) -> dict[str, str]:
         # Whatever else this machine knows of AWS is not for the test.
         ours = {k: v for k, v in super().environment().items() if not k.startswith("AWS_")}
-        return {**ours, **self._keys.environment()}
+        # Little is remembered of what was read, so that tests know what must come from S3.
+        return {**ours, **self._keys.environment(), "SLUICE_READER_CACHE_BYTES": "1MiB"}
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")

@@ -170,7 +170,7 @@ def test_wrong_credentials_are_told_and_no_secret_is(running_s3, bucket, pool, s
     code = "SignatureDoesNotMatch" if known else "InvalidAccessKeyId"
     line = waiting.until(lambda: next((l for l in server.log().splitlines() if code in l), None)
                          if server.log_path.exists() else None, 10, f"{code} in the log")
-    assert '"level":"WARN"' in line and "cannot read manifests" in line and bucket in line
+    assert '"level":"WARN"' in line and "check" in line and bucket in line
     starting(server)
     stop_quickly(server)
     assert isinstance(start.exception(), servers.NotReady)
@@ -250,7 +250,7 @@ def test_s3_crashes_under_load(running_s3, bucket, pool, sluice):
         waiting.until(lambda: len(ledger.acked) > before + 200, timeout_s, "acknowledgements")
         crash.complain(producers, reader)
 
-    # More than the tail cache holds.
+    # More than the tail cache and the reader's hold.
     waiting.until(lambda: server.metrics()["sluice_writer_segment_bytes_total"] > 4 << 20, 30,
                   "the first uploads")
 
