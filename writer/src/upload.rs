@@ -37,6 +37,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) enum Request {
     /// A topic was deleted: its streams go.
     Forget(TopicId),
+    /// The volume is about to be closed: upload what there is, so that the next owner has little to read
+    /// back.
+    Flush { done: oneshot::Sender<()> },
     /// A coordinator snapshot to put and commit, with the internal stream it is of.
     Snapshot { stream: Arc<Stream>, offset: i64, bytes: Bytes, done: oneshot::Sender<()> },
 }
@@ -108,6 +111,12 @@ impl Uploader {
                     Some(Request::Forget(topic)) => self.forget(topic).await?,
                     Some(Request::Snapshot { stream, offset, bytes, done }) => {
                         self.snapshot(&stream, offset, bytes).await?;
+                        let _ = done.send(());
+                    }
+                    Some(Request::Flush { done }) => {
+                        while self.state.borrow().oldest.is_some() {
+                            self.upload().await?;
+                        }
                         let _ = done.send(());
                     }
                     None => return Ok(()),

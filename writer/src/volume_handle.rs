@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -274,11 +275,18 @@ impl OwnedVolume {
         Ok(run.slice(&payload))
     }
 
-    /// Ends service: what was queued becomes durable, the volume is closed. Once.
-    pub(crate) async fn close(&self) {
+    /// Ends service: what was queued becomes durable, as much as possible is uploaded within `flush`, the
+    /// volume is closed. Once.
+    pub(crate) async fn close(&self, flush: Duration) {
         let Some(Tasks { task, uploader }) = self.tasks.lock().take() else {
             return;
         };
+        if !flush.is_zero() {
+            let (done, flushed) = oneshot::channel();
+            self.request(Request::Flush { done });
+            // What is not uploaded stays on the volume, as after a crash.
+            let _ = tokio::time::timeout(flush, flushed).await;
+        }
         uploader.abort();
         // How they end does not matter here: a panic was logged, a lost volume too.
         let _ = uploader.await;

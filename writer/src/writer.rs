@@ -66,6 +66,7 @@ struct Inner {
     catalog: Catalog,
     clock: Arc<dyn Clock>,
     append_timeout: Duration,
+    close_flush: Duration,
     volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
     groups: Arc<GroupCoordinator>,
     follower: JoinHandle<()>,
@@ -121,6 +122,7 @@ impl Writer {
                 catalog,
                 clock,
                 append_timeout: around.options.append_timeout,
+                close_flush: around.options.close_flush,
                 volumes,
                 groups,
                 follower: tokio::spawn(follower.run(changes)),
@@ -299,8 +301,9 @@ impl Writer {
     pub async fn close(&self) {
         self.inner.groups.close();
         self.inner.follower.abort();
-        futures_util::future::join_all(self.inner.volumes.values().map(|volume| volume.close()))
-            .await;
+        let flush = self.inner.close_flush;
+        let volumes = self.inner.volumes.values();
+        futures_util::future::join_all(volumes.map(|volume| volume.close(flush))).await;
     }
 }
 

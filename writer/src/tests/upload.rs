@@ -77,6 +77,29 @@ async fn an_old_tail_is_uploaded_without_more_arriving() {
 }
 
 #[tokio::test]
+async fn a_close_uploads_what_it_can_and_no_longer_than_it_may() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.close_flush = Duration::from_secs(20);
+    let topic = cluster.topic("t", &[]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    append(&writer, a, &batch(3, 10, 5)).await.unwrap();
+    writer.close().await;
+    let (_, state) = writer.bucket_states().next().unwrap();
+    assert_eq!(end_of(&state.read(), a), 3);
+
+    cluster.options.close_flush = Duration::from_millis(50);
+    let writer = cluster.start().await;
+    append(&writer, a, &batch(2, 10, 5)).await.unwrap();
+    cluster.bucket.down.store(true, Ordering::Relaxed);
+    let closed = tokio::time::timeout(Duration::from_secs(10), writer.close()).await;
+    closed.expect("a bucket that is down does not hold up the end");
+    cluster.bucket.down.store(false, Ordering::Relaxed);
+    let writer = cluster.start().await;
+    assert_eq!(tail(&writer, a, 3).await, Some(vec![3]), "it stayed on the volume");
+}
+
+#[tokio::test]
 async fn when_the_bucket_is_down_the_volume_fills_appends_wait_and_all_goes_on_after() {
     let mut cluster = Cluster::with_volumes(1, 24 << 20).await;
     cluster.options.upload_segment_bytes = 1 << 20;
