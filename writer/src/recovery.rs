@@ -227,7 +227,7 @@ impl<'a> Replay<'a> {
             frame: Frame::new(recovered.lsn, None),
             end: recovered.end,
             bytes: recovered.payload.len() as u64,
-            cached: false,
+            cached_bytes: 0,
             since: Instant::now(),
             runs: Vec::with_capacity(entries.len()),
             moved: Vec::new(),

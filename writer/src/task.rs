@@ -34,6 +34,13 @@ const FRAME_TARGET_BYTES: usize = 1 << 20;
 /// What a frame may hold beside one large batch.
 const FRAME_RESERVE_BYTES: usize = FRAME_TARGET_BYTES + HEADER_LEN + ENTRIES_PER_FRAME * ENTRY_LEN;
 
+/// Up to this size a payload is copied out of its frame's buffer.
+const SMALL_PAYLOAD_BYTES: usize = 8 << 10;
+/// What a frame's buffer may have beside the payload: header, padding, alignment.
+const BUFFER_SLACK_BYTES: u64 = 8 << 10;
+/// What a listed frame with one run takes beside its payload.
+const LISTED_OVERHEAD_BYTES: u64 = 512;
+
 /// The largest batch that a volume takes.
 pub(crate) fn max_batch_bytes(volume: &dyn Volume) -> usize {
     volume.max_payload_bytes().saturating_sub(FRAME_RESERVE_BYTES)
@@ -162,7 +169,8 @@ pub(crate) struct Listed {
     pub(crate) frame: Arc<Frame>,
     pub(crate) end: Lsn,
     pub(crate) bytes: u64,
-    pub(crate) cached: bool,
+    /// Memory that its payload takes; 0 when it was let go of.
+    pub(crate) cached_bytes: u64,
     pub(crate) since: Instant,
     /// (stream, base offset of its run).
     pub(crate) runs: Vec<(Arc<Stream>, i64)>,
@@ -470,7 +478,8 @@ impl VolumeTask {
         };
         let leader_epoch = self.volume.epoch().0;
         let bytes = durable.payload.len() as u64;
-        let frame = Frame::new(durable.lsn, Some(durable.payload));
+        let (payload, memory) = to_cache(durable.payload);
+        let frame = Frame::new(durable.lsn, Some(payload));
         let mut runs = Vec::with_capacity(outcome.runs.len());
         for (stream, shape) in outcome.runs {
             runs.push((Arc::clone(&stream), shape.base_offset));
@@ -503,14 +512,14 @@ impl VolumeTask {
             frame,
             end: durable.end,
             bytes,
-            cached: true,
+            cached_bytes: memory,
             since: now,
             runs,
             moved,
         });
-        self.cached_bytes += bytes;
+        self.cached_bytes += memory;
         self.unuploaded_bytes += bytes;
-        self.metrics.tail_cache_bytes.inc_by(bytes as i64);
+        self.metrics.tail_cache_bytes.inc_by(memory as i64);
         self.metrics.unuploaded_bytes.inc_by(bytes as i64);
         self.evict();
         self.publish();
@@ -522,10 +531,11 @@ impl VolumeTask {
             let Some(listed) = self.frames.get_mut(self.first_cached) else {
                 return;
             };
-            if std::mem::take(&mut listed.cached) {
+            let memory = std::mem::take(&mut listed.cached_bytes);
+            if memory > 0 {
                 listed.frame.evict();
-                self.cached_bytes -= listed.bytes;
-                self.metrics.tail_cache_bytes.dec_by(listed.bytes as i64);
+                self.cached_bytes -= memory;
+                self.metrics.tail_cache_bytes.dec_by(memory as i64);
             }
             self.first_cached += 1;
             self.forget_uploaded();
@@ -594,6 +604,18 @@ impl VolumeTask {
         };
         self.state.send_if_modified(|known| std::mem::replace(known, state) != state);
     }
+}
+
+/// What to keep of a durable frame, and the memory that it takes. A frame's buffer has whole blocks and is
+/// aligned; of a small one most would be air, so its payload is copied.
+fn to_cache(payload: Bytes) -> (Bytes, u64) {
+    if payload.len() <= SMALL_PAYLOAD_BYTES {
+        let copy = Bytes::copy_from_slice(&payload);
+        let memory = copy.len() as u64 + LISTED_OVERHEAD_BYTES;
+        return (copy, memory);
+    }
+    let memory = payload.len() as u64 + BUFFER_SLACK_BYTES + LISTED_OVERHEAD_BYTES;
+    (payload, memory)
 }
 
 async fn next_durable(in_flight: &mut VecDeque<(Ticket, Outcome)>) -> Result<Durable, NotDurable> {
