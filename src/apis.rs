@@ -25,7 +25,6 @@ const DIFFERENCES: &str = "
 | compressed batches | records are inflated and checked at produce only for compacted topics; otherwise header and checksum are | inflating costs more than all else |
 | largest batch | about 6.8 MiB, whatever max.message.bytes says (MESSAGE_TOO_LARGE) | one batch must fit one frame of the log |
 | fetch sessions | none are made (session id 0): every fetch names all its partitions, as Kafka allows | a session is state that a gateway would have to keep |
-| auto-created topics | Metadata answers with the new topic at once | Kafka says UNKNOWN_TOPIC_OR_PARTITION first, and clients wait and ask again |
 | __consumer_offsets | not listed | committed offsets do not lie in a topic |
 | leader epoch | grows at each start | it is the epoch of the volume's owner |
 | cleanup.policy=compact | accepted, keys required, nothing removed yet | compaction is not built yet |

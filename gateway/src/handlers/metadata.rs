@@ -135,8 +135,10 @@ async fn some(
     }
     let created = futures_util::stream::iter(missing)
         .map(|name| async move {
+            // It is there when this is answered, but Kafka says that it is not: clients ask again
+            // shortly, and a consumer learns so that a topic it knew was deleted meanwhile.
             match create(core, tenant, &name).await {
-                Ok(topic) => describe(core, &topic),
+                Ok(()) => failed(name, ErrorCode::UnknownTopicOrPartition),
                 Err(code) => failed(name, code),
             }
         })
@@ -146,18 +148,15 @@ async fn some(
     topics
 }
 
-async fn create(core: &Core, tenant: TenantId, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+async fn create(core: &Core, tenant: TenantId, name: &str) -> Result<(), ErrorCode> {
     let new = NewTopic {
         name: name.to_owned(),
         partitions: core.config.default_partitions,
         overrides: BTreeMap::new(),
     };
     match core.catalog.create_topic(tenant, new).await {
-        Ok(topic) => Ok(topic),
-        // Somebody else was faster; if it is gone again the client will ask again.
-        Err(CreateTopicError::Exists(_)) => {
-            core.catalog.topic_by_name(tenant, name).ok_or(ErrorCode::LeaderNotAvailable)
-        }
+        // Or somebody else was faster.
+        Ok(_) | Err(CreateTopicError::Exists(_)) => Ok(()),
         Err(CreateTopicError::NoVolumes | CreateTopicError::Unavailable(_)) => {
             Err(ErrorCode::LeaderNotAvailable)
         }
