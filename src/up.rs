@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -34,6 +34,8 @@ use crate::config::{Config, HostPort, VolumeSize};
 use crate::local_backend::LocalBackend;
 use crate::seams::{SystemClock, SystemEntropy};
 
+/// A process that ends spends at most this on uploading its tail.
+const LONGEST_FLUSH: Duration = Duration::from_secs(3);
 /// How long other nodes take this one for alive after it was last heard of.
 const NODE_LEASE: Duration = Duration::from_secs(10);
 /// The size of a volume where the disk is large enough.
@@ -82,7 +84,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     };
     readiness.send_replace(Readiness::Draining);
     drop(gateway);
-    node.end().await;
+    node.end(shutdown.left(config.shutdown.drain)).await;
     shutdown.finish();
     // It holds nothing that could be lost; a second is what its connections get.
     let _ = tokio::time::timeout(Duration::from_secs(1), ops).await;
@@ -115,6 +117,8 @@ async fn withdraw(mut drain: watch::Receiver<bool>, readiness: watch::Sender<Rea
 struct Shutdown {
     drain: watch::Sender<bool>,
     ended: watch::Sender<bool>,
+    /// When the process was told to end.
+    told: Arc<OnceLock<Instant>>,
 }
 
 impl Shutdown {
@@ -124,15 +128,25 @@ impl Shutdown {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
         let drain = watch::Sender::new(false);
         let sender = drain.clone();
+        let told = Arc::new(OnceLock::new());
+        let tell = Arc::clone(&told);
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             tracing::info!("told to end: draining");
+            tell.get_or_init(Instant::now);
             sender.send_replace(true);
         });
-        Ok(Self { drain, ended: watch::Sender::new(false) })
+        Ok(Self { drain, ended: watch::Sender::new(false), told })
+    }
+
+    /// What is left of the time for draining, but not all of it is for uploads: the next owner can read
+    /// back what stays, and whoever told us to end is waiting.
+    fn left(&self, drain: Duration) -> Duration {
+        let since = self.told.get().map_or(Duration::ZERO, Instant::elapsed);
+        drain.saturating_sub(since).min(LONGEST_FLUSH)
     }
 
     fn watch(&self) -> watch::Receiver<bool> {
@@ -244,9 +258,10 @@ impl Node {
         }
     }
 
-    async fn end(self) {
+    /// Ends service; what is not in the bucket yet is uploaded within `flush`.
+    async fn end(self, flush: Duration) {
         let Self { store, catalog, registration, backend } = self;
-        backend.writer().close().await;
+        backend.writer().close(flush).await;
         if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "the node could not be signed off; its lease will run out");
         }

@@ -24,8 +24,6 @@ pub struct WriterOptions {
     /// How long a segment stays in the bucket after the last reference to it is gone, so that reads
     /// that began before can end.
     pub delete_grace: Duration,
-    /// How long a close may spend on uploading what is not in the bucket yet.
-    pub close_flush: Duration,
     /// Frames in flight to the device.
     pub queue_depth: usize,
 }
@@ -40,7 +38,6 @@ impl Default for WriterOptions {
             upload_max_age: Duration::from_secs(10),
             retention_interval: Duration::from_secs(30),
             delete_grace: Duration::from_secs(60),
-            close_flush: Duration::from_millis(1500),
             queue_depth: 8,
         }
     }

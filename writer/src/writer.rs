@@ -66,7 +66,6 @@ struct Inner {
     catalog: Catalog,
     clock: Arc<dyn Clock>,
     append_timeout: Duration,
-    close_flush: Duration,
     volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
     groups: Arc<GroupCoordinator>,
     follower: JoinHandle<()>,
@@ -122,7 +121,6 @@ impl Writer {
                 catalog,
                 clock,
                 append_timeout: around.options.append_timeout,
-                close_flush: around.options.close_flush,
                 volumes,
                 groups,
                 follower: tokio::spawn(follower.run(changes)),
@@ -297,11 +295,11 @@ impl Writer {
         Ok(stream.offsets().log_start)
     }
 
-    /// Ends service: refuses what comes, makes durable what was queued, closes the volumes.
-    pub async fn close(&self) {
+    /// Ends service: refuses what comes, makes durable what was queued, uploads as much as can be within
+    /// `flush`, closes the volumes.
+    pub async fn close(&self, flush: Duration) {
         self.inner.groups.close();
         self.inner.follower.abort();
-        let flush = self.inner.close_flush;
         let volumes = self.inner.volumes.values();
         futures_util::future::join_all(volumes.map(|volume| volume.close(flush))).await;
     }

@@ -85,8 +85,6 @@ impl Cluster {
             upload_max_age: Duration::from_secs(3600),
             append_timeout: Duration::from_secs(5),
             delete_grace: Duration::ZERO,
-            // A close leaves the tail on the volume, unless a test says otherwise.
-            close_flush: Duration::ZERO,
             ..WriterOptions::default()
         };
         let clock = Arc::new(HandClock(AtomicI64::new(1_000_000)));

@@ -27,7 +27,7 @@ async fn acknowledged_records_survive_a_crash_and_a_stop() {
     assert_eq!(writer.epoch_end(a, 1).unwrap(), Some((1, 5)));
     assert_eq!(writer.epoch_end(a, 2).unwrap(), Some((2, 6)));
     assert_eq!(writer.epoch_of(a, 5), 2);
-    writer.close().await;
+    writer.close(Duration::ZERO).await;
     assert_eq!(append(&writer, a, &batch(1, 10, 5)).await, Err(AppendError::NotOwner));
 
     let writer = cluster.start().await;
@@ -99,13 +99,13 @@ async fn deleted_records_stay_deleted() {
     assert_eq!(writer.offsets(a).unwrap().log_start, 7);
     assert!(matches!(writer.read(a, 6, 1).await, Err(TailError::OutOfRange)));
     assert_eq!(tail(&writer, a, 7).await, Some(vec![5, 10, 15]));
-    writer.close().await;
+    writer.close(Duration::ZERO).await;
 
     // And through an upload, when the log that says so is trimmed.
     cluster.options.upload_segment_bytes = 1;
     let writer = cluster.start().await;
     super::cluster::until_bucket(&writer, |s| s.streams.values().any(|s| s.log_start == 7)).await;
-    writer.close().await;
+    writer.close(Duration::ZERO).await;
     let writer = cluster.start().await;
     assert_eq!(writer.offsets(a).unwrap().log_start, 7);
     assert_eq!(writer.delete_records(a, -1).await.unwrap(), 20);
@@ -130,7 +130,7 @@ async fn a_second_owner_is_refused_while_the_first_lives_and_wins_when_it_is_gon
 #[tokio::test]
 async fn a_volume_whose_file_is_gone_is_not_made_anew() {
     let cluster = Cluster::new().await;
-    cluster.start().await.close().await;
+    cluster.start().await.close(Duration::ZERO).await;
     std::fs::remove_file(cluster.path(0)).unwrap();
     assert!(matches!(cluster.try_start().await, Err(OpenError::Missing { .. })));
 }
@@ -143,7 +143,7 @@ async fn a_bucket_that_lost_its_manifests_is_told_from_a_new_one() {
     let writer = cluster.start().await;
     append(&writer, stream(&topic, 0), &batch(1, 10, 5)).await.unwrap();
     super::cluster::until_bucket(&writer, |s| !s.streams.is_empty()).await;
-    writer.close().await;
+    writer.close(Duration::ZERO).await;
     cluster.bucket = super::bucket::FaultyBucket::new();
     assert!(matches!(cluster.try_start().await, Err(OpenError::Contradiction { .. })));
 }
@@ -159,7 +159,7 @@ async fn streams_spread_over_volumes_and_all_come_back() {
     let volumes: std::collections::BTreeSet<_> =
         (0..4).map(|p| writer.volume_of(stream(&topic, p)).unwrap()).collect();
     assert_eq!(volumes.len(), 3);
-    writer.close().await;
+    writer.close(Duration::ZERO).await;
     let writer = cluster.start().await;
     for partition in 0..4 {
         assert_eq!(tail(&writer, stream(&topic, partition), 0).await, Some(vec![0]));

@@ -56,7 +56,7 @@ async fn the_tail_moves_to_the_bucket_and_leaves_the_volume() {
     assert_eq!(tail(&writer, a, 0).await, None);
     let rest = tail(&writer, a, offsets.tail_start).await.unwrap();
     assert_eq!(rest, (offsets.tail_start..20).collect::<Vec<_>>());
-    writer.close().await;
+    writer.close(Duration::ZERO).await;
 
     let writer = cluster.start().await;
     let offsets = writer.offsets(a).unwrap();
@@ -78,21 +78,21 @@ async fn an_old_tail_is_uploaded_without_more_arriving() {
 
 #[tokio::test]
 async fn a_close_uploads_what_it_can_and_no_longer_than_it_may() {
-    let mut cluster = Cluster::new().await;
-    cluster.options.close_flush = Duration::from_secs(20);
+    let cluster = Cluster::new().await;
     let topic = cluster.topic("t", &[]).await;
     let a = stream(&topic, 0);
     let writer = cluster.start().await;
     append(&writer, a, &batch(3, 10, 5)).await.unwrap();
-    writer.close().await;
+    writer.close(Duration::from_secs(20)).await;
     let (_, state) = writer.bucket_states().next().unwrap();
     assert_eq!(end_of(&state.read(), a), 3);
 
-    cluster.options.close_flush = Duration::from_millis(50);
     let writer = cluster.start().await;
     append(&writer, a, &batch(2, 10, 5)).await.unwrap();
     cluster.bucket.down.store(true, Ordering::Relaxed);
-    let closed = tokio::time::timeout(Duration::from_secs(10), writer.close()).await;
+    let closed =
+        tokio::time::timeout(Duration::from_secs(10), writer.close(Duration::from_millis(50)))
+            .await;
     closed.expect("a bucket that is down does not hold up the end");
     cluster.bucket.down.store(false, Ordering::Relaxed);
     let writer = cluster.start().await;
@@ -251,7 +251,7 @@ async fn many_manifests_load_as_one_state() {
     let (_, state) = writer.bucket_states().next().unwrap();
     let live = state.read().clone();
     live.validate().unwrap();
-    writer.close().await;
+    writer.close(Duration::ZERO).await;
     let bucket = std::sync::Arc::clone(&cluster.bucket) as std::sync::Arc<dyn ObjectStore>;
     for hint in [0, 1, 100, live.version] {
         let bucket = std::sync::Arc::clone(&bucket);
