@@ -23,6 +23,7 @@ use sluice_gateway::{Gateway, GatewayConfig, Limits};
 use sluice_model::{CatalogLimits, Clock, Entropy, NodeId, TopicDefaults, VolumeId};
 use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
 use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
+use sluice_volume::Medium;
 use sluice_writer::group::GroupConfig;
 use sluice_writer::{VolumePlace, Writer, WriterMetrics, WriterOptions, WriterParts};
 use tokio::net::TcpListener;
@@ -286,12 +287,20 @@ async fn volumes(config: &Config, catalog: &Catalog) -> anyhow::Result<Vec<Volum
         let spec = VolumeSpec { id, kind: VolumeKind::File, location, size_bytes };
         catalog.add_volume(spec).await?;
     }
-    let places = catalog.volumes().into_iter().map(|volume| VolumePlace {
-        id: volume.spec.id,
-        path: config.data_dir.join(&volume.spec.location),
-        size_bytes: volume.spec.size_bytes,
-    });
+    let places = catalog
+        .volumes()
+        .into_iter()
+        .map(|volume| VolumePlace { id: volume.spec.id, medium: medium(config, &volume.spec) });
     Ok(places.collect())
+}
+
+/// What the catalog's volume lies on, seen from here.
+fn medium(config: &Config, spec: &VolumeSpec) -> Medium {
+    match spec.kind {
+        VolumeKind::File => {
+            Medium::File { path: config.data_dir.join(&spec.location), size_bytes: spec.size_bytes }
+        }
+    }
 }
 
 /// A volume's size when none is configured: one gibibyte, or less where the disk is small, so that the

@@ -1,9 +1,9 @@
 //! How a writer works; filled from the process's configuration.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use sluice_model::VolumeId;
+use sluice_volume::Medium;
 
 /// Bounds and triggers of one volume's owner.
 #[derive(Clone, Debug)]
@@ -48,8 +48,6 @@ impl Default for WriterOptions {
 pub struct VolumePlace {
     /// The volume.
     pub id: VolumeId,
-    /// Its file.
-    pub path: PathBuf,
-    /// Its size when it has to be created.
-    pub size_bytes: u64,
+    /// What it lies on.
+    pub medium: Medium,
 }

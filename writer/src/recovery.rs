@@ -11,7 +11,7 @@ use sluice_catalog::Catalog;
 use sluice_format::key::Keys;
 use sluice_format::{StreamKey, VolumeChange, VolumeState};
 use sluice_model::{Clock, Entropy, NodeId, StreamId, TopicId, VolumeEpoch};
-use sluice_volume::{CreateOptions, FileVolume, OpenOptions, RecoveredFrame, Volume};
+use sluice_volume::{OpenOptions, RecoveredFrame, Volume};
 use sluice_wire::batch::BatchView;
 use sluice_wire::scan;
 use tokio::time::Instant;
@@ -59,17 +59,16 @@ pub(crate) fn stream_of(key: StreamKey) -> StreamId {
     StreamId { topic: TopicId(key.topic), partition: key.partition }
 }
 
-/// Takes over `place`'s volume; creates its file if it was never used.
+/// Takes over `place`'s volume; creates it if it was never used.
 pub(crate) async fn take_over(
     place: &VolumePlace,
     around: &Surroundings,
 ) -> Result<Recovered, OpenError> {
     let epoch = claim(place, around).await?;
-    let path = || place.path.display().to_string();
     let options = OpenOptions { queue_depth: around.options.queue_depth, ..OpenOptions::default() };
-    let mut recovery = FileVolume::open(&place.path, place.id, epoch, options)
-        .await
-        .map_err(|error| OpenError::Volume { volume: place.id.0, path: path(), error })?;
+    let mut recovery = place.medium.open(place.id, epoch, options).await.map_err(|error| {
+        OpenError::Volume { volume: place.id.0, path: place.medium.to_string(), error }
+    })?;
     let mut manifests = load(place, around, recovery.hint()).await?;
     let state = Arc::clone(manifests.state());
     let mut replay = Replay::new(place, around, &state.read());
@@ -102,15 +101,11 @@ async fn claim(place: &VolumePlace, around: &Surroundings) -> Result<VolumeEpoch
         .catalog
         .volume(place.id)
         .ok_or_else(|| failed("the catalog does not list it".to_owned()))?;
-    if !tokio::fs::try_exists(&place.path).await.unwrap_or(false) {
+    if !place.medium.exists().await {
         if known.epoch > VolumeEpoch(0) {
-            return Err(OpenError::Missing {
-                volume: place.id.0,
-                path: place.path.display().to_string(),
-            });
+            return Err(OpenError::Missing { volume: place.id.0, path: place.medium.to_string() });
         }
-        let options = CreateOptions::new(place.id, around.entropy.random_16(), place.size_bytes);
-        FileVolume::create(&place.path, options).await?;
+        place.medium.create(place.id, around.entropy.random_16()).await?;
     }
     around
         .catalog

@@ -15,6 +15,7 @@ use sluice_format::key::Keys;
 use sluice_model::{
     CatalogLimits, Clock, Entropy, NodeId, StreamId, TenantId, TopicDefaults, VolumeId,
 };
+use sluice_volume::Medium;
 use sluice_wire::batch::{BatchBuilder, NewRecord};
 use sluice_wire::scan;
 
@@ -108,8 +109,7 @@ impl Cluster {
         let places: Vec<_> = (0..self.volumes)
             .map(|id| VolumePlace {
                 id: VolumeId(id),
-                path: self.path(id),
-                size_bytes: self.size_bytes,
+                medium: Medium::File { path: self.path(id), size_bytes: self.size_bytes },
             })
             .collect();
         let parts = WriterParts {

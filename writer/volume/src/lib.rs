@@ -23,6 +23,7 @@ mod file;
 mod frame;
 mod geometry;
 mod log;
+mod medium;
 mod pool;
 mod ring;
 mod scan;
@@ -40,4 +41,5 @@ pub use error::{
 };
 pub use file::{CreateOptions, FileVolume, OpenOptions};
 pub use frame::MAX_PAYLOAD_BYTES;
+pub use medium::Medium;
 pub use volume::{Durable, Health, Kind, Lsn, RecoveredFrame, Recovery, Ticket, Usage, Volume};

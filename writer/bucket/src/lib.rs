@@ -1,0 +1,1 @@
+//! The client of the bucket that everybody in a process shares.
