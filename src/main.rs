@@ -9,6 +9,7 @@ mod logging;
 mod seams;
 mod up;
 mod version;
+mod volumes;
 
 use std::process::ExitCode;
 

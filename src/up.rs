@@ -6,7 +6,6 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,37 +13,29 @@ use anyhow::Context;
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use sluice_catalog::embedded::EmbeddedStore;
-use sluice_catalog::{
-    Catalog, CatalogOptions, NodeRegistration, NodeSpec, RegistrationState, VolumeKind, VolumeSpec,
-};
+use sluice_catalog::{Catalog, CatalogOptions, NodeRegistration, NodeSpec, RegistrationState};
 use sluice_format::key::Keys;
 use sluice_gateway::http::{OpsHttp, OpsLimits, Readiness};
 use sluice_gateway::{Gateway, GatewayConfig, Limits};
-use sluice_model::{CatalogLimits, Clock, Entropy, NodeId, TopicDefaults, VolumeId};
+use sluice_model::{CatalogLimits, Clock, Entropy, NodeId, TopicDefaults};
 use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
 use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
-use sluice_volume::Medium;
 use sluice_writer::group::GroupConfig;
-use sluice_writer::{VolumePlace, Writer, WriterMetrics, WriterOptions, WriterParts};
+use sluice_writer::{Writer, WriterMetrics, WriterOptions, WriterParts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::bucket;
-use crate::config::{Config, HostPort, VolumeSize};
+use crate::config::{Config, HostPort};
 use crate::local_backend::LocalBackend;
 use crate::seams::{SystemClock, SystemEntropy};
+use crate::volumes;
 
 /// A process that ends spends at most this on uploading its tail.
 const LONGEST_FLUSH: Duration = Duration::from_secs(3);
 /// How long other nodes take this one for alive after it was last heard of.
 const NODE_LEASE: Duration = Duration::from_secs(10);
-/// The size of a volume where the disk is large enough.
-const VOLUME_BYTES: u64 = 1 << 30;
-/// The smallest size that is chosen for a small disk.
-const SMALL_VOLUME_BYTES: u64 = 64 << 20;
-/// One volume takes at most this part of what is free.
-const SHARE_OF_FREE: u64 = 8;
 
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
@@ -217,7 +208,7 @@ impl Node {
             rack: None,
         };
         let registration = catalog.register_node(spec, NODE_LEASE).await?;
-        let places = volumes(config, &catalog).await?;
+        let places = volumes::places(config, &catalog).await?;
 
         let bucket = bucket::open(config)?;
         let keys = Keys::new(catalog.cluster_id());
@@ -270,47 +261,6 @@ impl Node {
         drop((backend, catalog));
         store.close().await;
     }
-}
-
-/// Makes sure that the catalog lists as many volumes as are configured, and says where they are.
-async fn volumes(config: &Config, catalog: &Catalog) -> anyhow::Result<Vec<VolumePlace>> {
-    for id in 0..config.volumes.count {
-        let id = VolumeId(id);
-        if catalog.volume(id).is_some() {
-            continue;
-        }
-        let size_bytes = match config.volumes.size {
-            VolumeSize::Bytes(bytes) => bytes,
-            VolumeSize::Auto => fitting_size(&config.data_dir, config.volumes.count)?,
-        };
-        let location = format!("volumes/{id}.wal");
-        let spec = VolumeSpec { id, kind: VolumeKind::File, location, size_bytes };
-        catalog.add_volume(spec).await?;
-    }
-    let places = catalog
-        .volumes()
-        .into_iter()
-        .map(|volume| VolumePlace { id: volume.spec.id, medium: medium(config, &volume.spec) });
-    Ok(places.collect())
-}
-
-/// What the catalog's volume lies on, seen from here.
-fn medium(config: &Config, spec: &VolumeSpec) -> Medium {
-    match spec.kind {
-        VolumeKind::File => {
-            Medium::File { path: config.data_dir.join(&spec.location), size_bytes: spec.size_bytes }
-        }
-    }
-}
-
-/// A volume's size when none is configured: one gibibyte, or less where the disk is small, so that the
-/// bucket and the system have room beside it.
-fn fitting_size(data_dir: &Path, count: u32) -> anyhow::Result<u64> {
-    let disk = rustix::fs::statvfs(data_dir)
-        .with_context(|| format!("cannot ask how much is free at {}", data_dir.display()))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize) / u64::from(count.max(1));
-    let mebibytes = (free / SHARE_OF_FREE) >> 20;
-    Ok((mebibytes << 20).clamp(SMALL_VOLUME_BYTES, VOLUME_BYTES))
 }
 
 fn node_id(config: &Config) -> NodeId {
