@@ -93,6 +93,12 @@ impl Bytes for FileRig {
     }
 }
 
+impl FileRig {
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
 pub(crate) struct SimRig(SimDevice);
 
 impl Rig for SimRig {

@@ -13,11 +13,17 @@ use crate::geometry::BLOCK;
 use crate::superblock::{NotASuperblock, SLOT_OFFSETS, Superblock};
 use crate::volume::Kind;
 
+/// What can be read at any place. Offsets and lengths are multiples of the block size.
+pub(crate) trait ReadAt: Send + Sync + 'static {
+    /// Reads `len` bytes.
+    fn read(&self, offset: u64, len: usize) -> impl Future<Output = io::Result<Bytes>> + Send;
+}
+
 /// A device of fixed size under one exclusive owner.
 ///
 /// Offsets and lengths are multiples of the block size, and the memory of writes is aligned to it.
 /// Writes that overlap are never in flight together: the log sees to that.
-pub(crate) trait Disk: Send + Sync + 'static {
+pub(crate) trait Disk: ReadAt {
     /// The device's size, in bytes.
     fn size_bytes(&self) -> u64;
 
@@ -28,9 +34,6 @@ pub(crate) trait Disk: Send + Sync + 'static {
     /// failed to be (then any part of them may be on the device), from any thread, in any order. After
     /// [`Disk::stop`] it may be dropped instead.
     fn write(&self, write: Write);
-
-    /// Reads `len` bytes.
-    fn read(&self, offset: u64, len: usize) -> impl Future<Output = io::Result<Bytes>> + Send;
 
     /// Drops writes that have not begun.
     fn stop(&self);

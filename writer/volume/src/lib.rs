@@ -17,11 +17,13 @@
 //! to trim.
 
 mod buffer;
+mod chunks;
 mod disk;
 mod error;
 mod file;
 mod frame;
 mod geometry;
+mod inspect;
 mod log;
 mod medium;
 mod pool;
@@ -30,6 +32,7 @@ mod scan;
 pub mod sim;
 mod superblock;
 mod volume;
+mod walk;
 
 #[cfg(test)]
 mod conformance;
@@ -40,6 +43,10 @@ pub use error::{
     TooLarge, TrimError,
 };
 pub use file::{CreateOptions, FileVolume, OpenOptions};
+pub use inspect::{
+    EndOfLog, Frames, Inspection, InspectedFrame, InspectError, Slot, SuperblockFields, inspect,
+};
 pub use frame::MAX_PAYLOAD_BYTES;
 pub use medium::Medium;
 pub use volume::{Durable, Health, Kind, Lsn, RecoveredFrame, Recovery, Ticket, Usage, Volume};
+pub use walk::LogEnd;

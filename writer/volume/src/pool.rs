@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::Notify;
 
 use crate::buffer::AlignedBuf;
-use crate::disk::{Disk, Write, WriteError};
+use crate::disk::{Disk, ReadAt, Write, WriteError};
 use crate::volume::Kind;
 
 /// Enough for a blocking write and its completion.
@@ -81,6 +81,14 @@ impl Drop for FileDisk {
     }
 }
 
+impl ReadAt for FileDisk {
+    async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let inner = Arc::clone(&self.inner);
+        let read = tokio::task::spawn_blocking(move || read_at(&inner.file, offset, len));
+        read.await.map_err(io::Error::other)?
+    }
+}
+
 impl Disk for FileDisk {
     fn size_bytes(&self) -> u64 {
         self.inner.size_bytes
@@ -114,12 +122,6 @@ impl Disk for FileDisk {
         if let Err(error) = thread {
             self.inner.give_up_thread(&error);
         }
-    }
-
-    async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let inner = Arc::clone(&self.inner);
-        let read = tokio::task::spawn_blocking(move || read_at(&inner.file, offset, len));
-        read.await.map_err(io::Error::other)?
     }
 
     fn stop(&self) {

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::buffer::AlignedBuf;
-use crate::disk::{Disk, Write, WriteError};
+use crate::disk::{Disk, ReadAt, Write, WriteError};
 use crate::error::{CreateError, OpenError};
 use crate::file::{CreateOptions, OpenOptions};
 use crate::geometry::{BLOCK, BLOCK_BYTES, Geometry, LEAST_RING_BYTES, RING_OFFSET};
@@ -147,6 +147,11 @@ impl SimDevice {
         self.poke(offset, &byte);
     }
 
+    /// The disk's size.
+    pub fn size_bytes(&self) -> u64 {
+        self.shared.size_bytes
+    }
+
     /// What is on the disk.
     pub fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
         self.shared.state.lock().load(offset, len)
@@ -244,6 +249,24 @@ struct SimDisk {
     stopped: Arc<Mutex<bool>>,
 }
 
+impl ReadAt for SimDisk {
+    async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let (latency, fails) = {
+            let mut state = self.shared.state.lock();
+            let chance = state.faults.read_errors_per_mille;
+            (state.latency(), state.random.per_mille(chance))
+        };
+        wait(latency).await;
+        let state = self.shared.state.lock();
+        if fails || state.life != self.life {
+            return Err(io::Error::other("simulated read error"));
+        }
+        let mut buf = AlignedBuf::with_capacity(len);
+        buf.extend_from_slice(&state.load(offset, len));
+        Ok(buf.freeze())
+    }
+}
+
 impl Disk for SimDisk {
     fn size_bytes(&self) -> u64 {
         self.shared.size_bytes
@@ -270,22 +293,6 @@ impl Disk for SimDisk {
             let Some(result) = shared.end(number, &write, owner, life) else { return };
             (write.done)(result);
         });
-    }
-
-    async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let (latency, fails) = {
-            let mut state = self.shared.state.lock();
-            let chance = state.faults.read_errors_per_mille;
-            (state.latency(), state.random.per_mille(chance))
-        };
-        wait(latency).await;
-        let state = self.shared.state.lock();
-        if fails || state.life != self.life {
-            return Err(io::Error::other("simulated read error"));
-        }
-        let mut buf = AlignedBuf::with_capacity(len);
-        buf.extend_from_slice(&state.load(offset, len));
-        Ok(buf.freeze())
     }
 
     fn stop(&self) {

@@ -97,7 +97,7 @@ pub trait Volume: Send + Sync + 'static {
 
 /// The log of a volume that was just opened and fenced, before it can be appended to.
 ///
-/// Frames come in order from the trim point, in memory bounded by one frame and two reads of 2 MiB
+/// Frames come in order from the trim point, in memory bounded by one frame and four reads of 2 MiB
 /// beside what the caller keeps. A payload is a slice of such a read, so that keeping it keeps up to
 /// 2 MiB alive; copy what is to be kept for long.
 #[async_trait]
