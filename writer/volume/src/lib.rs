@@ -43,10 +43,10 @@ pub use error::{
     TooLarge, TrimError,
 };
 pub use file::{CreateOptions, FileVolume, OpenOptions};
-pub use inspect::{
-    EndOfLog, Frames, Inspection, InspectedFrame, InspectError, Slot, SuperblockFields, inspect,
-};
 pub use frame::MAX_PAYLOAD_BYTES;
+pub use inspect::{
+    EndOfLog, Frames, InspectError, InspectedFrame, Inspection, Slot, SuperblockFields, inspect,
+};
 pub use medium::Medium;
 pub use volume::{Durable, Health, Kind, Lsn, RecoveredFrame, Recovery, Ticket, Usage, Volume};
 pub use walk::LogEnd;
