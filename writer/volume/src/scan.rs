@@ -1,7 +1,6 @@
 //! Opening a volume and reading its log back: from the trim point to the first place that holds no frame
 //! of the log. Owns the disk until the log is ready. Writes nothing but superblocks.
 
-use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
