@@ -94,7 +94,7 @@ impl Fixture {
                 added_segments: vec![(id, built.len)],
                 removed_streams: Vec::new(),
                 streams: streams.collect(),
-                coordinator: None,
+                ..VolumeChange::default()
             };
             state.apply(state.version + 1, &change).unwrap();
         }

@@ -152,7 +152,7 @@ async fn announce(
                 .copied()
                 .collect(),
             streams: Vec::new(),
-            coordinator: None,
+            ..VolumeChange::default()
         }
     };
     let mut pause = FIRST_PAUSE;

@@ -312,6 +312,7 @@ impl Uploader {
             removed_streams,
             streams: streams.into_iter().collect(),
             coordinator,
+            ..VolumeChange::default()
         };
         let mut pause = FIRST_PAUSE;
         let dead = loop {

@@ -12,7 +12,7 @@ pub mod segment;
 pub mod snapshot;
 pub mod state;
 
-pub use manifest::{Manifest, ManifestBody, StreamUpdate, VolumeChange};
+pub use manifest::{Manifest, ManifestBody, Replacement, StreamUpdate, VolumeChange};
 pub use segment::{Extent, SegmentId};
 pub use state::{StreamState, VolumeState};
 

@@ -12,11 +12,15 @@
 //!       segments: count u32, count * (id 16, length u64 [, full: live extents u32])
 //!       removed streams (change only): count u32, count * (topic 16, partition u32)
 //!       streams: count u32, count * stream
-//! stream: topic 16, partition u32, log start i64, end offset i64,
+//!       changes only: replacements: count u32, count * replacement
+//!       changes only: cleaned: count u32, count * (topic 16, partition u32, offset i64)
+//! stream: topic 16, partition u32, log start i64, end offset i64, [full: cleaned offset i64]
 //!         extents: count u32, count * extent            (a change has at most one)
 //!         epochs: count u32, count * (epoch u32, start i64)
 //!         producers: count u32, count * (id i64, epoch i16, last ms i64, batches u8,
 //!                    batches * (first sequence i32, last i32, base offset i64, timestamp i64))
+//! replacement: topic 16, partition u32, base offset i64, end offset i64,
+//!         replaced: count u32, count * segment id 16, extents: count u32, count * extent
 //! ```
 //!
 //! The state at version N is the full manifest at N's base version with the changes after it applied,
@@ -35,7 +39,8 @@ use crate::state::{
 use crate::{FormatError, StreamKey, crc32c};
 
 const MAGIC: &[u8; 8] = b"SLMANFST";
-const VERSION: u16 = 1;
+/// 2 added replacements and cleaned offsets.
+const VERSION: u16 = 2;
 const FULL: u8 = 1;
 const CHANGE: u8 = 2;
 const WHAT: &str = "manifest";
@@ -55,8 +60,24 @@ pub struct StreamUpdate {
     pub producers: Vec<ProducerSnapshot>,
 }
 
-/// One commit.
+/// A contiguous run of a stream's extents gives way to others over the same offsets. It holds only as
+/// long as the extents to be replaced are there; a change with one that does not is refused as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// The stream.
+    pub stream: StreamKey,
+    /// Where the first replaced extent begins.
+    pub base_offset: i64,
+    /// Where the last one ends.
+    pub end_offset: i64,
+    /// The segments in which the replaced extents lie, one for each extent, in order of offsets.
+    pub replaced: Vec<SegmentId>,
+    /// What takes their place: contiguous, over the same offsets, in segments that the same change adds.
+    pub extents: Vec<Extent>,
+}
+
+/// One commit. Removed streams go first, then replacements, then updates of streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeChange {
     /// The volume epoch of the committer.
     pub epoch: u32,
@@ -68,6 +89,10 @@ pub struct VolumeChange {
     pub removed_streams: Vec<StreamKey>,
     /// Streams that changed, ascending.
     pub streams: Vec<(StreamKey, StreamUpdate)>,
+    /// Compacted extents, ascending by stream and offset.
+    pub replacements: Vec<Replacement>,
+    /// Offsets up to which key compaction has gone, ascending by stream.
+    pub cleaned: Vec<(StreamKey, i64)>,
     /// A new coordinator snapshot, if one was taken.
     pub coordinator: Option<CoordinatorSnapshot>,
 }
@@ -202,6 +227,7 @@ fn encode_full(state: &VolumeState, out: &mut BytesMut) {
         put_key(*key, out);
         out.put_i64_le(stream.log_start);
         out.put_i64_le(stream.end_offset);
+        out.put_i64_le(stream.cleaned_to);
         out.put_u32_le(stream.extents.len() as u32);
         for extent in &stream.extents {
             extent.encode(*key, out);
@@ -230,6 +256,25 @@ fn encode_change(change: &VolumeChange, out: &mut BytesMut) {
             extent.encode(*key, out);
         }
         encode_epochs_and_producers(&update.epochs, &update.producers, out);
+    }
+    out.put_u32_le(change.replacements.len() as u32);
+    for replacement in &change.replacements {
+        put_key(replacement.stream, out);
+        out.put_i64_le(replacement.base_offset);
+        out.put_i64_le(replacement.end_offset);
+        out.put_u32_le(replacement.replaced.len() as u32);
+        for id in &replacement.replaced {
+            id.encode(out);
+        }
+        out.put_u32_le(replacement.extents.len() as u32);
+        for extent in &replacement.extents {
+            extent.encode(replacement.stream, out);
+        }
+    }
+    out.put_u32_le(change.cleaned.len() as u32);
+    for (key, offset) in &change.cleaned {
+        put_key(*key, out);
+        out.put_i64_le(*offset);
     }
 }
 
@@ -272,10 +317,9 @@ fn decode_full(
         segments.insert(id, SegmentState { len: cursor.u64()?, live_extents: cursor.u32()? });
     }
     let mut streams = BTreeMap::new();
-    for _ in 0..cursor.count(48)? {
-        let (key, update) = decode_stream(cursor)?;
-        let (log_start, end_offset, extents, epochs, producers) = update;
-        streams.insert(key, StreamState { log_start, end_offset, extents, epochs, producers });
+    for _ in 0..cursor.count(56)? {
+        let (key, stream) = decode_stream(cursor, true)?;
+        streams.insert(key, stream);
     }
     let state = VolumeState { version, epoch, trim_lsn, streams, segments, coordinator };
     state
@@ -300,22 +344,48 @@ fn decode_change(
     let count = cursor.count(48)?;
     let mut streams = Vec::with_capacity(count);
     for _ in 0..count {
-        let (key, (log_start, end_offset, mut extents, epochs, producers)) = decode_stream(cursor)?;
+        let (key, stream) = decode_stream(cursor, false)?;
+        let StreamState { log_start, end_offset, mut extents, epochs, producers, .. } = stream;
         let extent = extents.pop_front();
         if !extents.is_empty() {
             return Err(FormatError::Invalid { what: WHAT, why: "a change adds several extents" });
         }
         streams.push((key, StreamUpdate { log_start, end_offset, extent, epochs, producers }));
     }
-    Ok(VolumeChange { epoch, trim_lsn, added_segments, removed_streams, streams, coordinator })
+    let count = cursor.count(44)?;
+    let replacements =
+        (0..count).map(|_| decode_replacement(cursor)).collect::<Result<_, FormatError>>()?;
+    let count = cursor.count(28)?;
+    let cleaned = (0..count)
+        .map(|_| Ok((take_key(cursor)?, cursor.i64()?)))
+        .collect::<Result<_, FormatError>>()?;
+    Ok(VolumeChange {
+        epoch,
+        trim_lsn,
+        added_segments,
+        removed_streams,
+        streams,
+        replacements,
+        cleaned,
+        coordinator,
+    })
 }
 
-type StreamFields = (i64, i64, VecDeque<Extent>, Vec<(u32, i64)>, Vec<ProducerSnapshot>);
-
-fn decode_stream(cursor: &mut Cursor<'_>) -> Result<(StreamKey, StreamFields), FormatError> {
-    let key = take_key(cursor)?;
-    let log_start = cursor.i64()?;
+fn decode_replacement(cursor: &mut Cursor<'_>) -> Result<Replacement, FormatError> {
+    let stream = take_key(cursor)?;
+    let base_offset = cursor.i64()?;
     let end_offset = cursor.i64()?;
+    let count = cursor.count(16)?;
+    let replaced =
+        (0..count).map(|_| SegmentId::decode(cursor)).collect::<Result<_, FormatError>>()?;
+    let extents = decode_extents(cursor, stream)?.into();
+    Ok(Replacement { stream, base_offset, end_offset, replaced, extents })
+}
+
+fn decode_extents(
+    cursor: &mut Cursor<'_>,
+    key: StreamKey,
+) -> Result<VecDeque<Extent>, FormatError> {
     let count = cursor.count(Extent::ENCODED_LEN)?;
     let mut extents = VecDeque::with_capacity(count);
     for _ in 0..count {
@@ -325,10 +395,28 @@ fn decode_stream(cursor: &mut Cursor<'_>) -> Result<(StreamKey, StreamFields), F
         }
         extents.push_back(extent);
     }
+    Ok(extents)
+}
+
+/// A stream as a full manifest has it; a change has no cleaned offset in it.
+fn decode_stream(
+    cursor: &mut Cursor<'_>,
+    full: bool,
+) -> Result<(StreamKey, StreamState), FormatError> {
+    let key = take_key(cursor)?;
+    let log_start = cursor.i64()?;
+    let end_offset = cursor.i64()?;
+    let cleaned_to = if full { cursor.i64()? } else { 0 };
+    let extents = decode_extents(cursor, key)?;
     let count = cursor.count(12)?;
     let epochs = (0..count)
         .map(|_| Ok((cursor.u32()?, cursor.i64()?)))
         .collect::<Result<_, FormatError>>()?;
+    let producers = decode_producers(cursor)?;
+    Ok((key, StreamState { log_start, end_offset, extents, epochs, producers, cleaned_to }))
+}
+
+fn decode_producers(cursor: &mut Cursor<'_>) -> Result<Vec<ProducerSnapshot>, FormatError> {
     let count = cursor.count(19)?;
     let mut producers = Vec::with_capacity(count);
     for _ in 0..count {
@@ -348,7 +436,7 @@ fn decode_stream(cursor: &mut Cursor<'_>) -> Result<(StreamKey, StreamFields), F
             .collect::<Result<_, FormatError>>()?;
         producers.push(ProducerSnapshot { id, epoch, last_ms, batches });
     }
-    Ok((key, (log_start, end_offset, extents, epochs, producers)))
+    Ok(producers)
 }
 
 #[cfg(test)]

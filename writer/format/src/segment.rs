@@ -81,7 +81,8 @@ pub struct Extent {
     pub position: u64,
     /// Bytes of all its blocks.
     pub data_len: u32,
-    /// How many blocks; the index follows them at `position + data_len`.
+    /// How many blocks; the index follows them at `position + data_len`. None where key compaction has
+    /// removed every batch.
     pub blocks: u32,
     /// The leader epoch of its last batch.
     pub leader_epoch: u32,
@@ -133,8 +134,10 @@ impl Extent {
         if extent.base_offset < 0 || extent.end_offset <= extent.base_offset {
             return Err(FormatError::Invalid { what: "extent", why: "its offset range is empty" });
         }
-        if extent.blocks == 0 || (extent.data_len as usize) < BLOCK_HEADER_LEN {
-            return Err(FormatError::Invalid { what: "extent", why: "it has no blocks" });
+        // Key compaction may leave nothing of an extent but its range of offsets.
+        let least = extent.blocks as usize * BLOCK_HEADER_LEN;
+        if (extent.data_len as usize) < least || (extent.blocks == 0 && extent.data_len > 0) {
+            return Err(FormatError::Invalid { what: "extent", why: "its blocks do not fit it" });
         }
         Ok((stream, extent))
     }
@@ -191,8 +194,9 @@ impl SegmentBuilder {
         Self { id, len: header.len() as u64, parts: vec![header.freeze()], extents: Vec::new() }
     }
 
-    /// Adds a stream's pieces, which must be contiguous, in order, and not empty. Streams must come in
-    /// ascending order.
+    /// Adds a stream's pieces, which must be contiguous and in order. Streams must come in ascending
+    /// order. One piece without bytes makes an extent without blocks: a range of offsets from which key
+    /// compaction has removed every batch.
     ///
     /// # Panics
     /// If they do not: such a segment would lie about what it holds.
@@ -208,7 +212,8 @@ impl SegmentBuilder {
         let position = self.len;
         let mut index = BytesMut::new();
         let mut blocks = 0u32;
-        let mut rest = pieces;
+        let empty = pieces.iter().all(|piece| piece.bytes.is_empty());
+        let mut rest = if empty { &[] } else { pieces };
         while !rest.is_empty() {
             let mut size = 0;
             let mut count = 0;

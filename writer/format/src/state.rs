@@ -6,13 +6,15 @@
 //!
 //! - versions grow by one; the volume epoch and the trim lsn never go back;
 //! - the extents of a stream are contiguous, and the last ends at the stream's end offset;
-//! - the log start never goes back and lies within the stream;
-//! - every extent lies in a segment that is listed, and a listed segment has live extents.
+//! - the log start and the cleaned offset never go back and lie within the stream;
+//! - every extent lies in a segment that is listed, and a listed segment has live extents;
+//! - a replacement takes the place of extents that are there, over exactly their offsets.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use crate::StreamKey;
-use crate::manifest::{StreamUpdate, VolumeChange};
+use crate::manifest::{Replacement, StreamUpdate, VolumeChange};
 use crate::segment::{Extent, SegmentId};
 
 /// One producer's last batches in a stream, so that a retry after a failover is recognised.
@@ -55,6 +57,8 @@ pub struct StreamState {
     pub epochs: Vec<(u32, i64)>,
     /// Producers as of `end_offset`.
     pub producers: Vec<ProducerSnapshot>,
+    /// Key compaction has seen every record below; 0 where it never ran.
+    pub cleaned_to: i64,
 }
 
 impl StreamState {
@@ -67,6 +71,23 @@ impl StreamState {
     pub fn extent_at(&self, offset: i64) -> Option<usize> {
         let index = self.extents.partition_point(|extent| extent.end_offset <= offset);
         (index < self.extents.len()).then_some(index)
+    }
+
+    /// Where the extents lie that `replacement` takes the place of; none if they are not all there any
+    /// more (retention, or another replacement), or never were.
+    pub fn replaced(&self, replacement: &Replacement) -> Option<Range<usize>> {
+        let start = self.extent_at(replacement.base_offset)?;
+        let end = start + replacement.replaced.len();
+        if replacement.replaced.is_empty() || end > self.extents.len() {
+            return None;
+        }
+        let run = self.extents.range(start..end);
+        let there =
+            run.clone().map(|extent| extent.segment).eq(replacement.replaced.iter().copied());
+        let begins = run.clone().next().map(|extent| extent.base_offset);
+        let ends = run.clone().next_back().map(|extent| extent.end_offset);
+        let exact = begins == Some(replacement.base_offset) && ends == Some(replacement.end_offset);
+        (there && exact).then_some(start..end)
     }
 }
 
@@ -129,6 +150,12 @@ pub enum Violation {
     /// A stream twice or out of order.
     #[error("a stream is listed twice")]
     Duplicate,
+    /// A replacement of extents that are not there any more, or over other offsets than theirs.
+    #[error("extents to be replaced are not there")]
+    Stale,
+    /// A cleaned offset that went back or lies beyond the end.
+    #[error("a cleaned offset is out of range")]
+    Cleaned,
 }
 
 impl VolumeState {
@@ -156,6 +183,14 @@ impl VolumeState {
                 for extent in &stream.extents {
                     release(&mut self.segments, extent.segment);
                 }
+            }
+        }
+        for replacement in &change.replacements {
+            self.replace(replacement);
+        }
+        for (key, offset) in &change.cleaned {
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.cleaned_to = *offset;
             }
         }
         for (key, update) in &change.streams {
@@ -194,6 +229,23 @@ impl VolumeState {
         }
     }
 
+    fn replace(&mut self, replacement: &Replacement) {
+        let Self { streams, segments, .. } = self;
+        let Some(stream) = streams.get_mut(&replacement.stream) else { return };
+        let Some(run) = stream.replaced(replacement) else { return };
+        for extent in &replacement.extents {
+            if let Some(segment) = segments.get_mut(&extent.segment) {
+                segment.live_extents += 1;
+            }
+        }
+        let mut rest = stream.extents.split_off(run.start);
+        for extent in rest.drain(..run.len()) {
+            release(segments, extent.segment);
+        }
+        stream.extents.extend(&replacement.extents);
+        stream.extents.append(&mut rest);
+    }
+
     /// Whether `change` may follow as version `version`.
     pub fn check(&self, version: u64, change: &VolumeChange) -> Result<(), Violation> {
         if version != self.version + 1 {
@@ -211,8 +263,9 @@ impl VolumeState {
         if change.streams.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
             return Err(Violation::Duplicate);
         }
+        self.check_replacements(change)?;
         for (key, update) in &change.streams {
-            let stream = self.streams.get(key);
+            let stream = self.streams.get(key).filter(|_| !change.removed_streams.contains(key));
             if let Some(extent) = &update.extent {
                 let begins = stream.map_or(extent.base_offset, |stream| stream.end_offset);
                 if extent.base_offset != begins || extent.end_offset != update.end_offset {
@@ -232,12 +285,61 @@ impl VolumeState {
         Ok(())
     }
 
+    fn check_replacements(&self, change: &VolumeChange) -> Result<(), Violation> {
+        let place = |replacement: &Replacement| (replacement.stream, replacement.base_offset);
+        if change.replacements.windows(2).any(|pair| {
+            pair[0].stream == pair[1].stream && pair[0].end_offset > pair[1].base_offset
+                || place(&pair[0]) >= place(&pair[1])
+        }) {
+            return Err(Violation::Duplicate);
+        }
+        if change.replacements.is_empty() && change.cleaned.is_empty() {
+            return Ok(());
+        }
+        let added: BTreeSet<_> = change.added_segments.iter().map(|(id, _)| *id).collect();
+        let stays = |key: &StreamKey| {
+            self.streams.get(key).filter(|_| !change.removed_streams.contains(key))
+        };
+        for replacement in &change.replacements {
+            let there = stays(&replacement.stream).and_then(|stream| stream.replaced(replacement));
+            if there.is_none() {
+                return Err(Violation::Stale);
+            }
+            let mut at = replacement.base_offset;
+            for extent in &replacement.extents {
+                if extent.base_offset != at || extent.end_offset <= at {
+                    return Err(Violation::Hole);
+                }
+                at = extent.end_offset;
+                if !added.contains(&extent.segment) {
+                    return Err(Violation::Segment);
+                }
+            }
+            if at != replacement.end_offset {
+                return Err(Violation::Hole);
+            }
+        }
+        if change.cleaned.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+            return Err(Violation::Duplicate);
+        }
+        for (key, offset) in &change.cleaned {
+            let stream = stays(key).ok_or(Violation::Stale)?;
+            if *offset < stream.cleaned_to || *offset > stream.end_offset {
+                return Err(Violation::Cleaned);
+            }
+        }
+        Ok(())
+    }
+
     /// Checks a state that was read as a whole.
     pub fn validate(&self) -> Result<(), Violation> {
         let mut live: BTreeMap<SegmentId, u32> = BTreeMap::new();
         for stream in self.streams.values() {
             if stream.log_start < 0 || stream.log_start > stream.end_offset {
                 return Err(Violation::LogStart);
+            }
+            if stream.cleaned_to < 0 || stream.cleaned_to > stream.end_offset {
+                return Err(Violation::Cleaned);
             }
             let mut end = None;
             for extent in &stream.extents {

@@ -174,7 +174,7 @@ async fn an_owner_that_finds_a_newer_manifest_stops() {
         added_segments: Vec::new(),
         removed_streams: Vec::new(),
         streams: Vec::new(),
-        coordinator: None,
+        ..Default::default()
     };
     other.commit(&change).await.unwrap();
     let large = batch(1, 900_000, 5);

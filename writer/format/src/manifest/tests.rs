@@ -51,7 +51,7 @@ fn change(sequence: Option<u64>, streams: Vec<(StreamKey, StreamUpdate)>) -> Vol
         added_segments: sequence.map(|sequence| (segment(sequence), 5000)).into_iter().collect(),
         removed_streams: Vec::new(),
         streams,
-        coordinator: None,
+        ..VolumeChange::default()
     }
 }
 
@@ -104,7 +104,146 @@ fn changes_that_break_an_invariant_change_nothing() {
     }
 }
 
+/// Replaces the extents `base..end` of stream 1, which lie in `replaced`, by one in segment `into`.
+fn replacement(base: i64, end: i64, replaced: &[u64], into: u64) -> Replacement {
+    Replacement {
+        stream: key(1),
+        base_offset: base,
+        end_offset: end,
+        replaced: replaced.iter().map(|sequence| segment(*sequence)).collect(),
+        extents: vec![extent(into, base, end)],
+    }
+}
+
+/// Stream 1 with extents of ten offsets in segments 0, 1, 2, ..; stream 2 in segment 0 as well.
+fn four_extents() -> VolumeState {
+    let mut state = VolumeState::default();
+    for n in 0..4i64 {
+        let at = n * 10;
+        let mut streams = vec![(key(1), update(Some(extent(n as u64, at, at + 10)), 0, at + 10))];
+        if n == 0 {
+            streams.push((key(2), update(Some(extent(0, 0, 5)), 0, 5)));
+        }
+        state.apply(n as u64 + 1, &change(Some(n as u64), streams)).unwrap();
+    }
+    state
+}
+
+#[test]
+fn a_replacement_takes_the_place_of_a_run_of_extents() {
+    let mut state = four_extents();
+    let mut compaction = change(Some(9), vec![]);
+    compaction.replacements.push(replacement(0, 30, &[0, 1, 2], 9));
+    compaction.cleaned.push((key(1), 30));
+    assert_eq!(
+        state.apply(5, &compaction),
+        Ok(vec![segment(1), segment(2)]),
+        "segment 0 still has stream 2"
+    );
+    state.validate().unwrap();
+    let stream = &state.streams[&key(1)];
+    let bounds: Vec<_> = stream.extents.iter().map(|e| (e.base_offset, e.end_offset)).collect();
+    assert_eq!(bounds, [(0, 30), (30, 40)]);
+    assert_eq!(stream.cleaned_to, 30);
+    assert_eq!(state.segments[&segment(9)].live_extents, 1);
+}
+
+#[test]
+fn a_replacement_that_does_not_fit_is_refused() {
+    let mut state = four_extents();
+    // Retention has taken the first extent meanwhile.
+    state.apply(5, &change(None, vec![(key(1), update(None, 12, 40))])).unwrap();
+    let before = state.clone();
+    let with = |replacement: Replacement| {
+        let mut compaction = change(Some(9), vec![]);
+        compaction.replacements.push(replacement);
+        compaction
+    };
+    let mut short = replacement(10, 30, &[1, 2], 9);
+    short.extents[0].end_offset = 29;
+    let mut nothing = replacement(10, 30, &[1, 2], 9);
+    nothing.extents.clear();
+    let mut cleaned_back = change(None, vec![]);
+    cleaned_back.cleaned.push((key(1), 41));
+    let mut removed = with(replacement(10, 30, &[1, 2], 9));
+    removed.removed_streams.push(key(1));
+    let mut overlapping = with(replacement(10, 30, &[1, 2], 9));
+    overlapping.replacements.push(replacement(20, 40, &[2, 3], 9));
+    for (change, violation) in [
+        (with(replacement(0, 30, &[0, 1, 2], 9)), Violation::Stale),
+        (with(replacement(10, 30, &[1, 3], 9)), Violation::Stale),
+        (with(replacement(10, 35, &[1, 2], 9)), Violation::Stale),
+        (with(replacement(11, 30, &[1, 2], 9)), Violation::Stale),
+        (with(replacement(10, 30, &[], 9)), Violation::Stale),
+        (with(replacement(10, 50, &[1, 2, 3, 4], 9)), Violation::Stale),
+        (with(replacement(10, 30, &[1, 2], 3)), Violation::Segment),
+        (with(short), Violation::Hole),
+        (with(nothing), Violation::Hole),
+        (cleaned_back, Violation::Cleaned),
+        (removed, Violation::Stale),
+        (overlapping, Violation::Duplicate),
+    ] {
+        assert_eq!(state.apply(6, &change), Err(violation), "{change:?}");
+        assert_eq!(state, before);
+    }
+}
+
+#[test]
+fn an_older_format_is_refused_by_its_version() {
+    let manifest = Manifest {
+        volume: 1,
+        version: 1,
+        base_version: 1,
+        body: ManifestBody::Full(VolumeState { version: 1, ..VolumeState::default() }),
+    };
+    let mut bytes = manifest.encode().to_vec();
+    bytes[8] = 1;
+    let refused = FormatError::Version { what: WHAT, found: 1, newest: VERSION };
+    assert_eq!(Manifest::decode(&bytes), Err(refused));
+}
+
 proptest! {
+    /// Uploads, compactions and retention in any order: the state stays valid, and the stream's extents
+    /// cover what they covered.
+    #[test]
+    fn any_history_keeps_the_invariants(steps in proptest::collection::vec((0u8..3, 0usize..64, 1usize..8), 1..60)) {
+        let mut state = VolumeState::default();
+        let mut sequence = 0;
+        for (version, (kind, at, count)) in (1u64..).zip(steps) {
+            let stream = state.streams.get(&key(1)).cloned().unwrap_or_default();
+            let mut next = change(None, vec![]);
+            sequence += 1;
+            match kind {
+                0 => {
+                    let (base, end) = (stream.end_offset, stream.end_offset + count as i64);
+                    next = change(Some(sequence), vec![(key(1), update(Some(extent(sequence, base, end)), stream.log_start, end))]);
+                }
+                1 if !stream.extents.is_empty() => {
+                    let from = at % stream.extents.len();
+                    let run: Vec<_> = stream.extents.range(from..).take(count).collect();
+                    let (base, end) = (run[0].base_offset, run[run.len() - 1].end_offset);
+                    let replaced = run.iter().map(|extent| extent.segment).collect();
+                    next = change(Some(sequence), vec![]);
+                    next.replacements.push(Replacement { replaced, ..replacement(base, end, &[], sequence) });
+                    next.cleaned.push((key(1), stream.cleaned_to.max(end)));
+                }
+                _ if stream.end_offset > 0 => {
+                    let start = stream.log_start + (at as i64).min(stream.end_offset - stream.log_start);
+                    next = change(None, vec![(key(1), update(None, start, stream.end_offset))]);
+                }
+                _ => {}
+            }
+            let bytes = Manifest { volume: 1, version, base_version: 0, body: ManifestBody::Change(next.clone()) }.encode();
+            let decoded = Manifest::decode(&bytes).unwrap();
+            prop_assert_eq!(decoded.body, ManifestBody::Change(next.clone()));
+            state.apply(version, &next).unwrap();
+            state.validate().unwrap();
+            let after = state.streams.get(&key(1)).cloned().unwrap_or_default();
+            let covered: i64 = after.extents.iter().map(|e| e.end_offset - e.base_offset.max(after.log_start)).sum();
+            prop_assert_eq!(covered, after.end_offset - after.log_start);
+        }
+    }
+
     #[test]
     fn full_and_change_round_trip(
         ends in proptest::collection::vec(1i64..1000, 1..20),
