@@ -11,6 +11,7 @@ mod check;
 mod file;
 mod keys;
 mod load;
+mod media;
 mod setting;
 mod show;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use load::{FILE_VARIABLE, Loaded, Sources, load};
+pub(crate) use media::{Devices, VolumeMedium};
 pub(crate) use show::{reference, show};
 pub(crate) use values::{BucketUrl, Endpoint, HostPort, LogFilter, LogFormat, Region, VolumeSize};
 
@@ -88,6 +90,8 @@ pub(crate) struct Topics {
 /// The write-ahead-log volumes.
 #[derive(Clone, Debug)]
 pub(crate) struct Volumes {
+    pub(crate) kind: VolumeMedium,
+    pub(crate) devices: Devices,
     pub(crate) count: u32,
     pub(crate) size: VolumeSize,
     pub(crate) queue_depth: u32,
@@ -190,7 +194,13 @@ impl Default for Config {
                 idle_timeout: millis(90 * SECOND),
             },
             topics: Topics { auto_create: true, default_partitions: 1, defaults: BTreeMap::new() },
-            volumes: Volumes { count: 1, size: VolumeSize::Auto, queue_depth: 8 },
+            volumes: Volumes {
+                kind: VolumeMedium::File,
+                devices: Devices::default(),
+                count: 1,
+                size: VolumeSize::Auto,
+                queue_depth: 8,
+            },
             upload: Upload { segment_bytes: 32 * MIB, max_age: millis(10 * SECOND) },
             bucket: Bucket {
                 url: None,

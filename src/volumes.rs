@@ -8,7 +8,7 @@ use sluice_model::VolumeId;
 use sluice_volume::Medium;
 use sluice_writer::VolumePlace;
 
-use crate::config::{Config, VolumeSize};
+use crate::config::{Config, VolumeMedium, VolumeSize};
 
 /// The size of a volume where the disk is large enough.
 const VOLUME_BYTES: u64 = 1 << 30;
@@ -17,33 +17,68 @@ const SMALL_VOLUME_BYTES: u64 = 64 << 20;
 /// One volume takes at most this part of what is free.
 const SHARE_OF_FREE: u64 = 8;
 
-/// Makes sure that the catalog lists as many volumes as are configured, and says where they are.
+/// Makes sure that the catalog lists the volumes that are configured, and says what all it lists lie on.
 pub(crate) async fn places(config: &Config, catalog: &Catalog) -> anyhow::Result<Vec<VolumePlace>> {
-    for id in 0..config.volumes.count {
-        let id = VolumeId(id);
-        if catalog.volume(id).is_some() {
-            continue;
-        }
-        let size_bytes = match config.volumes.size {
-            VolumeSize::Bytes(bytes) => bytes,
-            VolumeSize::Auto => fitting_size(&config.data_dir, config.volumes.count)?,
-        };
-        let location = format!("volumes/{id}.wal");
-        let spec = VolumeSpec { id, kind: VolumeKind::File, location, size_bytes };
+    let known: Vec<_> = catalog.volumes().into_iter().map(|volume| volume.spec.clone()).collect();
+    for spec in missing(config, &known)? {
         catalog.add_volume(spec).await?;
     }
-    let places = catalog
-        .volumes()
-        .into_iter()
-        .map(|volume| VolumePlace { id: volume.spec.id, medium: medium(config, &volume.spec) });
-    Ok(places.collect())
+    let places = catalog.volumes().into_iter().map(|volume| {
+        Ok(VolumePlace { id: volume.spec.id, medium: medium(config, &volume.spec)? })
+    });
+    places.collect()
+}
+
+/// The volumes that are configured and not `known`, with ids above all that are.
+fn missing(config: &Config, known: &[VolumeSpec]) -> anyhow::Result<Vec<VolumeSpec>> {
+    let volumes = &config.volumes;
+    let first = known.iter().map(|spec| spec.id.0 + 1).max().unwrap_or(0);
+    let (kind, locations): (_, Vec<String>) = match volumes.kind {
+        VolumeMedium::Block => {
+            let mut devices = Vec::new();
+            for device in &volumes.devices.0 {
+                let name = device.to_str().context("a device's path is not UTF-8")?;
+                if !known.iter().any(|s| s.kind == VolumeKind::Block && s.location == name) {
+                    devices.push(name.to_owned());
+                }
+            }
+            (VolumeKind::Block, devices)
+        }
+        VolumeMedium::File => {
+            let more = (first..).take(lacking(volumes.count, known, VolumeKind::File));
+            (VolumeKind::File, more.map(|id| format!("volumes/{id}.wal")).collect())
+        }
+        VolumeMedium::Object => {
+            let more = lacking(volumes.count, known, VolumeKind::Object);
+            (VolumeKind::Object, vec![String::new(); more])
+        }
+    };
+    let size_bytes = match (kind, volumes.size) {
+        (VolumeKind::Block, _) => 0,
+        (_, VolumeSize::Bytes(bytes)) => bytes,
+        (VolumeKind::Object, VolumeSize::Auto) => VOLUME_BYTES,
+        (VolumeKind::File, VolumeSize::Auto) => fitting_size(&config.data_dir, volumes.count)?,
+    };
+    let ids = (first..).map(VolumeId);
+    let specs =
+        ids.zip(locations).map(|(id, location)| VolumeSpec { id, kind, location, size_bytes });
+    Ok(specs.collect())
+}
+
+/// How many volumes of `kind` there are too few.
+fn lacking(count: u32, known: &[VolumeSpec], kind: VolumeKind) -> usize {
+    (count as usize).saturating_sub(known.iter().filter(|spec| spec.kind == kind).count())
 }
 
 /// What the catalog's volume lies on, seen from here.
-fn medium(config: &Config, spec: &VolumeSpec) -> Medium {
+fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Medium> {
     match spec.kind {
-        VolumeKind::File => {
-            Medium::File { path: config.data_dir.join(&spec.location), size_bytes: spec.size_bytes }
+        VolumeKind::File => Ok(Medium::File {
+            path: config.data_dir.join(&spec.location),
+            size_bytes: spec.size_bytes,
+        }),
+        VolumeKind::Block | VolumeKind::Object => {
+            anyhow::bail!("volume {} is of a kind that this build cannot open", spec.id)
         }
     }
 }
@@ -56,4 +91,44 @@ fn fitting_size(data_dir: &Path, count: u32) -> anyhow::Result<u64> {
     let free = disk.f_bavail.saturating_mul(disk.f_frsize) / u64::from(count.max(1));
     let mebibytes = (free / SHARE_OF_FREE) >> 20;
     Ok((mebibytes << 20).clamp(SMALL_VOLUME_BYTES, VOLUME_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(kind: VolumeMedium, count: u32) -> Config {
+        let mut config = Config::default();
+        config.volumes.kind = kind;
+        config.volumes.count = count;
+        config.volumes.size = VolumeSize::Bytes(1 << 28);
+        config
+    }
+
+    #[test]
+    fn volumes_are_added_above_those_that_exist() {
+        let files = missing(&config(VolumeMedium::File, 2), &[]).unwrap();
+        assert_eq!(files.iter().map(|spec| spec.id.0).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(files[1].location, "volumes/1.wal");
+        assert!(missing(&config(VolumeMedium::File, 2), &files).unwrap().is_empty());
+        assert!(missing(&config(VolumeMedium::File, 1), &files).unwrap().is_empty());
+        let more = missing(&config(VolumeMedium::File, 3), &files).unwrap();
+        assert_eq!((more.len(), more[0].id.0), (1, 2));
+        let objects = missing(&config(VolumeMedium::Object, 1), &files).unwrap();
+        assert_eq!((objects.len(), objects[0].id.0), (1, 2), "files stay what they are");
+    }
+
+    #[test]
+    fn each_device_is_one_volume_once() {
+        let mut config = config(VolumeMedium::Block, 1);
+        config.volumes.devices.0 = vec!["/dev/a".into(), "/dev/b".into()];
+        let devices = missing(&config, &[]).unwrap();
+        assert_eq!(
+            devices.iter().map(|spec| &*spec.location).collect::<Vec<_>>(),
+            ["/dev/a", "/dev/b"]
+        );
+        config.volumes.devices.0 = vec!["/dev/b".into(), "/dev/c".into()];
+        let more = missing(&config, &devices).unwrap();
+        assert_eq!((more.len(), &*more[0].location, more[0].id.0), (1, "/dev/c", 2));
+    }
 }

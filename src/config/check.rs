@@ -6,7 +6,7 @@ use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 use super::keys::{TOPIC_DEFAULTS, find};
 use super::load::Loaded;
 use super::units::show_size;
-use super::{BucketUrl, VolumeSize};
+use super::{BucketUrl, VolumeMedium, VolumeSize};
 
 /// Adds a line for each thing that does not fit.
 pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {
@@ -45,6 +45,14 @@ pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {
         refuse("http.listen", format!("is {}, as kafka.listen is", config.http.listen));
     }
 
+    let volumes = &config.volumes;
+    if (volumes.kind == VolumeMedium::Block) == volumes.devices.0.is_empty() {
+        let problem = match volumes.kind {
+            VolumeMedium::Block => "is not set: name the devices for volumes.kind = block",
+            _ => "is for volumes.kind = block: set that, or take the devices out",
+        };
+        refuse("volumes.devices", problem.to_owned());
+    }
     if let VolumeSize::Bytes(size) = config.volumes.size
         && size / 4 < config.upload.segment_bytes
     {

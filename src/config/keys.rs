@@ -196,8 +196,26 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.topics.defaults,
     },
     Key {
+        name: "volumes.kind",
+        doc: "What new write-ahead-log volumes are made of: `file`, files in `data_dir`; `block`, the \
+              raw devices of `volumes.devices`, which several machines may share; `object`, objects \
+              in the bucket, slower, for places without disks or where a zone may be lost. Volumes \
+              that exist stay what they are.",
+        bounds: None,
+        field: |c| &mut c.volumes.kind,
+    },
+    Key {
+        name: "volumes.devices",
+        doc: "For the kind `block`: the devices, by names that stay the same over restarts (such as \
+              those in `/dev/disk/by-id`). Each becomes one volume, on all of the device. A device \
+              that holds something else is refused.",
+        bounds: None,
+        field: |c| &mut c.volumes.devices,
+    },
+    Key {
         name: "volumes.count",
-        doc: "Write-ahead-log volumes on this node. It can be raised later, not lowered.",
+        doc: "How many volumes this node has, of the kinds `file` and `object`. It can be raised \
+              later, not lowered.",
         bounds: Some((1, 64)),
         field: |c| &mut c.volumes.count,
     },

@@ -15,6 +15,10 @@ use crate::store::{Outcome, StoreError, Txn};
 pub enum VolumeKind {
     /// A file of fixed size.
     File,
+    /// A whole block device.
+    Block,
+    /// Objects in the bucket.
+    Object,
 }
 
 /// A volume, apart from who owns it.
@@ -24,9 +28,10 @@ pub struct VolumeSpec {
     pub id: VolumeId,
     /// What it is made of.
     pub kind: VolumeKind,
-    /// Where it is: for a file the path, relative ones being under the node's data directory.
+    /// Where it is: for a file the path, relative ones being under the node's data directory; for a
+    /// block device its node; empty for objects, which are found by the volume's id.
     pub location: String,
-    /// How large it is.
+    /// How large it is; 0 for a block device, which is used whole.
     pub size_bytes: u64,
 }
 
