@@ -2,8 +2,8 @@
 //!
 //! One task appends: it waits until a batch is durable, applies its records in order, and only then
 //! answers, so that live state and recovered state come from the same records in the same order. When
-//! the log has outgrown the state, the task takes a snapshot; the uploader puts it, commits it, and
-//! forgets the log before it.
+//! the log has outgrown the state, the task takes a snapshot; once that is put and committed, the log
+//! before it goes.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use sluice_model::{Clock, StreamId, TopicId};
 use sluice_wire::batch::{BatchBuilder, BatchView, NewRecord};
 use sluice_wire::scan;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::error::OpenError;
 use crate::group::log::{CoordinatorLog, CoordinatorState, LogError, LogRecord};
 use crate::recovery::{Surroundings, key_of};
 use crate::sequence::BatchHeader;
 use crate::stream::{Stream, TailRead};
-use crate::upload::Request;
 use crate::volume_handle::OwnedVolume;
 
 /// A snapshot is due when the log since the last one is larger than this and than the last one.
@@ -107,7 +107,7 @@ struct LogTask {
     since_snapshot: usize,
     snapshot_bytes: usize,
     /// The snapshot under way.
-    snapshot: Option<oneshot::Receiver<()>>,
+    snapshot: Option<JoinHandle<()>>,
 }
 
 impl LogTask {
@@ -153,11 +153,8 @@ impl LogTask {
     }
 
     fn snapshot_if_due(&mut self) {
-        if let Some(done) = &mut self.snapshot {
-            match done.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => return,
-                Ok(()) | Err(oneshot::error::TryRecvError::Closed) => self.snapshot = None,
-            }
+        if self.snapshot.as_ref().is_some_and(|snapshot| !snapshot.is_finished()) {
+            return;
         }
         if self.since_snapshot < SNAPSHOT_MIN_BYTES.max(self.snapshot_bytes) {
             return;
@@ -169,10 +166,11 @@ impl LogTask {
         let bytes = builder.finish();
         self.snapshot_bytes = bytes.len();
         self.since_snapshot = 0;
-        let (done, receiver) = oneshot::channel();
-        self.snapshot = Some(receiver);
-        let stream = Arc::clone(&self.stream);
-        self.volume.request(Request::Snapshot { stream, offset, bytes, done });
+        let (volume, stream) = (Arc::clone(&self.volume), Arc::clone(&self.stream));
+        self.snapshot = Some(tokio::spawn(async move {
+            // It fails only when the volume's service ends; then the log has it all.
+            let _ = volume.snapshot(&stream, offset, bytes).await;
+        }));
     }
 }
 

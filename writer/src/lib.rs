@@ -1,8 +1,9 @@
 //! Partition owners: sequencing, group coordination, upload and the tail cache.
 //!
 //! A [`Writer`] takes over volumes, reads their logs back, and serves their streams. One task owns each
-//! volume's log (`task`), one its place in the bucket (`upload`); everyone else holds handles. Start
-//! reading at [`Writer`], then `task`, `stream`, `upload` and `recovery`.
+//! volume's log (`task`), one its manifests in the bucket (`commit`), one moves the log there (`upload`);
+//! everyone else holds handles. Start reading at [`Writer`], then `task`, `stream`, `upload`, `commit` and
+//! `recovery`.
 //!
 //! What always holds: nothing is acknowledged or shown before it is durable on the volume; offsets of a
 //! stream are dense and the high watermark never goes back; a volume is trimmed only past what a
@@ -11,15 +12,19 @@
 //! It does not know clients, connections or tenants' names, and does not read the bucket on behalf of
 //! consumers: that is `sluice_reader`.
 
+mod commit;
 mod coordinator_log;
+mod deletions;
 mod error;
 pub mod group;
 mod manifest_store;
 mod metrics;
+mod objects;
 mod options;
 mod payload;
 mod recovery;
 mod retention;
+mod retire;
 mod sequence;
 mod stream;
 mod task;

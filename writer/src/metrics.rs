@@ -32,6 +32,20 @@ pub struct WriterMetrics {
     pub segments: Counter,
     /// Their bytes.
     pub segment_bytes: Counter,
+    /// Bytes of the log that are in the bucket and committed.
+    pub uploaded_bytes: Counter,
+    /// Bytes of manifests written.
+    pub manifest_bytes: Counter,
+    /// Segments on their way.
+    pub uploads_in_flight: Gauge,
+    /// From a segment's oldest frame being durable to the segment's commit, seconds.
+    pub upload_seconds: Histogram,
+    /// Of an upload: putting the segment, seconds.
+    pub put_seconds: Histogram,
+    /// Writing a manifest, seconds.
+    pub commit_seconds: Histogram,
+    /// Of an upload: trimming the volume, seconds.
+    pub trim_seconds: Histogram,
     /// PUT requests to the bucket: segments, manifests, snapshots.
     pub puts: Counter,
     /// Objects deleted.
@@ -57,6 +71,13 @@ impl Default for WriterMetrics {
             volume_reads: Counter::default(),
             segments: Counter::default(),
             segment_bytes: Counter::default(),
+            uploaded_bytes: Counter::default(),
+            manifest_bytes: Counter::default(),
+            uploads_in_flight: Gauge::default(),
+            upload_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 18)),
+            put_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 18)),
+            commit_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 18)),
+            trim_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             puts: Counter::default(),
             deletes: Counter::default(),
             upload_errors: Counter::default(),
@@ -78,6 +99,12 @@ impl WriterMetrics {
             ("writer_volume_reads", "Frames read back from volumes", &self.volume_reads),
             ("writer_segments", "Segments put into the bucket", &self.segments),
             ("writer_segment_bytes", "Bytes of segments put into the bucket", &self.segment_bytes),
+            (
+                "writer_uploaded_bytes",
+                "Bytes of the log committed to the bucket",
+                &self.uploaded_bytes,
+            ),
+            ("writer_manifest_bytes", "Bytes of manifests written", &self.manifest_bytes),
             ("writer_bucket_puts", "PUT requests to the bucket", &self.puts),
             ("writer_bucket_deletes", "Objects deleted from the bucket", &self.deletes),
             ("writer_upload_errors", "Uploads that failed and were retried", &self.upload_errors),
@@ -85,10 +112,23 @@ impl WriterMetrics {
         ] {
             registry.register(name, help, counter.clone());
         }
+        for (name, help, histogram) in [
+            ("writer_append_seconds", "Time from hand-over to durable", &self.append_seconds),
+            (
+                "writer_upload_seconds",
+                "Age of a segment's oldest frame when the segment is committed",
+                &self.upload_seconds,
+            ),
+            ("writer_upload_put_seconds", "Time to put a segment", &self.put_seconds),
+            ("writer_commit_seconds", "Time to commit a manifest", &self.commit_seconds),
+            ("writer_trim_seconds", "Time to trim a volume", &self.trim_seconds),
+        ] {
+            registry.register(name, help, histogram.clone());
+        }
         registry.register(
-            "writer_append_seconds",
-            "Time from hand-over to durable",
-            self.append_seconds.clone(),
+            "writer_uploads_in_flight",
+            "Segments on their way to the bucket",
+            self.uploads_in_flight.clone(),
         );
         registry.register(
             "writer_tail_cache_bytes",

@@ -19,6 +19,10 @@ pub struct WriterOptions {
     pub upload_segment_bytes: u64,
     /// Age of the oldest un-uploaded frame that makes a segment due.
     pub upload_max_age: Duration,
+    /// Segments that are on their way to the bucket at once, at most.
+    pub upload_in_flight: usize,
+    /// Their bytes at most, unless it is one alone.
+    pub upload_in_flight_bytes: u64,
     /// How often retention looks for what to remove.
     pub retention_interval: Duration,
     /// How long a segment stays in the bucket after the last reference to it is gone, so that reads
@@ -36,6 +40,8 @@ impl Default for WriterOptions {
             tail_cache_bytes: 64 << 20,
             upload_segment_bytes: 32 << 20,
             upload_max_age: Duration::from_secs(10),
+            upload_in_flight: 3,
+            upload_in_flight_bytes: 96 << 20,
             retention_interval: Duration::from_secs(30),
             delete_grace: Duration::from_secs(60),
             queue_depth: 8,

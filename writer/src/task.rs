@@ -74,7 +74,8 @@ pub(crate) struct Append {
 pub(crate) enum Control {
     /// Moves a log start, durably.
     MoveLogStart { stream: Arc<Stream>, offset: i64, reply: oneshot::Sender<()> },
-    /// Lists what to upload next; nothing if all is uploaded.
+    /// Takes what to upload next; nothing if all is uploaded or on its way. The state is published before
+    /// the answer.
     Cut { max_bytes: u64, reply: oneshot::Sender<Option<Cut>> },
     /// A manifest that covers everything before `upto` is committed.
     Uploaded { upto: Lsn },
@@ -90,6 +91,8 @@ pub(crate) struct Cut {
     /// The end of the last frame: the new trim point.
     pub(crate) upto: Lsn,
     pub(crate) bytes: u64,
+    /// When the oldest of them became durable.
+    pub(crate) since: Instant,
     pub(crate) streams: Vec<(Arc<Stream>, Vec<Run>)>,
     /// Streams with no new runs whose log start moved.
     pub(crate) moved: Vec<Arc<Stream>>,
@@ -98,9 +101,10 @@ pub(crate) struct Cut {
 /// What others may see of the task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TaskState {
-    pub(crate) unuploaded_bytes: u64,
-    /// When the oldest un-uploaded frame became durable.
-    pub(crate) oldest: Option<Instant>,
+    /// Bytes of frames that no upload has taken yet.
+    pub(crate) waiting_bytes: u64,
+    /// When the oldest of them became durable.
+    pub(crate) oldest_waiting: Option<Instant>,
     /// The volume is full and appends wait.
     pub(crate) full: bool,
     /// The volume was lost or closed; nothing more is served.
@@ -193,10 +197,13 @@ pub(crate) struct VolumeTask {
     frames: VecDeque<Listed>,
     /// How many of `frames` are uploaded.
     uploaded: usize,
+    /// How many of `frames` are uploaded or on their way.
+    taken: usize,
     /// The first frame that may still be in memory.
     first_cached: usize,
     cached_bytes: u64,
     unuploaded_bytes: u64,
+    waiting_bytes: u64,
 }
 
 impl VolumeTask {
@@ -223,8 +230,10 @@ impl VolumeTask {
             first_cached: recovered.len(),
             frames: recovered.into(),
             uploaded: 0,
+            taken: 0,
             cached_bytes: 0,
             unuploaded_bytes,
+            waiting_bytes: unuploaded_bytes,
         };
         task.publish();
         task
@@ -287,8 +296,10 @@ impl VolumeTask {
                 self.gathering.moves.push((stream, offset, reply));
             }
             Control::Cut { max_bytes, reply } => {
-                // A caller that is gone wants nothing.
-                let _ = reply.send(self.cut(max_bytes));
+                let cut = self.cut(max_bytes);
+                self.publish();
+                // A caller that is gone has ended, and with it all uploads.
+                let _ = reply.send(cut);
             }
             Control::Uploaded { upto } => self.uploaded(upto),
             Control::Trimmed => {
@@ -519,6 +530,7 @@ impl VolumeTask {
         });
         self.cached_bytes += memory;
         self.unuploaded_bytes += bytes;
+        self.waiting_bytes += bytes;
         self.metrics.tail_cache_bytes.inc_by(memory as i64);
         self.metrics.unuploaded_bytes.inc_by(bytes as i64);
         self.evict();
@@ -549,6 +561,7 @@ impl VolumeTask {
                 return;
             };
             self.uploaded -= 1;
+            self.taken -= 1;
             self.first_cached -= 1;
             for (stream, _) in &listed.runs {
                 stream.release_before(listed.end);
@@ -556,15 +569,18 @@ impl VolumeTask {
         }
     }
 
-    fn cut(&self, max_bytes: u64) -> Option<Cut> {
-        let mut cut = Cut { upto: Lsn(0), bytes: 0, streams: Vec::new(), moved: Vec::new() };
+    fn cut(&mut self, max_bytes: u64) -> Option<Cut> {
+        let since = self.frames.get(self.taken)?.since;
+        let mut cut = Cut { upto: Lsn(0), bytes: 0, since, streams: Vec::new(), moved: Vec::new() };
         let mut index: HashMap<StreamId, usize> = HashMap::new();
-        for listed in self.frames.range(self.uploaded..) {
+        for listed in self.frames.range(self.taken..) {
             if cut.bytes > 0 && cut.bytes + listed.bytes > max_bytes {
                 break;
             }
             cut.upto = listed.end;
             cut.bytes += listed.bytes;
+            self.taken += 1;
+            self.waiting_bytes -= listed.bytes;
             cut.moved.extend(listed.moved.iter().cloned());
             for (stream, base_offset) in &listed.runs {
                 // None if the topic was deleted.
@@ -580,7 +596,7 @@ impl VolumeTask {
             }
         }
         cut.streams.sort_by_key(|(stream, _)| stream.id);
-        (cut.bytes > 0).then_some(cut)
+        Some(cut)
     }
 
     fn uploaded(&mut self, upto: Lsn) {
@@ -597,8 +613,8 @@ impl VolumeTask {
 
     fn publish(&self) {
         let state = TaskState {
-            unuploaded_bytes: self.unuploaded_bytes,
-            oldest: self.frames.get(self.uploaded).map(|listed| listed.since),
+            waiting_bytes: self.waiting_bytes,
+            oldest_waiting: self.frames.get(self.taken).map(|listed| listed.since),
             full: self.full,
             ended: false,
         };

@@ -1,31 +1,37 @@
 //! A volume that this process owns, as everyone but its task sees it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use object_store::PutPayload;
 use parking_lot::{Mutex, RwLock};
 use sluice_catalog::Catalog;
 use sluice_format::VolumeState;
+use sluice_format::key::Keys;
+use sluice_format::state::CoordinatorSnapshot;
 use sluice_model::{StreamId, TopicId, VolumeId};
 use sluice_volume::{ReadError, Volume};
 use sluice_wire::Chain;
 use sluice_wire::scan;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use crate::commit::{Change, Committer, Ended};
+use crate::deletions::Deletions;
 use crate::error::{AppendError, OpenError, TailError};
 use crate::metrics::WriterMetrics;
+use crate::objects::Objects;
 use crate::options::VolumePlace;
 use crate::recovery::{Recovered, Surroundings, key_of, take_over};
 use crate::retention::Limits;
+use crate::retire::Retirement;
 use crate::sequence::{BatchHeader, Sequencer};
 use crate::stream::{Run, Stream, TailRead};
 use crate::task::{Append, Appended, Control, TaskState, VolumeTask, max_batch_bytes};
-use crate::upload::{Request, StreamSource, Uploader};
+use crate::upload::{Builder, Flush, StreamSource, Uploader};
 
 /// Streams that were used since the volume was taken over.
 pub(crate) struct Streams {
@@ -46,18 +52,6 @@ impl StreamSource for Streams {
         }
         Some(Limits { max_age_ms: config.retention_ms, max_bytes: config.retention_bytes })
     }
-
-    fn drop_topic(&self, topic: TopicId) -> Vec<Arc<Stream>> {
-        let mut dropped = Vec::new();
-        self.by_id.retain(|id, stream| {
-            let keep = id.topic != topic;
-            if !keep {
-                dropped.push(Arc::clone(stream));
-            }
-            keep
-        });
-        dropped
-    }
 }
 
 /// A volume in service.
@@ -67,9 +61,11 @@ pub(crate) struct OwnedVolume {
     streams: Arc<Streams>,
     appends: mpsc::UnboundedSender<Append>,
     control: mpsc::UnboundedSender<Control>,
-    requests: mpsc::UnboundedSender<Request>,
+    flushes: mpsc::UnboundedSender<Flush>,
     state: watch::Receiver<TaskState>,
-    bucket_state: Arc<RwLock<VolumeState>>,
+    committer: Committer,
+    objects: Objects,
+    keys: Keys,
     room: Arc<Semaphore>,
     max_batch_bytes: usize,
     metrics: WriterMetrics,
@@ -78,7 +74,9 @@ pub(crate) struct OwnedVolume {
 
 struct Tasks {
     task: JoinHandle<()>,
-    uploader: JoinHandle<()>,
+    /// What works on the bucket: they hold nothing that a crash would lose.
+    uploads: JoinHandle<()>,
+    others: JoinSet<()>,
 }
 
 impl OwnedVolume {
@@ -95,7 +93,7 @@ impl OwnedVolume {
         });
         let (appends, append_queue) = mpsc::unbounded_channel();
         let (control, control_queue) = mpsc::unbounded_channel();
-        let (requests, request_queue) = mpsc::unbounded_channel();
+        let (flushes, flush_queue) = mpsc::unbounded_channel();
         let (publish, state) = watch::channel(TaskState::default());
         let max_batch_bytes = max_batch_bytes(&*volume);
         let task = VolumeTask::new(
@@ -106,22 +104,46 @@ impl OwnedVolume {
             publish,
             frames,
         );
-        let bucket_state = Arc::clone(manifests.state());
-        let uploader = Uploader {
+        let objects = Objects {
             bucket: Arc::clone(&around.bucket),
-            keys: around.keys.clone(),
-            volume: Arc::clone(&volume),
+            task: state.clone(),
+            metrics: metrics.clone(),
+        };
+        let mut others = JoinSet::new();
+        let (deletions, deletion_task) = Deletions::new(&around.bucket, metrics);
+        others.spawn(deletion_task);
+        let (committer, commit_task) = Committer::new(
             manifests,
-            control: control.clone(),
-            state: state.clone(),
+            around.keys.clone(),
+            Arc::clone(&volume),
+            state.clone(),
+            deletions,
+            around.options.delete_grace,
+            metrics.clone(),
+        );
+        others.spawn(commit_task);
+        let retirement = Retirement {
+            committer: committer.clone(),
             source: Arc::clone(&streams) as Arc<dyn StreamSource>,
             options: around.options.clone(),
             clock: Arc::clone(&around.clock),
-            metrics: metrics.clone(),
-            next_sequence: 0,
-            forgotten: HashSet::new(),
-            condemned: Vec::new(),
         };
+        others.spawn(retirement.run());
+        let builder = Builder {
+            objects: objects.clone(),
+            keys: around.keys.clone(),
+            volume: Arc::clone(&volume),
+            clock: Arc::clone(&around.clock),
+            metrics: metrics.clone(),
+        };
+        let uploader = Uploader::new(
+            builder,
+            committer.clone(),
+            control.clone(),
+            state.clone(),
+            around.options.clone(),
+            metrics.clone(),
+        );
         // A batch of the largest size must fit, or it would wait for ever.
         let room = (around.options.append_queue_bytes as usize).max(max_batch_bytes);
         Ok(Self {
@@ -130,15 +152,18 @@ impl OwnedVolume {
             streams,
             appends,
             control,
-            requests,
+            flushes,
             state,
-            bucket_state,
+            committer,
+            objects,
+            keys: around.keys.clone(),
             room: Arc::new(Semaphore::new(room)),
             max_batch_bytes,
             metrics: metrics.clone(),
             tasks: Mutex::new(Some(Tasks {
                 task: tokio::spawn(task.run(append_queue, control_queue)),
-                uploader: tokio::spawn(uploader.run(request_queue)),
+                uploads: tokio::spawn(uploader.run(flush_queue)),
+                others,
             })),
         })
     }
@@ -152,7 +177,7 @@ impl OwnedVolume {
     }
 
     pub(crate) fn bucket_state(&self) -> &Arc<RwLock<VolumeState>> {
-        &self.bucket_state
+        self.committer.state()
     }
 
     /// Whether the volume is still ours.
@@ -178,7 +203,7 @@ impl OwnedVolume {
 
     /// The bytes of a stream's batches. What is in the bucket and not yet let go of counts once.
     pub(crate) fn stream_bytes(&self, id: StreamId) -> u64 {
-        let state = self.bucket_state.read();
+        let state = self.bucket_state().read();
         let in_bucket = state.streams.get(&key_of(id));
         let (bytes, end) = in_bucket.map_or((0, 0), |s| (s.data_bytes(), s.end_offset));
         bytes + self.streams.stream(id).map_or(0, |stream| stream.bytes_from(end))
@@ -216,10 +241,36 @@ impl OwnedVolume {
         answer.await.map_err(|_| AppendError::NotOwner)
     }
 
-    /// Asks the uploader for something.
-    pub(crate) fn request(&self, request: Request) {
-        // Gone only when the volume is lost; then there is nothing to do any more.
-        let _ = self.requests.send(request);
+    /// Drops the streams of a deleted topic, here and in the bucket.
+    pub(crate) fn forget(&self, topic: TopicId) {
+        self.streams.by_id.retain(|id, stream| {
+            let stays = id.topic != topic;
+            if !stays {
+                stream.delete();
+            }
+            stays
+        });
+        // It takes effect whether or not anyone waits; if service ends before, the next owner sees that
+        // the topic is gone.
+        drop(self.committer.submit(Change::Forget(topic)));
+    }
+
+    /// Puts and commits a coordinator snapshot as of `offset` of its log, `stream`, and forgets the log
+    /// before it. Not cancelled by being dropped halfway: what is put and not committed is an orphan.
+    pub(crate) async fn snapshot(
+        &self,
+        stream: &Stream,
+        offset: i64,
+        bytes: Bytes,
+    ) -> Result<(), Ended> {
+        let id = self.committer.next_segment_id();
+        let payload = PutPayload::from_bytes(bytes);
+        self.objects.put(&self.keys.snapshot(id), &payload).await?;
+        let snapshot = CoordinatorSnapshot { id, offset };
+        let change = Change::Snapshot { stream: key_of(stream.id), snapshot };
+        self.committer.commit(change).await?;
+        stream.move_log_start(offset);
+        Ok(())
     }
 
     /// Whole batches from the one that holds `offset` on: at least one, then up to `max_bytes`. None
@@ -278,18 +329,20 @@ impl OwnedVolume {
     /// Ends service: what was queued becomes durable, as much as possible is uploaded within `flush`, the
     /// volume is closed. Once.
     pub(crate) async fn close(&self, flush: Duration) {
-        let Some(Tasks { task, uploader }) = self.tasks.lock().take() else {
+        let Some(Tasks { task, uploads, mut others }) = self.tasks.lock().take() else {
             return;
         };
         if !flush.is_zero() {
             let (done, flushed) = oneshot::channel();
-            self.request(Request::Flush { done });
+            // Without an uploader the answer is that nobody answers.
+            let _ = self.flushes.send(Flush { done });
             // What is not uploaded stays on the volume, as after a crash.
             let _ = tokio::time::timeout(flush, flushed).await;
         }
-        uploader.abort();
         // How they end does not matter here: a panic was logged, a lost volume too.
-        let _ = uploader.await;
+        uploads.abort();
+        let _ = uploads.await;
+        others.shutdown().await;
         let _ = self.control.send(Control::Close);
         let _ = task.await;
         if let Err(error) = self.volume.close().await {
@@ -301,10 +354,11 @@ impl OwnedVolume {
     #[cfg(test)]
     pub(crate) async fn abandon(&self) {
         let tasks = self.tasks.lock().take();
-        if let Some(Tasks { task, uploader }) = tasks {
-            uploader.abort();
+        if let Some(Tasks { task, uploads, mut others }) = tasks {
+            uploads.abort();
             task.abort();
-            let _ = uploader.await;
+            let _ = uploads.await;
+            others.shutdown().await;
             let _ = task.await;
         }
         self.volume.fence();
@@ -320,7 +374,7 @@ impl OwnedVolume {
 impl Drop for OwnedVolume {
     fn drop(&mut self) {
         if let Some(tasks) = self.tasks.lock().take() {
-            tasks.uploader.abort();
+            tasks.uploads.abort();
         }
     }
 }

@@ -26,7 +26,6 @@ use crate::recovery::Surroundings;
 use crate::sequence::BatchHeader;
 use crate::stream::{Offsets, Stream, Waiter};
 use crate::task::Appended;
-use crate::upload::Request;
 use crate::volume_handle::OwnedVolume;
 
 /// A compressed batch may hold this many times `max.message.bytes` uncompressed.
@@ -348,7 +347,7 @@ impl Follower {
 
     async fn forget(&self, topic: &Topic) {
         for volume in self.volumes.values() {
-            volume.request(Request::Forget(topic.id));
+            volume.forget(topic.id);
         }
         if let Err(error) = self.groups.forget_topic(topic.tenant, topic.id).await {
             // Offsets of a topic that does not exist are never shown; they cost room.

@@ -1,0 +1,34 @@
+//! Moving a volume's tail into the bucket.
+//!
+//! One task a volume ([`pipeline`]) decides when a segment is due, and has a few of them built ([`build`])
+//! and put at once. They are committed strictly in the order of the log, by the volume's committer; then
+//! streams let go and the volume is trimmed: put, commit, release, trim, in that order always. When the
+//! bucket fails, the same segment is tried again with growing pauses; the volume keeps the data meanwhile.
+//!
+//! ```text
+//!   uploaded          in flight               waiting
+//!  ───────────┼─────────┬─────────┬─────────┼──────────────▶ log
+//!  trimmed    │ putting │ put     │ putting │ cut when due
+//!             │         │ (waits for the    │
+//!             │         │  one before)      │
+//! ```
+
+mod build;
+mod pipeline;
+
+use std::sync::Arc;
+
+use sluice_model::{StreamId, TopicId};
+
+pub(crate) use self::build::Builder;
+pub(crate) use self::pipeline::{Flush, Uploader};
+use crate::retention;
+use crate::stream::Stream;
+
+/// Finds the streams of a volume and the configuration of their topics.
+pub(crate) trait StreamSource: Send + Sync + 'static {
+    /// The stream, if it was used since the volume was taken over.
+    fn stream(&self, id: StreamId) -> Option<Arc<Stream>>;
+    /// What retention may do to the topic's streams; none for a topic that does not exist.
+    fn retention(&self, topic: TopicId) -> Option<retention::Limits>;
+}
