@@ -180,3 +180,28 @@ fn the_top_level_is_as_the_owner_set_it() {
         }
     }
 }
+
+/// `path::name` in backticks, where the path is that of a file.
+fn named_tests(document: &str) -> Vec<(&str, &str)> {
+    let quoted = document.split('`').skip(1).step_by(2);
+    let named = quoted.filter_map(|text| text.rsplit_once("::"));
+    named.filter(|(path, _)| path.ends_with(".rs") || path.ends_with(".py")).collect()
+}
+
+#[test]
+fn the_tests_that_the_guarantees_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = std::fs::read_to_string(root.join("docs/guarantees.md")).expect("guarantees.md");
+    let named = named_tests(&document);
+    assert!(named.len() > 30, "only {} tests are named", named.len());
+    for (path, name) in named {
+        let text = std::fs::read_to_string(root.join(path)).unwrap_or_else(|_| panic!("no {path}"));
+        let function = ["fn {}(", "fn {}<", "def {}("]
+            .iter()
+            .any(|form| text.contains(&form.replace("{}", name)));
+        assert!(function, "{path} has no test {name}: docs/guarantees.md promises it");
+    }
+    for number in (1..=7).chain([9, 10]) {
+        assert!(document.contains(&format!("\n## {number}. ")), "invariant {number} has a section");
+    }
+}
