@@ -4,9 +4,11 @@
 //! [`store`] is the contract of a store, [`embedded`] the durable one for a single process. On top of
 //! either lies [`Catalog`]: a view in memory that follows the store, for the data path, and mutations
 //! through compare-and-set. The state is the store's; the view is a copy that is never ahead of it.
-//! What lies where in the bucket is not here: that is in manifests beside the data.
+//! [`journal`] copies the store to the bucket, so that the bucket alone can become a new cluster. What
+//! lies where in the bucket is not here: that is in manifests beside the data.
 
 pub mod embedded;
+pub mod journal;
 pub mod store;
 
 mod catalog;

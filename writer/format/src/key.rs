@@ -7,6 +7,8 @@
 //! {hash}/{cluster}/segments/{volume}/{epoch}-{sequence}     hash over volume, epoch and sequence
 //! {hash}/{cluster}/snapshots/{volume}/{epoch}-{sequence}    likewise
 //! {hash}/{cluster}/manifests/{volume}/{version}             hash over the volume alone: one directory
+//! {hash}/{cluster}/catalog/{sequence}                       hash over `catalog`: one directory
+//! clusters/{cluster}                                        written once: which clusters are here
 //! ```
 //!
 //! A segment's name carries the epoch of the owner that wrote it and a number which that owner counts
@@ -15,6 +17,31 @@
 
 use crate::SegmentId;
 use crate::crc32c;
+
+/// The directory of the markers, one a cluster, by which a tool that knows the bucket alone finds out
+/// whose data lies there.
+pub const CLUSTERS: &str = "clusters";
+
+/// What the name of an object says that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Name {
+    /// A segment.
+    Segment(SegmentId),
+    /// A coordinator snapshot.
+    Snapshot(SegmentId),
+    /// A version of a volume's manifest.
+    Manifest {
+        /// The volume.
+        volume: u32,
+        /// The version.
+        version: u64,
+    },
+    /// An object of the catalog's journal.
+    Catalog {
+        /// Its number.
+        sequence: u64,
+    },
+}
 
 /// Names within one cluster's part of a bucket.
 #[derive(Clone, Debug)]
@@ -60,15 +87,89 @@ impl Keys {
         (name.len() == 20).then(|| name.parse().ok())?
     }
 
+    /// The key of an object of the catalog's journal.
+    pub fn catalog(&self, sequence: u64) -> String {
+        format!("{}/{sequence:020}", self.catalog_journal())
+    }
+
+    /// The directory that holds the catalog's journal and nothing else.
+    pub fn catalog_journal(&self) -> String {
+        self.hashed("catalog", "catalog")
+    }
+
+    /// The object that says that this cluster's data lies in the bucket.
+    pub fn marker(&self) -> String {
+        format!("{CLUSTERS}/{}", self.cluster)
+    }
+
+    /// What a key of this cluster names; none for a foreign object, one under the wrong hash included.
+    pub fn parse(&self, key: &str) -> Option<Name> {
+        let (_, rest) = key.split_once('/')?;
+        let mut parts = rest.strip_prefix(self.cluster.as_str())?.strip_prefix('/')?.split('/');
+        let name = match (parts.next()?, parts.next()?, parts.next()) {
+            ("segments", volume, Some(name)) => Name::Segment(numbered(volume, name)?),
+            ("snapshots", volume, Some(name)) => Name::Snapshot(numbered(volume, name)?),
+            ("manifests", volume, Some(version)) => {
+                Name::Manifest { volume: volume.parse().ok()?, version: version.parse().ok()? }
+            }
+            ("catalog", sequence, None) => Name::Catalog { sequence: sequence.parse().ok()? },
+            _ => return None,
+        };
+        (parts.next().is_none() && self.key(name) == key).then_some(name)
+    }
+
+    /// The key of what is named.
+    pub fn key(&self, name: Name) -> String {
+        match name {
+            Name::Segment(id) => self.segment(id),
+            Name::Snapshot(id) => self.snapshot(id),
+            Name::Manifest { volume, version } => self.manifest(volume, version),
+            Name::Catalog { sequence } => self.catalog(sequence),
+        }
+    }
+
     fn hashed(&self, over: &str, name: &str) -> String {
         let hash = crc32c(over.as_bytes()) >> 16;
         format!("{hash:04x}/{}/{name}", self.cluster)
     }
 }
 
+fn numbered(volume: &str, name: &str) -> Option<SegmentId> {
+    let (epoch, sequence) = name.split_once('-')?;
+    Some(SegmentId {
+        volume: volume.parse().ok()?,
+        epoch: epoch.parse().ok()?,
+        sequence: sequence.parse().ok()?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_says_what_it_names() {
+        let keys = Keys::new("c");
+        let id = SegmentId { volume: 1, epoch: 2, sequence: 3 };
+        let names = [
+            Name::Segment(id),
+            Name::Snapshot(id),
+            Name::Manifest { volume: 7, version: 12 },
+            Name::Catalog { sequence: 9 },
+        ];
+        for name in names {
+            let key = keys.key(name);
+            assert_eq!(keys.parse(&key), Some(name), "{key}");
+            assert_eq!(Keys::new("d").parse(&key), None);
+            assert_eq!(keys.parse(&format!("{key}/x")), None);
+            let (hash, rest) = key.split_once('/').unwrap();
+            let other = if hash == "0000" { "0001" } else { "0000" };
+            assert_eq!(keys.parse(&format!("{other}/{rest}")), None);
+        }
+        for foreign in ["", "clusters/c", "0000/c", "0000/c/segments/1/2", "0000/c/segments/+1/2-3"] {
+            assert_eq!(keys.parse(foreign), None, "{foreign}");
+        }
+    }
 
     #[test]
     fn keys_are_stable() {

@@ -49,10 +49,7 @@ impl Log {
             })?;
             return Ok((log, state));
         };
-        let recovered = recover(&bytes).map_err(|(offset, damage)| match damage {
-            Damage::Version(version) => OpenError::NewerVersion { path: path.to_owned(), version },
-            Damage::Bytes(reason) => OpenError::Corrupt { path: path.to_owned(), offset, reason },
-        })?;
+        let recovered = recover(&bytes).map_err(refused(path))?;
         let len = recovered.len as u64;
         let mut log = Self { header: recovered.header, len, ..Self::unopened(disk) };
         if recovered.len < bytes.len() {
@@ -142,6 +139,20 @@ fn snapshot(state: &State, nonce: u64) -> (Header, Vec<u8>) {
     let header = Header { nonce, base_len: bytes.len() as u64 };
     bytes[..HEADER_LEN].copy_from_slice(&header.encode());
     (header, bytes)
+}
+
+/// What a file leads to, and how many bytes of a torn write end it.
+pub(super) fn read(bytes: &[u8], path: &Path) -> Result<(State, usize), OpenError> {
+    let recovered = recover(bytes).map_err(refused(path))?;
+    Ok((recovered.state, bytes.len() - recovered.len))
+}
+
+fn refused(path: &Path) -> impl FnOnce((usize, Damage)) -> OpenError {
+    let path = path.to_owned();
+    move |(offset, damage)| match damage {
+        Damage::Version(version) => OpenError::NewerVersion { path, version },
+        Damage::Bytes(reason) => OpenError::Corrupt { path, offset, reason },
+    }
 }
 
 struct Recovered {

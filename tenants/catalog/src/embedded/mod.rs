@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::committer::{Committer, Deadlines, Request, Shared};
 use self::disk::{DirDisk, Disk, MemoryDisk};
 use self::log::Log;
+use crate::journal::Image;
 use crate::store::{
     Change, Entry, Event, LeaseId, MetadataStore, Outcome, Range, Revision, StoreError, Txn, Watch,
     WatchError,
@@ -194,6 +195,20 @@ impl MetadataStore for EmbeddedStore {
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
         self.ask(|reply| Request::Revoke(lease, reply)).await
     }
+}
+
+/// What the store in a directory holds, and the length of a torn last write that an open would cut off.
+/// Nothing is changed, and a process that has the store open is not disturbed; `None` where there is
+/// no store. Blocks.
+pub fn peek(dir: &Path) -> Result<Option<(Image, usize)>, OpenError> {
+    let path = dir.join("catalog.log");
+    let bytes = match std::fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(OpenError::Io { doing: "read", path, source }),
+        Ok(bytes) => bytes,
+    };
+    let (state, torn_bytes) = log::read(&bytes, &path)?;
+    Ok(Some((Image::of(state.range("")), torn_bytes)))
 }
 
 /// A position in the history that the state keeps; holds nothing else.
