@@ -166,7 +166,8 @@ mod tests {
             let other = if hash == "0000" { "0001" } else { "0000" };
             assert_eq!(keys.parse(&format!("{other}/{rest}")), None);
         }
-        for foreign in ["", "clusters/c", "0000/c", "0000/c/segments/1/2", "0000/c/segments/+1/2-3"] {
+        for foreign in ["", "clusters/c", "0000/c", "0000/c/segments/1/2", "0000/c/segments/+1/2-3"]
+        {
             assert_eq!(keys.parse(foreign), None, "{foreign}");
         }
     }

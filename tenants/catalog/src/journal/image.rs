@@ -7,7 +7,9 @@ use bytes::Bytes;
 use sluice_model::{NodeId, TenantId, TopicId, VolumeEpoch, VolumeId};
 
 use crate::cluster::ClusterId;
-use crate::layout::{self, BadRecord, ClusterRecord, Key, ProducerIdsRecord, TopicRecord, VolumeRecord};
+use crate::layout::{
+    self, BadRecord, ClusterRecord, Key, ProducerIdsRecord, TopicRecord, VolumeRecord,
+};
 use crate::store::{MAX_OPS, MAX_TXN_BYTES, MetadataStore, Outcome, Range, StoreError, Txn};
 use crate::volumes::{Volume, VolumeSpec};
 
@@ -42,7 +44,9 @@ pub enum ImageError {
     #[error("the catalog has no cluster id")]
     NoCluster,
     /// It was written by a newer version.
-    #[error("the catalog has format {found} and this version reads up to {known}; use a newer version")]
+    #[error(
+        "the catalog has format {found} and this version reads up to {known}; use a newer version"
+    )]
     NewerFormat {
         /// Of the catalog.
         found: u32,
@@ -121,7 +125,13 @@ impl Image {
         for (key, value) in &self.entries {
             if let Key::Topic(tenant, name) = Key::parse(key) {
                 let TopicRecord { id, partitions, overrides } = layout::decode(key, value)?;
-                topics.push(ListedTopic { tenant, name: name.to_owned(), id, partitions, overrides });
+                topics.push(ListedTopic {
+                    tenant,
+                    name: name.to_owned(),
+                    id,
+                    partitions,
+                    overrides,
+                });
             }
         }
         Ok(topics)

@@ -19,7 +19,9 @@ mod object;
 mod read;
 mod write;
 
-
 pub use image::{Image, ImageError, ListedTopic};
 pub use read::{Journalled, clusters, read};
 pub use write::{Journal, JournalMetrics, JournalOptions, JournalParts};
+
+#[cfg(test)]
+mod tests;

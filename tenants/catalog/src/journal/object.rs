@@ -263,8 +263,10 @@ mod tests {
     /// The same bytes for ever: change them only together with the version.
     #[test]
     fn golden_bytes() {
-        let change =
-            Change { revision: Revision(8), events: vec![("k".into(), Some("v".into())), ("d".into(), None)] };
+        let change = Change {
+            revision: Revision(8),
+            events: vec![("k".into(), Some("v".into())), ("d".into(), None)],
+        };
         let body = Body::Changes { after: Revision(7), upto: Revision(9), changes: vec![change] };
         let object = JournalObject { epoch: 2, sequence: 3, base: 1, written_ms: 4, body };
         let bytes = object.encode();

@@ -161,7 +161,8 @@ impl Reader<'_> {
                     let Some(found) = &mut found else { continue };
                     if after != found.revision {
                         let key = self.keys.catalog(sequence);
-                        let why = format!("{key}: revisions up to {} are missing before it", after.0);
+                        let why =
+                            format!("{key}: revisions up to {} are missing before it", after.0);
                         self.finding(why);
                         return Ok(Some(found.clone()));
                     }
