@@ -13,6 +13,7 @@ use anyhow::Context;
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use sluice_catalog::embedded::EmbeddedStore;
+use sluice_catalog::journal::{Journal, JournalMetrics, JournalOptions, JournalParts};
 use sluice_catalog::{Catalog, CatalogOptions, NodeRegistration, NodeSpec, RegistrationState};
 use sluice_format::key::Keys;
 use sluice_gateway::http::{OpsHttp, OpsLimits, Readiness};
@@ -165,6 +166,7 @@ struct Node {
     catalog: Catalog,
     registration: NodeRegistration,
     backend: Arc<LocalBackend>,
+    journal: Journal,
 }
 
 impl Node {
@@ -216,6 +218,17 @@ impl Node {
         let cache_metrics = CacheMetrics::default();
         metrics.register(&mut registry.write());
         cache_metrics.register(&mut registry.write());
+        let journal_metrics = JournalMetrics::default();
+        journal_metrics.register(&mut registry.write());
+        let journal = JournalParts {
+            store: Arc::new(store.clone()),
+            bucket: Arc::clone(&bucket),
+            keys: keys.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            options: JournalOptions::default(),
+            metrics: journal_metrics,
+        };
         let parts = WriterParts {
             node: node_id,
             catalog: catalog.clone(),
@@ -228,13 +241,16 @@ impl Node {
             metrics,
         };
         let writer = Writer::open(&places, parts).await?;
+        // Only who owns the volumes may journal: a process whose cluster was restored elsewhere ends
+        // before this.
+        let journal = Journal::start(journal);
         let reader_options = ReaderOptions { cache_bytes: config.reader.cache_bytes };
         let reader = Reader::new(bucket, keys, reader_options, cache_metrics);
         for (volume, state) in writer.bucket_states() {
             reader.attach(volume.0, state);
         }
         let backend = Arc::new(LocalBackend::new(writer, reader, catalog.clone()));
-        Ok(Self { store, catalog, registration, backend })
+        Ok(Self { store, catalog, registration, backend, journal })
     }
 
     /// Returns when this process may not serve any more, and says why.
@@ -252,8 +268,8 @@ impl Node {
 
     /// Ends service; what is not in the bucket yet is uploaded within `flush`.
     async fn end(self, flush: Duration) {
-        let Self { store, catalog, registration, backend } = self;
-        backend.writer().close(flush).await;
+        let Self { store, catalog, registration, backend, journal } = self;
+        tokio::join!(backend.writer().close(flush), journal.close(flush));
         if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "the node could not be signed off; its lease will run out");
         }

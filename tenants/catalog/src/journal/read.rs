@@ -45,8 +45,7 @@ pub async fn read(bucket: &dyn ObjectStore, keys: &Keys) -> Result<Option<Journa
     let sequences = sequences(bucket, keys).await?;
     let mut findings = Vec::new();
     let mut reader = Reader { bucket, keys, findings: &mut findings };
-    let mut newest = sequences.iter().rev().copied();
-    while let Some(sequence) = newest.next() {
+    for sequence in sequences.iter().rev().copied() {
         let Some(last) = reader.get(sequence).await? else { continue };
         // A base whose snapshot is damaged: what came before it may do.
         let mut base = last.base;

@@ -251,7 +251,7 @@ impl Writer {
             match read::get(&**bucket, keys, *sequence).await? {
                 Ok(object) => {
                     // Any of the damaged ones may have been the first of an epoch.
-                    self.epoch = object.epoch + damaged + 1;
+                    self.epoch = object.epoch.saturating_add(damaged + 1);
                     self.base = Some(object.base);
                     info!(epoch = self.epoch, sequence = self.next, "catalog journal taken over");
                     return Ok(());
