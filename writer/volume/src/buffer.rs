@@ -70,6 +70,16 @@ impl AlignedBuf {
         &mut self.storage[self.pad..]
     }
 
+    /// The vector, and where in it the content begins: for a device that fills it.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, usize) {
+        (self.storage, self.pad)
+    }
+
+    /// What [`AlignedBuf::into_parts`] gave.
+    pub(crate) fn from_parts(storage: Vec<u8>, pad: usize) -> Self {
+        Self { storage, pad }
+    }
+
     /// The content as shared memory, not copied.
     pub(crate) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)

@@ -10,8 +10,8 @@ use sluice_model::{VolumeEpoch, VolumeId};
 
 use crate::sim::SimDevice;
 use crate::{
-    CreateOptions, FileVolume, FrameBuf, Lsn, OpenError, OpenOptions, RecoveredFrame, Recovery,
-    Volume,
+    CreateOptions, Engine, FileVolume, FrameBuf, Lsn, OpenError, OpenOptions, RecoveredFrame,
+    Recovery, Volume,
 };
 
 mod contract;
@@ -96,6 +96,35 @@ impl Bytes for FileRig {
 impl FileRig {
     pub(crate) fn path(&self) -> &std::path::Path {
         &self.path
+    }
+}
+
+/// A file without io_uring.
+pub(crate) struct ThreadsRig(FileRig);
+
+impl Rig for ThreadsRig {
+    async fn new(size_bytes: u64, window_bytes: u64) -> Self {
+        Self(FileRig::new(size_bytes, window_bytes).await)
+    }
+
+    async fn open_with(
+        &self,
+        id: VolumeId,
+        epoch: u32,
+        options: OpenOptions,
+    ) -> Result<Box<dyn Recovery>, OpenError> {
+        let options = OpenOptions { engine: Engine::Threads, ..options };
+        self.0.open_with(id, epoch, options).await
+    }
+}
+
+impl Bytes for ThreadsRig {
+    fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
+        self.0.peek(offset, len)
+    }
+
+    fn poke(&self, offset: u64, bytes: &[u8]) {
+        self.0.poke(offset, bytes);
     }
 }
 
@@ -190,4 +219,5 @@ macro_rules! run_on {
 }
 
 run_on!(FileRig, file_contract, file_on_disk);
+run_on!(ThreadsRig, threads_contract, threads_on_disk);
 run_on!(SimRig, sim_contract, sim_on_disk);

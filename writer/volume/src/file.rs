@@ -14,11 +14,12 @@ use sluice_model::{VolumeEpoch, VolumeId};
 
 use crate::error::{CreateError, OpenError};
 use crate::geometry::{BLOCK, Geometry, LEAST_RING_BYTES, RING_OFFSET};
+use crate::local::{Engine, LocalDisk, Opened, read_at};
 use crate::log::Settings;
-use crate::pool::{FileDisk, read_at};
+
 use crate::scan;
 use crate::superblock::{SLOT_OFFSETS, Superblock};
-use crate::volume::Recovery;
+use crate::volume::{Kind, Recovery};
 
 /// The kind of volume that is a file. Its open form is a [`crate::Volume`].
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +54,8 @@ pub struct OpenOptions {
     /// idle moments and for small frames only; 0 for never. The first write to each block of a new
     /// file costs its file system a journal commit, which small frames are spared that way.
     pub prewrite_bytes: u64,
+    /// How a volume in a file or on a block device writes.
+    pub engine: Engine,
     /// After how long of failing writes [`crate::Health::Failing`] is shown.
     pub failing_after: Duration,
     /// How long a close waits for frames in flight.
@@ -64,6 +67,7 @@ impl Default for OpenOptions {
         Self {
             queue_depth: 8,
             prewrite_bytes: 16 << 20,
+            engine: Engine::Auto,
             failing_after: Duration::from_secs(1),
             close_within: Duration::from_secs(3),
         }
@@ -71,6 +75,12 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
+    /// How many operations the device gets at once: superblocks, zeros and reads are not to wait
+    /// behind frames.
+    pub(crate) fn depth(&self) -> usize {
+        self.queue_depth.max(1) + 6
+    }
+
     pub(crate) fn settings(self) -> Settings {
         Settings {
             queue_depth: self.queue_depth.max(1),
@@ -108,21 +118,22 @@ impl FileVolume {
         options: OpenOptions,
     ) -> Result<Box<dyn Recovery>, OpenError> {
         let path = path.as_ref().to_owned();
-        // Superblocks and zeros are not to wait behind frames.
-        let threads = options.queue_depth.max(1) + 2;
         let opened = tokio::task::spawn_blocking(move || {
             let (file, direct) = open(&path)?;
             let size_bytes = file.metadata()?.len();
-            let mode = if direct { "direct" } else { "page cache and fdatasync" };
-            tracing::info!(volume = %id, path = %path.display(), writes = mode, "opening volume");
-            Ok(FileDisk::new(file, size_bytes, direct, threads))
+            let kind = Kind::File { direct };
+            Ok((path, Opened { file, size_bytes, kind, still_ours: None }))
         });
-        let disk =
-            opened.await.map_err(io::Error::other)?.map_err(|error: Opening| match error {
-                Opening::Locked => OpenError::Locked,
-                Opening::Io(error) if error.kind() == io::ErrorKind::NotFound => OpenError::Missing,
-                Opening::Io(error) => OpenError::Io(error),
-            })?;
+        let opened = opened.await.map_err(io::Error::other)?;
+        let (path, opened) = opened.map_err(|error: Opening| match error {
+            Opening::Locked => OpenError::Locked,
+            Opening::Io(error) if error.kind() == io::ErrorKind::NotFound => OpenError::Missing,
+            Opening::Io(error) => OpenError::Io(error),
+        })?;
+        let kind = opened.kind;
+        let disk = LocalDisk::new(opened, options.engine, options.depth())?;
+        let engine = disk.engine();
+        tracing::info!(volume = %id, path = %path.display(), ?kind, ?engine, "opening volume");
         scan::open(disk, id, epoch, options.settings()).await
     }
 }

@@ -16,8 +16,9 @@ use sluice_model::{VolumeEpoch, VolumeId};
 
 use crate::disk::ReadAt;
 use crate::geometry::BLOCK;
+use crate::local::read_at;
 use crate::medium::Medium;
-use crate::pool::read_at;
+
 use crate::sim::SimDevice;
 use crate::superblock::{NotASuperblock, SLOT_OFFSETS, Superblock};
 use crate::volume::Lsn;

@@ -24,6 +24,7 @@ mod file;
 mod frame;
 mod geometry;
 mod inspect;
+mod local;
 mod log;
 mod medium;
 mod pool;
@@ -47,6 +48,7 @@ pub use frame::MAX_PAYLOAD_BYTES;
 pub use inspect::{
     EndOfLog, Frames, InspectError, InspectedFrame, Inspection, Slot, SuperblockFields, inspect,
 };
+pub use local::Engine;
 pub use medium::Medium;
 pub use volume::{Durable, Health, Kind, Lsn, RecoveredFrame, Recovery, Ticket, Usage, Volume};
 pub use walk::LogEnd;

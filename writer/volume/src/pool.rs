@@ -1,7 +1,7 @@
-//! A file as a disk: a few threads with small stacks that do blocking writes. They are started when
+//! Blocking writes by a few threads with small stacks, where there is no io_uring. They are started when
 //! writes wait and end when there has been nothing to do for a while, so an idle volume has none.
 //!
-//! It owns the file and its lock. It does not retry.
+//! It does not retry.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,12 +12,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{FlockOperation, flock};
+use sluice_device::WriteDone;
 use tokio::sync::Notify;
 
-use crate::buffer::AlignedBuf;
-use crate::disk::{Disk, ReadAt, Write, WriteError};
-use crate::volume::Kind;
+/// One write of whole blocks, and whom to tell.
+struct Write {
+    offset: u64,
+    bytes: Bytes,
+    pause: Duration,
+    done: WriteDone,
+}
 
 /// Enough for a blocking write and its completion.
 const STACK_BYTES: usize = 128 * 1024;
@@ -25,14 +29,13 @@ const STACK_BYTES: usize = 128 * 1024;
 /// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// An open, locked file.
-pub(crate) struct FileDisk {
+/// The threads of one open file. Dropped, it ends as [`Pool::stop`] does.
+pub(crate) struct Pool {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    file: File,
-    size_bytes: u64,
+    file: Arc<File>,
     /// Opened with O_DIRECT and O_DSYNC: a write is durable when it returns.
     direct: bool,
     most_threads: usize,
@@ -56,13 +59,11 @@ struct Queue {
     stopping: bool,
 }
 
-impl FileDisk {
-    /// A disk on a file that its caller has opened and locked. At most `most_threads` writes run at
-    /// once.
-    pub(crate) fn new(file: File, size_bytes: u64, direct: bool, most_threads: usize) -> Self {
+impl Pool {
+    /// At most `most_threads` writes to `file` run at once.
+    pub(crate) fn new(file: Arc<File>, direct: bool, most_threads: usize) -> Self {
         let inner = Inner {
             file,
-            size_bytes,
             direct,
             most_threads,
             queue: Mutex::default(),
@@ -73,37 +74,14 @@ impl FileDisk {
         };
         Self { inner: Arc::new(inner) }
     }
-}
 
-impl Drop for FileDisk {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl ReadAt for FileDisk {
-    async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let inner = Arc::clone(&self.inner);
-        let read = tokio::task::spawn_blocking(move || read_at(&inner.file, offset, len));
-        read.await.map_err(io::Error::other)?
-    }
-}
-
-impl Disk for FileDisk {
-    fn size_bytes(&self) -> u64 {
-        self.inner.size_bytes
-    }
-
-    fn kind(&self) -> Kind {
-        Kind::File { direct: self.inner.direct }
-    }
-
-    fn write(&self, write: Write) {
+    /// As [`crate::disk::Disk::write`].
+    pub(crate) fn write(&self, offset: u64, bytes: Bytes, pause: Duration, done: WriteDone) {
         let mut queue = self.inner.queue.lock();
         if queue.stopping {
             return;
         }
-        queue.writes.push_back(write);
+        queue.writes.push_back(Write { offset, bytes, pause, done });
         if queue.waiting >= queue.writes.len() {
             drop(queue);
             self.inner.wake.notify_one();
@@ -124,7 +102,8 @@ impl Disk for FileDisk {
         }
     }
 
-    fn stop(&self) {
+    /// Drops writes that have not begun.
+    pub(crate) fn stop(&self) {
         let dropped = {
             let mut queue = self.inner.queue.lock();
             queue.stopping = true;
@@ -136,7 +115,8 @@ impl Disk for FileDisk {
         drop(dropped);
     }
 
-    async fn released(&self) {
+    /// After [`Pool::stop`]: waits until no write is under way any more.
+    pub(crate) async fn ended(&self) {
         loop {
             let mut ended = std::pin::pin!(self.inner.ended.notified());
             // Registered before the look, so that no wake-up falls between.
@@ -146,10 +126,12 @@ impl Disk for FileDisk {
             }
             ended.await;
         }
-        // No write is under way any more. Closing the file would unlock it too, but handles may stay.
-        if let Err(error) = flock(&self.inner.file, FlockOperation::Unlock) {
-            tracing::warn!(%error, "cannot unlock a closed volume; its next owner may have to wait");
-        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -158,7 +140,7 @@ impl Inner {
     fn work(&self) {
         while let Some(write) = self.next() {
             let Write { offset, bytes, done, .. } = write;
-            let result = self.write_at(offset, &bytes).map_err(WriteError::Io);
+            let result = self.write_at(offset, &bytes);
             drop(bytes);
             done(result);
         }
@@ -205,10 +187,7 @@ impl Inner {
             if queue.threads > 0 { VecDeque::new() } else { std::mem::take(&mut queue.writes) }
         };
         for write in failed {
-            (write.done)(Err(WriteError::Io(io::Error::new(
-                error.kind(),
-                "cannot start a thread",
-            ))));
+            (write.done)(Err(io::Error::new(error.kind(), "cannot start a thread")));
         }
     }
 
@@ -221,11 +200,4 @@ impl Inner {
         self.file.write_all_at(bytes, offset)?;
         self.file.sync_data()
     }
-}
-
-/// Reads into aligned memory, as direct I/O wants it.
-pub(crate) fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
-    let mut buf = AlignedBuf::zeroed(len);
-    file.read_exact_at(buf.as_mut(), offset)?;
-    Ok(buf.freeze())
 }

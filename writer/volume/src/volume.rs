@@ -216,6 +216,15 @@ pub enum Kind {
         /// Whether the page cache is passed by.
         direct: bool,
     },
+    /// A block device, written with O_DIRECT and O_DSYNC.
+    Block,
     /// A simulated disk.
     Simulated,
+}
+
+impl Kind {
+    /// Whether writes pass the page cache by.
+    pub(crate) fn is_direct(self) -> bool {
+        !matches!(self, Self::File { direct: false })
+    }
 }

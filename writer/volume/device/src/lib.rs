@@ -2,3 +2,6 @@
 //! code: small, and each unsafe block says why it is sound.
 
 pub mod reservation;
+mod uring;
+
+pub use uring::{ReadDone, Uring, WriteDone};

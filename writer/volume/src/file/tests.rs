@@ -104,11 +104,14 @@ async fn the_page_cache_will_do() {
     let path = dir.path().join("volume");
     FileVolume::create(&path, CreateOptions::new(ID, [1; 16], 1 << 20)).await.unwrap();
     let file = FileOptions::new().read(true).write(true).open(&path).unwrap();
-    let disk = FileDisk::new(file, 1 << 20, false, 4);
+    let kind = Kind::File { direct: false };
+    let opened = Opened { file, size_bytes: 1 << 20, kind, still_ours: None };
+    let disk = LocalDisk::new(opened, Engine::Auto, 4).unwrap();
+    assert_eq!(disk.engine(), Engine::Threads);
     let settings = OpenOptions::default().settings();
     let recovery = scan::open(disk, ID, VolumeEpoch(1), settings).await.unwrap();
     let volume = recovery.finish().await.unwrap();
-    assert_eq!(volume.kind(), crate::Kind::File { direct: false });
+    assert_eq!(volume.kind(), Kind::File { direct: false });
     let tickets: Vec<_> = (0..4).map(|n| volume.append(frame(&[n; 5000])).unwrap()).collect();
     for ticket in tickets {
         ticket.await.unwrap();

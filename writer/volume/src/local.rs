@@ -1,0 +1,249 @@
+//! A file or block device of this machine as a disk: on io_uring where there is one and the page cache is
+//! passed by, else on a few threads.
+//!
+//! It owns the open file and its lock. It does not retry, and it decides what an error means: whether
+//! another owner has the device.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use sluice_device::Uring;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
+
+use crate::buffer::AlignedBuf;
+use crate::disk::{Disk, ReadAt, Write, WriteError};
+use crate::pool::Pool;
+use crate::volume::Kind;
+
+/// How a volume on this machine writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// io_uring, or threads where that cannot be: it is told once a volume.
+    #[default]
+    Auto,
+    /// io_uring, or the volume does not open.
+    Uring,
+    /// Threads, each of which does one blocking write at a time.
+    Threads,
+}
+
+/// Asks the device whether this owner still holds it. Blocks for as long as the device takes.
+pub(crate) type StillOurs = Box<dyn Fn() -> io::Result<bool> + Send + Sync>;
+
+/// What was opened and locked.
+pub(crate) struct Opened {
+    pub(crate) file: File,
+    pub(crate) size_bytes: u64,
+    /// It tells whether the page cache is passed by: a write is durable when it returns.
+    pub(crate) kind: Kind,
+    /// For devices that know who may write to them.
+    pub(crate) still_ours: Option<StillOurs>,
+}
+
+/// A file or device, open and locked.
+pub(crate) struct LocalDisk {
+    file: Arc<File>,
+    size_bytes: u64,
+    kind: Kind,
+    still_ours: Option<Arc<StillOurs>>,
+    works: Works,
+    /// Where pauses are waited for.
+    runtime: Handle,
+}
+
+enum Works {
+    Ring {
+        ring: Arc<Uring>,
+        /// The last operation is over, and the lock is gone.
+        over: watch::Receiver<bool>,
+    },
+    Pool(Pool),
+}
+
+impl LocalDisk {
+    /// A disk for `depth` writes at once, within a tokio runtime.
+    pub(crate) fn new(opened: Opened, engine: Engine, depth: usize) -> io::Result<Self> {
+        let Opened { file, size_bytes, kind, still_ours } = opened;
+        let file = Arc::new(file);
+        let works = match engine {
+            Engine::Threads => Works::Pool(Pool::new(Arc::clone(&file), kind.is_direct(), depth)),
+            // A file's cached writes need a flush each, and a flush tells an error to one asker alone: that
+            // is the threads' way.
+            _ if !kind.is_direct() => Works::Pool(Pool::new(Arc::clone(&file), false, depth)),
+            Engine::Auto | Engine::Uring => match ring(&file, depth) {
+                Ok(works) => works,
+                Err(error) if engine == Engine::Uring => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "no io_uring here: the volume writes by threads");
+                    Works::Pool(Pool::new(Arc::clone(&file), true, depth))
+                }
+            },
+        };
+        let still_ours = still_ours.map(Arc::new);
+        Ok(Self { file, size_bytes, kind, still_ours, works, runtime: Handle::current() })
+    }
+
+    /// Which of the two it is, for logs.
+    pub(crate) fn engine(&self) -> Engine {
+        match self.works {
+            Works::Ring { .. } => Engine::Uring,
+            Works::Pool(_) => Engine::Threads,
+        }
+    }
+}
+
+fn ring(file: &Arc<File>, depth: usize) -> io::Result<Works> {
+    let (say, over) = watch::channel(false);
+    let locked = Arc::clone(file);
+    let ring = Uring::new(Arc::clone(file), depth, move || {
+        // Closing the file would unlock it too, but handles may stay, and the kernel holds on to a file
+        // for a while after its ring is gone.
+        unlock(&locked);
+        say.send_replace(true);
+    })?;
+    Ok(Works::Ring { ring: Arc::new(ring), over })
+}
+
+fn unlock(file: &File) {
+    if let Err(error) = flock(file, FlockOperation::Unlock) {
+        tracing::warn!(%error, "cannot unlock a closed volume; its next owner may have to wait");
+    }
+}
+
+impl Drop for LocalDisk {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl ReadAt for LocalDisk {
+    async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        match &self.works {
+            Works::Ring { ring, .. } => {
+                let (sender, outcome) = oneshot::channel();
+                let (memory, from) = AlignedBuf::zeroed(len).into_parts();
+                // A reader that no longer waits is no concern of the ring's.
+                let done = Box::new(move |result| drop(sender.send(result)));
+                ring.read(offset, memory, from, done);
+                let stopped = || io::Error::new(io::ErrorKind::Interrupted, "the volume is closed");
+                let memory = outcome.await.map_err(|_| stopped())??;
+                Ok(AlignedBuf::from_parts(memory, from).freeze())
+            }
+            Works::Pool(_) => {
+                let file = Arc::clone(&self.file);
+                let read = tokio::task::spawn_blocking(move || read_at(&file, offset, len));
+                read.await.map_err(io::Error::other)?
+            }
+        }
+    }
+}
+
+impl Disk for LocalDisk {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn write(&self, write: Write) {
+        let Write { offset, bytes, pause, done } = write;
+        let still_ours = self.still_ours.clone();
+        let judged = move |result: io::Result<()>| {
+            done(result.map_err(|error| judge(error, still_ours.as_deref())));
+        };
+        match &self.works {
+            Works::Ring { ring, .. } if pause.is_zero() => {
+                ring.write(offset, bytes, Box::new(judged));
+            }
+            Works::Ring { ring, .. } => {
+                let ring = Arc::clone(ring);
+                // The answer comes from the ring's own thread, which has no runtime of its own.
+                self.runtime.spawn(async move {
+                    sleep(pause).await;
+                    ring.write(offset, bytes, Box::new(judged));
+                });
+            }
+            Works::Pool(pool) => pool.write(offset, bytes, pause, Box::new(judged)),
+        }
+    }
+
+    fn stop(&self) {
+        match &self.works {
+            Works::Ring { ring, .. } => ring.stop(),
+            Works::Pool(pool) => pool.stop(),
+        }
+    }
+
+    async fn released(&self) {
+        match &self.works {
+            Works::Ring { over, .. } => {
+                // The thread says so before it ends; if it is gone without a word, all is over too.
+                drop(over.clone().wait_for(|over| *over).await);
+            }
+            Works::Pool(pool) => {
+                pool.ended().await;
+                unlock(&self.file);
+            }
+        }
+    }
+}
+
+/// What an error of a write means. A device that is reserved for another says so (EBADE), but what was
+/// in flight when it was taken away may come back as a mere EIO: then the owner counts as
+/// fenced until the device says that it is not.
+fn judge(error: io::Error, still_ours: Option<&StillOurs>) -> WriteError {
+    let code = error.raw_os_error();
+    if code == Some(Errno::BADE.raw_os_error()) {
+        return WriteError::Fenced;
+    }
+    if code == Some(Errno::IO.raw_os_error())
+        && let Some(still_ours) = still_ours
+        && !still_ours().unwrap_or(false)
+    {
+        return WriteError::Fenced;
+    }
+    WriteError::Io(error)
+}
+
+/// Reads into aligned memory, as direct I/O wants it.
+pub(crate) fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
+    let mut buf = AlignedBuf::zeroed(len);
+    file.read_exact_at(buf.as_mut(), offset)?;
+    Ok(buf.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: Errno) -> io::Error {
+        code.into()
+    }
+
+    #[test]
+    fn an_owner_is_fenced_until_proven_otherwise() {
+        let fenced = |error, answer: Option<io::Result<bool>>| {
+            let hook = answer.map(|answer| -> StillOurs {
+                let answer = answer.map_err(|error| error.kind());
+                Box::new(move || answer.map_err(io::Error::from))
+            });
+            matches!(judge(error, hook.as_ref()), WriteError::Fenced)
+        };
+        assert!(fenced(error(Errno::BADE), None));
+        assert!(fenced(error(Errno::BADE), Some(Ok(true))));
+        assert!(!fenced(error(Errno::IO), None));
+        assert!(!fenced(error(Errno::IO), Some(Ok(true))));
+        assert!(fenced(error(Errno::IO), Some(Ok(false))));
+        assert!(fenced(error(Errno::IO), Some(Err(error(Errno::IO)))));
+        assert!(!fenced(error(Errno::NOSPC), Some(Ok(false))));
+    }
+}
