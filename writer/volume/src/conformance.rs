@@ -10,12 +10,15 @@ use sluice_model::{VolumeEpoch, VolumeId};
 
 use crate::sim::SimDevice;
 use crate::{
-    CreateOptions, Engine, FileVolume, FrameBuf, Lsn, OpenError, OpenOptions, RecoveredFrame,
-    Recovery, Volume,
+    BlockOptions, BlockVolume, CreateOptions, Engine, FileVolume, FrameBuf, Lsn, OpenError,
+    OpenOptions, RecoveredFrame, Recovery, Volume,
 };
 
 mod contract;
+pub(crate) mod loop_device;
 mod on_disk;
+
+use loop_device::LoopDevice;
 
 pub(crate) const ID: VolumeId = VolumeId(7);
 pub(crate) const UUID: [u8; 16] = *b"a volume's uuid.";
@@ -24,6 +27,11 @@ pub(crate) const UUID: [u8; 16] = *b"a volume's uuid.";
 pub(crate) trait Rig: Sized {
     /// A device with an empty volume [`ID`] on it.
     async fn new(size_bytes: u64, window_bytes: u64) -> Self;
+
+    /// Whether this machine can have such a device. If not, the reason goes to standard error.
+    fn is_possible() -> bool {
+        true
+    }
 
     /// Opens it. Waits for an owner that was dropped just before to be gone.
     async fn open_with(
@@ -66,16 +74,23 @@ impl Rig for FileRig {
         epoch: u32,
         options: OpenOptions,
     ) -> Result<Box<dyn Recovery>, OpenError> {
-        let mut tries = 0;
-        loop {
-            let opened = FileVolume::open(&self.path, id, VolumeEpoch(epoch), options).await;
-            match opened {
-                // The threads of the owner before are about to end.
-                Err(OpenError::Locked) if tries < 1000 => tries += 1,
-                other => return other,
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        let path = &self.path;
+        unlocked(async || FileVolume::open(path, id, VolumeEpoch(epoch), options).await).await
+    }
+}
+
+/// Opens, as soon as the owner before has let go.
+async fn unlocked(
+    open: impl AsyncFn() -> Result<Box<dyn Recovery>, OpenError>,
+) -> Result<Box<dyn Recovery>, OpenError> {
+    let mut tries = 0;
+    loop {
+        match open().await {
+            // The threads of the owner before are about to end.
+            Err(OpenError::Locked) if tries < 1000 => tries += 1,
+            other => return other,
         }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -119,6 +134,42 @@ impl Rig for ThreadsRig {
 }
 
 impl Bytes for ThreadsRig {
+    fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
+        self.0.peek(offset, len)
+    }
+
+    fn poke(&self, offset: u64, bytes: &[u8]) {
+        self.0.poke(offset, bytes);
+    }
+}
+
+/// A loop device, where the machine lets us have one.
+pub(crate) struct BlockRig(LoopDevice);
+
+impl Rig for BlockRig {
+    fn is_possible() -> bool {
+        LoopDevice::are_possible()
+    }
+
+    async fn new(size_bytes: u64, window_bytes: u64) -> Self {
+        let device = LoopDevice::new(size_bytes);
+        let options = BlockOptions { window_bytes, ..BlockOptions::new(ID, UUID) };
+        BlockVolume::create(device.path(), options).await.unwrap();
+        Self(device)
+    }
+
+    async fn open_with(
+        &self,
+        id: VolumeId,
+        epoch: u32,
+        options: OpenOptions,
+    ) -> Result<Box<dyn Recovery>, OpenError> {
+        let path = self.0.path();
+        unlocked(async || BlockVolume::open(path, id, VolumeEpoch(epoch), options).await).await
+    }
+}
+
+impl Bytes for BlockRig {
     fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
         self.0.peek(offset, len)
     }
@@ -197,6 +248,9 @@ macro_rules! run {
             $(
                 #[tokio::test]
                 async fn $test() {
+                    if !<super::$rig as super::Rig>::is_possible() {
+                        return;
+                    }
                     super::$suite::$test::<super::$rig>().await;
                 }
             )*
@@ -220,4 +274,5 @@ macro_rules! run_on {
 
 run_on!(FileRig, file_contract, file_on_disk);
 run_on!(ThreadsRig, threads_contract, threads_on_disk);
+run_on!(BlockRig, block_contract, block_on_disk);
 run_on!(SimRig, sim_contract, sim_on_disk);

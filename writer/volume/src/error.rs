@@ -31,6 +31,25 @@ pub enum CreateError {
         /// The smallest that is allowed.
         least_bytes: u64,
     },
+    /// The device carries a volume already: its id, unless a later release made it.
+    #[error("{} carries a volume already{}: open that, or wipe the device (wipefs, blkdiscard) if nobody needs it", .path.display(), .carried.map_or_else(String::new, |id| format!(" ({id})")))]
+    Carries {
+        /// The device.
+        path: PathBuf,
+        /// What it carries.
+        carried: Option<VolumeId>,
+    },
+    /// The device carries something else than zeros: a file system, a partition table, someone's data.
+    #[error("{} is not empty: there is something at byte {at}; wipe it (wipefs, blkdiscard) if nobody needs it", .path.display())]
+    Foreign {
+        /// The device.
+        path: PathBuf,
+        /// Where the first of it is.
+        at: u64,
+    },
+    /// The device is mounted, or in other use.
+    #[error("{} is in use: unmount it, or end what holds it", .0.display())]
+    InUse(PathBuf),
     /// Any other failure of the file system.
     #[error("cannot create a volume at {}: {source}", .path.display())]
     Io {

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions as FileOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{
@@ -122,14 +123,11 @@ impl FileVolume {
             let (file, direct) = open(&path)?;
             let size_bytes = file.metadata()?.len();
             let kind = Kind::File { direct };
-            Ok((path, Opened { file, size_bytes, kind, still_ours: None }))
+            let file = Arc::new(file);
+            Ok((path, Opened { file, claim: None, size_bytes, kind, still_ours: None }))
         });
         let opened = opened.await.map_err(io::Error::other)?;
-        let (path, opened) = opened.map_err(|error: Opening| match error {
-            Opening::Locked => OpenError::Locked,
-            Opening::Io(error) if error.kind() == io::ErrorKind::NotFound => OpenError::Missing,
-            Opening::Io(error) => OpenError::Io(error),
-        })?;
+        let (path, opened) = opened.map_err(Opening::refusal)?;
         let kind = opened.kind;
         let disk = LocalDisk::new(opened, options.engine, options.depth())?;
         let engine = disk.engine();
@@ -200,18 +198,33 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-enum Opening {
+/// Why a file or device could not be opened.
+pub(crate) enum Opening {
     Locked,
     Io(io::Error),
 }
 
-impl From<io::Error> for Opening {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::WouldBlock { Self::Locked } else { Self::Io(error) }
+impl Opening {
+    pub(crate) fn refusal(self) -> OpenError {
+        match self {
+            Self::Locked => OpenError::Locked,
+            Self::Io(error) if error.kind() == io::ErrorKind::NotFound => OpenError::Missing,
+            Self::Io(error) => OpenError::Io(error),
+        }
     }
 }
 
-fn lock(file: &File) -> io::Result<()> {
+impl From<io::Error> for Opening {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // The lock, and the exclusive claim on a device.
+            io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => Self::Locked,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+pub(crate) fn lock(file: &File) -> io::Result<()> {
     Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
 }
 

@@ -131,7 +131,7 @@ pub struct Inspection {
 /// Looks at the superblocks of the volume on `medium`. Frames are read by [`Inspection::frames`].
 pub async fn inspect(medium: &Medium) -> Result<Inspection, InspectError> {
     let opened = match medium {
-        Medium::File { path, .. } => Source::open(path.clone()).await,
+        Medium::File { path, .. } | Medium::Block { path } => Source::open(path.clone()).await,
         Medium::Simulated(device) => Ok((Source::Simulated(device.clone()), device.size_bytes())),
     };
     let (source, device_bytes) = opened.map_err(|error| match error.kind() {

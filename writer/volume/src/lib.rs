@@ -16,6 +16,7 @@
 //! What it does not do: it knows nothing of streams, batches or manifests, and it does not decide when
 //! to trim.
 
+mod block;
 mod buffer;
 mod chunks;
 mod disk;
@@ -38,6 +39,7 @@ mod walk;
 #[cfg(test)]
 mod conformance;
 
+pub use block::{BlockOptions, BlockVolume};
 pub use buffer::FrameBuf;
 pub use error::{
     AppendError, CloseError, CreateError, NotDurable, OpenError, ReadError, RecoveryError,

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sluice_device::Uring;
@@ -39,7 +40,9 @@ pub(crate) type StillOurs = Box<dyn Fn() -> io::Result<bool> + Send + Sync>;
 
 /// What was opened and locked.
 pub(crate) struct Opened {
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
+    /// What else is to be closed when the file is let go of.
+    pub(crate) claim: Option<File>,
     pub(crate) size_bytes: u64,
     /// It tells whether the page cache is passed by: a write is durable when it returns.
     pub(crate) kind: Kind,
@@ -49,13 +52,30 @@ pub(crate) struct Opened {
 
 /// A file or device, open and locked.
 pub(crate) struct LocalDisk {
-    file: Arc<File>,
+    hold: Arc<Hold>,
     size_bytes: u64,
     kind: Kind,
     still_ours: Option<Arc<StillOurs>>,
     works: Works,
     /// Where pauses are waited for.
     runtime: Handle,
+}
+
+/// What keeps others away from the file.
+struct Hold {
+    file: Arc<File>,
+    claim: Mutex<Option<File>>,
+}
+
+impl Hold {
+    /// Closing the file would unlock it too, but handles may stay, and the kernel holds on to a file for a
+    /// while after its ring is gone.
+    fn let_go(&self) {
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(%error, "cannot unlock a closed volume; its next owner may have to wait");
+        }
+        drop(self.claim.lock().take());
+    }
 }
 
 enum Works {
@@ -70,14 +90,14 @@ enum Works {
 impl LocalDisk {
     /// A disk for `depth` writes at once, within a tokio runtime.
     pub(crate) fn new(opened: Opened, engine: Engine, depth: usize) -> io::Result<Self> {
-        let Opened { file, size_bytes, kind, still_ours } = opened;
-        let file = Arc::new(file);
+        let Opened { file, claim, size_bytes, kind, still_ours } = opened;
+        let hold = Arc::new(Hold { file: Arc::clone(&file), claim: Mutex::new(claim) });
         let works = match engine {
             Engine::Threads => Works::Pool(Pool::new(Arc::clone(&file), kind.is_direct(), depth)),
             // A file's cached writes need a flush each, and a flush tells an error to one asker alone: that
             // is the threads' way.
             _ if !kind.is_direct() => Works::Pool(Pool::new(Arc::clone(&file), false, depth)),
-            Engine::Auto | Engine::Uring => match ring(&file, depth) {
+            Engine::Auto | Engine::Uring => match ring(&hold, depth) {
                 Ok(works) => works,
                 Err(error) if engine == Engine::Uring => return Err(error),
                 Err(error) => {
@@ -87,7 +107,7 @@ impl LocalDisk {
             },
         };
         let still_ours = still_ours.map(Arc::new);
-        Ok(Self { file, size_bytes, kind, still_ours, works, runtime: Handle::current() })
+        Ok(Self { hold, size_bytes, kind, still_ours, works, runtime: Handle::current() })
     }
 
     /// Which of the two it is, for logs.
@@ -99,22 +119,14 @@ impl LocalDisk {
     }
 }
 
-fn ring(file: &Arc<File>, depth: usize) -> io::Result<Works> {
+fn ring(hold: &Arc<Hold>, depth: usize) -> io::Result<Works> {
     let (say, over) = watch::channel(false);
-    let locked = Arc::clone(file);
-    let ring = Uring::new(Arc::clone(file), depth, move || {
-        // Closing the file would unlock it too, but handles may stay, and the kernel holds on to a file
-        // for a while after its ring is gone.
-        unlock(&locked);
+    let held = Arc::clone(hold);
+    let ring = Uring::new(Arc::clone(&hold.file), depth, move || {
+        held.let_go();
         say.send_replace(true);
     })?;
     Ok(Works::Ring { ring: Arc::new(ring), over })
-}
-
-fn unlock(file: &File) {
-    if let Err(error) = flock(file, FlockOperation::Unlock) {
-        tracing::warn!(%error, "cannot unlock a closed volume; its next owner may have to wait");
-    }
 }
 
 impl Drop for LocalDisk {
@@ -137,7 +149,7 @@ impl ReadAt for LocalDisk {
                 Ok(AlignedBuf::from_parts(memory, from).freeze())
             }
             Works::Pool(_) => {
-                let file = Arc::clone(&self.file);
+                let file = Arc::clone(&self.hold.file);
                 let read = tokio::task::spawn_blocking(move || read_at(&file, offset, len));
                 read.await.map_err(io::Error::other)?
             }
@@ -191,7 +203,7 @@ impl Disk for LocalDisk {
             }
             Works::Pool(pool) => {
                 pool.ended().await;
-                unlock(&self.file);
+                self.hold.let_go();
             }
         }
     }

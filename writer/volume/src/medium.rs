@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sluice_model::{VolumeEpoch, VolumeId};
 
+use crate::block::{BlockOptions, BlockVolume};
 use crate::error::{CreateError, OpenError};
 use crate::file::{CreateOptions, FileVolume, OpenOptions};
 use crate::sim::SimDevice;
@@ -20,6 +21,11 @@ pub enum Medium {
         /// Its size, in bytes, when it has to be created.
         size_bytes: u64,
     },
+    /// A block device, all of it: a disk, a partition, a loop device.
+    Block {
+        /// Its node.
+        path: PathBuf,
+    },
     /// A simulated disk, which holds a volume from the start.
     Simulated(SimDevice),
 }
@@ -30,6 +36,7 @@ impl Medium {
     pub async fn exists(&self) -> bool {
         match self {
             Self::File { path, .. } => tokio::fs::try_exists(path).await.unwrap_or(false),
+            Self::Block { path } => BlockVolume::exists(path).await.unwrap_or(false),
             Self::Simulated(_) => true,
         }
     }
@@ -41,6 +48,7 @@ impl Medium {
             Self::File { path, size_bytes } => {
                 FileVolume::create(path, CreateOptions::new(id, uuid, *size_bytes)).await
             }
+            Self::Block { path } => BlockVolume::create(path, BlockOptions::new(id, uuid)).await,
             Self::Simulated(_) => Ok(()),
         }
     }
@@ -55,6 +63,7 @@ impl Medium {
     ) -> Result<Box<dyn Recovery>, OpenError> {
         match self {
             Self::File { path, .. } => FileVolume::open(path, id, epoch, options).await,
+            Self::Block { path } => BlockVolume::open(path, id, epoch, options).await,
             Self::Simulated(device) => device.open(id, epoch, options).await,
         }
     }
@@ -63,7 +72,7 @@ impl Medium {
 impl fmt::Display for Medium {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, .. } => path.display().fmt(f),
+            Self::File { path, .. } | Self::Block { path } => path.display().fmt(f),
             Self::Simulated(_) => f.write_str("a simulated disk"),
         }
     }

@@ -105,7 +105,8 @@ async fn the_page_cache_will_do() {
     FileVolume::create(&path, CreateOptions::new(ID, [1; 16], 1 << 20)).await.unwrap();
     let file = FileOptions::new().read(true).write(true).open(&path).unwrap();
     let kind = Kind::File { direct: false };
-    let opened = Opened { file, size_bytes: 1 << 20, kind, still_ours: None };
+    let file = Arc::new(file);
+    let opened = Opened { file, claim: None, size_bytes: 1 << 20, kind, still_ours: None };
     let disk = LocalDisk::new(opened, Engine::Auto, 4).unwrap();
     assert_eq!(disk.engine(), Engine::Threads);
     let settings = OpenOptions::default().settings();
