@@ -75,6 +75,18 @@ pub enum OpenError {
         /// The largest epoch so far.
         stored: VolumeEpoch,
     },
+    /// The device is reserved, and not for an older owner of the volume: a larger epoch claims it just
+    /// now, or something else than this volume's owners uses it.
+    #[error(
+        "the device is reserved for a newer owner, or for something else: make sure that nothing else \
+         uses it, then clear its reservation (docs/fencing.md)"
+    )]
+    Reserved,
+    /// Fencing was required, and the device has no persistent reservations, or not for this process.
+    #[error(
+        "cannot fence the device: {0}; if no other host can reach it, set volumes.reservations = auto"
+    )]
+    NoReservations(io::Error),
     /// It is another volume than the one that was asked for.
     #[error("this is volume {found}, not {wanted}")]
     WrongVolume {

@@ -17,6 +17,7 @@ use crate::error::{CreateError, OpenError};
 use crate::geometry::{BLOCK, Geometry, LEAST_RING_BYTES, RING_OFFSET};
 use crate::local::{Engine, LocalDisk, Opened, read_at};
 use crate::log::Settings;
+use crate::reserve::Reservations;
 
 use crate::scan;
 use crate::superblock::{SLOT_OFFSETS, Superblock};
@@ -57,6 +58,8 @@ pub struct OpenOptions {
     pub prewrite_bytes: u64,
     /// How a volume in a file or on a block device writes.
     pub engine: Engine,
+    /// Whether a volume on a block device fences its older owners by persistent reservation.
+    pub reservations: Reservations,
     /// After how long of failing writes [`crate::Health::Failing`] is shown.
     pub failing_after: Duration,
     /// How long a close waits for frames in flight.
@@ -69,6 +72,7 @@ impl Default for OpenOptions {
             queue_depth: 8,
             prewrite_bytes: 16 << 20,
             engine: Engine::Auto,
+            reservations: Reservations::Auto,
             failing_after: Duration::from_secs(1),
             close_within: Duration::from_secs(3),
         }

@@ -21,18 +21,9 @@ pub(crate) async fn open<D: Disk>(
     settings: Settings,
 ) -> Result<Box<dyn Recovery>, OpenError> {
     let disk = Arc::new(disk);
-    let mut slots = match Slots::load(&*disk).await? {
-        Ok(slots) => slots,
-        Err(NotASuperblock::Invalid) => return Err(OpenError::Damaged),
-        Err(NotASuperblock::Unsupported(version)) => return Err(OpenError::Unsupported(version)),
-    };
+    let mut slots = Slots::load(&*disk).await?.map_err(NotASuperblock::refusal)?;
     let found = *slots.current();
-    if found.id != id {
-        return Err(OpenError::WrongVolume { found: found.id, wanted: id });
-    }
-    if epoch <= found.epoch {
-        return Err(OpenError::Fenced { stored: found.epoch });
-    }
+    found.admit(id, epoch)?;
     let (actual_bytes, wanted_bytes) = (disk.size_bytes(), found.geometry.device_bytes);
     if actual_bytes < wanted_bytes {
         return Err(OpenError::Truncated { actual_bytes, wanted_bytes });

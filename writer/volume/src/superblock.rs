@@ -5,6 +5,7 @@
 use sluice_model::{VolumeEpoch, VolumeId};
 
 use crate::buffer::AlignedBuf;
+use crate::error::OpenError;
 use crate::frame::{Seed, crc32c, u32_at, u64_at};
 use crate::geometry::{BLOCK, BLOCK_BYTES, Geometry};
 
@@ -48,7 +49,28 @@ pub(crate) enum NotASuperblock {
     Unsupported(u32),
 }
 
+impl NotASuperblock {
+    /// Why what has no superblock is not opened.
+    pub(crate) fn refusal(self) -> OpenError {
+        match self {
+            Self::Invalid => OpenError::Damaged,
+            Self::Unsupported(version) => OpenError::Unsupported(version),
+        }
+    }
+}
+
 impl Superblock {
+    /// Whether volume `id` may be opened here under `epoch`.
+    pub(crate) fn admit(&self, id: VolumeId, epoch: VolumeEpoch) -> Result<(), OpenError> {
+        if self.id != id {
+            return Err(OpenError::WrongVolume { found: self.id, wanted: id });
+        }
+        if epoch <= self.epoch {
+            return Err(OpenError::Fenced { stored: self.epoch });
+        }
+        Ok(())
+    }
+
     /// The superblock of a volume that no one has opened yet.
     pub(crate) fn new(id: VolumeId, uuid: [u8; 16], geometry: Geometry) -> Self {
         Self {

@@ -17,9 +17,6 @@ use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
 /// `enum pr_type`: write exclusive, registrants only.
 const WRITE_EXCLUSIVE_REG_ONLY: u32 = 3;
 
-/// `PR_FL_IGNORE_KEY`: register whatever was registered before.
-const IGNORE_KEY: u32 = 1;
-
 /// Why a command did not do what it was to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ReservationError {
@@ -49,13 +46,6 @@ pub fn register(device: impl AsFd, key: u64) -> Result<(), ReservationError> {
 /// Registers `key` for this host in place of `old`, which must be its registration.
 pub fn replace(device: impl AsFd, old: u64, key: u64) -> Result<(), ReservationError> {
     command(device, 200, Registration { old_key: old, new_key: key, flags: 0, pad: 0 })
-}
-
-/// Registers `key` for this host in place of whatever it has registered. A reservation that the host
-/// holds stays with it.
-pub fn replace_any(device: impl AsFd, key: u64) -> Result<(), ReservationError> {
-    // NVMe takes a zero for the old key to mean that there is none; the device does not look at it.
-    command(device, 200, Registration { old_key: 1, new_key: key, flags: IGNORE_KEY, pad: 0 })
 }
 
 /// Takes this host's registration back. A reservation that it holds ends with it, for every host.
@@ -195,7 +185,6 @@ mod tests {
         let refused = [
             register(&file, 1),
             replace(&file, 1, 2),
-            replace_any(&file, 1),
             unregister(&file, 1),
             reserve(&file, 1),
             preempt_and_abort(&file, 1, 2),
