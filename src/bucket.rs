@@ -1,17 +1,44 @@
-//! Opening the bucket that the configuration names.
+//! Opening the bucket that the configuration names, behind the client that the process shares.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use sluice_bucket::http::Connector;
+use sluice_bucket::{Bucket, BucketMetrics, BucketOptions};
+use sluice_model::Entropy;
 
 use crate::config::{BucketUrl, Config};
 
-/// The bucket. A directory is made if it is not there; S3 is not asked for anything yet.
-pub(crate) fn open(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
+/// What the body of a large request may take beyond the time of a small one.
+const LARGEST_BODY: Duration = Duration::from_secs(600);
+
+/// The bucket, for the foreground. A directory is made if it is not there; S3 is not asked for anything
+/// yet.
+pub(crate) fn open(
+    config: &Config,
+    entropy: Arc<dyn Entropy>,
+    metrics: BucketMetrics,
+) -> anyhow::Result<Bucket> {
+    let settings = &config.bucket;
+    let options = BucketOptions {
+        read_timeout: settings.read_timeout,
+        write_timeout: settings.request_timeout,
+        deadline: settings.retry_timeout,
+        max_retries: settings.max_retries,
+        max_requests: settings.max_requests,
+        max_rate: Some(settings.max_requests_per_second).filter(|rate| *rate > 0),
+        hedge_percent: settings.hedge_percent,
+    };
+    Ok(Bucket::new(store(config)?, options, entropy, metrics))
+}
+
+/// The store itself, which tries nothing again.
+fn store(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
     match config.bucket_url() {
         BucketUrl::Directory(path) => {
             std::fs::create_dir_all(&path).with_context(|| {
@@ -28,18 +55,16 @@ pub(crate) fn open(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
             let client = ClientOptions::new()
                 .with_allow_http(settings.allow_http)
                 .with_connect_timeout(settings.connect_timeout)
-                .with_timeout(settings.request_timeout);
-            let retry = RetryConfig {
-                backoff: BackoffConfig::default(),
-                max_retries: settings.max_retries as usize,
-                retry_timeout: settings.retry_timeout,
-            };
+                // Tries have times of their own; this one ends a connection that they have given up.
+                .with_timeout(settings.request_timeout.saturating_add(LARGEST_BODY));
+            let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
             // Credentials come from the environment, by the SDK's usual names.
             let mut builder = AmazonS3Builder::from_env()
                 .with_bucket_name(bucket)
                 .with_virtual_hosted_style_request(settings.virtual_hosted_style)
                 .with_client_options(client)
-                .with_retry(retry);
+                .with_retry(retry)
+                .with_http_connector(Connector);
             if let Some(endpoint) = &settings.endpoint {
                 builder = builder.with_endpoint(endpoint.0.clone());
             }

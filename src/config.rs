@@ -114,9 +114,13 @@ pub(crate) struct Bucket {
     pub(crate) allow_http: bool,
     pub(crate) virtual_hosted_style: bool,
     pub(crate) connect_timeout: Duration,
+    pub(crate) read_timeout: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) max_retries: u32,
     pub(crate) retry_timeout: Duration,
+    pub(crate) max_requests: u32,
+    pub(crate) max_requests_per_second: u32,
+    pub(crate) hedge_percent: u32,
 }
 
 /// Reads from the bucket.
@@ -209,9 +213,13 @@ impl Default for Config {
                 allow_http: false,
                 virtual_hosted_style: false,
                 connect_timeout: millis(5 * SECOND),
+                read_timeout: millis(10 * SECOND),
                 request_timeout: millis(30 * SECOND),
                 max_retries: 10,
                 retry_timeout: millis(MINUTE),
+                max_requests: 128,
+                max_requests_per_second: 0,
+                hedge_percent: 5,
             },
             reader: Reader { cache_bytes: 32 * MIB },
             groups: Groups {

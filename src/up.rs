@@ -10,8 +10,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use object_store::ObjectStore;
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
+use sluice_bucket::BucketMetrics;
 use sluice_catalog::embedded::EmbeddedStore;
 use sluice_catalog::journal::{Journal, JournalMetrics, JournalOptions, JournalParts};
 use sluice_catalog::{Catalog, CatalogOptions, NodeRegistration, NodeSpec, RegistrationState};
@@ -212,7 +214,10 @@ impl Node {
         let registration = catalog.register_node(spec, NODE_LEASE).await?;
         let places = volumes::places(config, &catalog).await?;
 
-        let bucket = bucket::open(config)?;
+        let bucket_metrics = BucketMetrics::default();
+        bucket_metrics.register(&mut registry.write());
+        let bucket = bucket::open(config, Arc::clone(&entropy), bucket_metrics)?;
+        let bucket: Arc<dyn ObjectStore> = Arc::new(bucket);
         let keys = Keys::new(catalog.cluster_id());
         let metrics = WriterMetrics::default();
         let cache_metrics = CacheMetrics::default();

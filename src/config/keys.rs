@@ -286,15 +286,22 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.bucket.connect_timeout,
     },
     Key {
+        name: "bucket.read_timeout",
+        doc: "How long one try of a read, a listing or a deletion may take; a second longer for \
+              each MiB.",
+        bounds: Some((100, HOUR)),
+        field: |c| &mut c.bucket.read_timeout,
+    },
+    Key {
         name: "bucket.request_timeout",
-        doc: "How long one request to the bucket may take.",
+        doc: "How long one try of a write may take; a second longer for each MiB.",
         bounds: Some((100, HOUR)),
         field: |c| &mut c.bucket.request_timeout,
     },
     Key {
         name: "bucket.max_retries",
         doc: "How often a request to the bucket is tried again before the operation fails (and is \
-              begun anew later).",
+              begun anew later). Retries are a fifth of all requests at most, however many fail.",
         bounds: Some((0, 1_000)),
         field: |c| &mut c.bucket.max_retries,
     },
@@ -303,6 +310,26 @@ pub(super) const KEYS: &[Key] = &[
         doc: "The time after which a request to the bucket is not tried again.",
         bounds: Some((0, DAY)),
         field: |c| &mut c.bucket.retry_timeout,
+    },
+    Key {
+        name: "bucket.max_requests",
+        doc: "Requests to the bucket under way at once. Fewer for a while when the store throttles.",
+        bounds: Some((2, 10_000)),
+        field: |c| &mut c.bucket.max_requests,
+    },
+    Key {
+        name: "bucket.max_requests_per_second",
+        doc: "Requests to the bucket a second; 0 is what the store allows, which is learned from \
+              its refusals.",
+        bounds: Some((0, 1_000_000)),
+        field: |c| &mut c.bucket.max_requests_per_second,
+    },
+    Key {
+        name: "bucket.hedge_percent",
+        doc: "Of so many per cent of reads a second request may be made, when the first is later \
+              than most; 0 makes none.",
+        bounds: Some((0, 100)),
+        field: |c| &mut c.bucket.hedge_percent,
     },
     Key {
         name: "reader.cache_bytes",

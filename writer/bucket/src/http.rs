@@ -1,0 +1,82 @@
+//! The HTTP client below an S3 store, which keeps what an answer's status says.
+//!
+//! object_store folds statuses into few errors: a conditional write that lost a race without effect
+//! (409 ConditionalRequestConflict) looks to its caller as if the object existed, and one that was
+//! throttled like any other failure. Here such answers become errors that carry a [`Refusal`], before
+//! object_store sees them. Its own retries must be off.
+
+use async_trait::async_trait;
+use http_body_util::{BodyExt, Limited};
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService, ReqwestConnector,
+};
+
+use crate::failure::{Failure, Refusal};
+
+/// So much of a refusal's body is read.
+const MAX_REFUSAL_BYTES: usize = 16 << 10;
+/// So much of it is kept for the log.
+const SHOWN_CHARS: usize = 400;
+/// S3's code for a conditional write that ran into another one.
+const CONFLICT: &str = "ConditionalRequestConflict";
+/// S3's code for an operation that ran into another one on the same name.
+const ABORTED: &str = "OperationAborted";
+
+/// Makes clients for `AmazonS3Builder::with_http_connector`.
+#[derive(Debug, Default)]
+pub struct Connector;
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Statuses { inner }))
+    }
+}
+
+#[derive(Debug)]
+struct Statuses {
+    inner: HttpClient,
+}
+
+#[async_trait]
+impl HttpService for Statuses {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let response = match self.inner.execute(request).await {
+            Ok(response) => response,
+            // A connection that ended without an answer: it may have been carried out. The kind is
+            // used below for what certainly was not.
+            Err(error) if error.kind() == HttpErrorKind::Request => {
+                return Err(HttpError::new(HttpErrorKind::Interrupted, error));
+            }
+            Err(error) => return Err(error),
+        };
+        let status = response.status().as_u16();
+        if !matches!(status, 408 | 409 | 429 | 500..) {
+            return Ok(response);
+        }
+        let (parts, body) = response.into_parts();
+        let bytes = match Limited::new(body, MAX_REFUSAL_BYTES).collect().await {
+            Ok(body) => body.to_bytes(),
+            // What it says in words is lost; the status is known.
+            Err(_) => bytes::Bytes::new(),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        if status == 409 && !text.contains(CONFLICT) && !text.contains(ABORTED) {
+            return Ok(HttpResponse::from_parts(parts, HttpResponseBody::from(bytes)));
+        }
+        let refusal = Refusal { status, body: text.chars().take(SHOWN_CHARS).collect() };
+        Err(HttpError::new(kind(&refusal), refusal))
+    }
+}
+
+/// How the retry policy of parts sees it ([`crate::multipart`]): `Request` is throttled or without
+/// effect, `Interrupted` unclear.
+fn kind(refusal: &Refusal) -> HttpErrorKind {
+    match refusal.failure() {
+        Failure::Throttled | Failure::NotDone => HttpErrorKind::Request,
+        Failure::TimedOut => HttpErrorKind::Timeout,
+        _ => HttpErrorKind::Interrupted,
+    }
+}

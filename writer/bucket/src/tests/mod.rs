@@ -1,0 +1,5 @@
+//! The client over a scripted store, under paused time.
+
+mod classes;
+mod policy;
+mod scripted;
