@@ -23,7 +23,8 @@ pub(crate) fn all(
 ) -> BoxStream<'static, Result<ObjectMeta>> {
     let begin = async move {
         let first = || {
-            let mut listing = list(&shared.inner);
+            // Some stores' listings may not be asked again after their end.
+            let mut listing = list(&shared.inner).fuse();
             async move {
                 let first = listing.try_next().await?;
                 Ok((first, listing))

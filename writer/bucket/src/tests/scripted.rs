@@ -180,7 +180,11 @@ impl ObjectStore for Scripted {
                 let refusal = Refusal { status, body: "scripted".to_owned() };
                 stream::iter([Err(broken(HttpErrorKind::Unknown, refusal))]).boxed()
             }
-            _ => self.inner.list(prefix),
+            // Panics when it is asked again after its end, as that of S3 does.
+            _ => stream::unfold(self.inner.list(prefix), |mut listing| async move {
+                listing.next().await.map(|found| (found, listing))
+            })
+            .boxed(),
         }
     }
 
