@@ -102,6 +102,8 @@ pub(crate) struct Volumes {
 pub(crate) struct Upload {
     pub(crate) segment_bytes: u64,
     pub(crate) max_age: Duration,
+    pub(crate) max_age_idle: Duration,
+    pub(crate) in_flight: u32,
 }
 
 /// The object store.
@@ -205,7 +207,12 @@ impl Default for Config {
                 size: VolumeSize::Auto,
                 queue_depth: 8,
             },
-            upload: Upload { segment_bytes: 32 * MIB, max_age: millis(10 * SECOND) },
+            upload: Upload {
+                segment_bytes: 32 * MIB,
+                max_age: millis(10 * SECOND),
+                max_age_idle: millis(10 * MINUTE),
+                in_flight: 3,
+            },
             bucket: Bucket {
                 url: None,
                 endpoint: None,

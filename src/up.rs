@@ -341,6 +341,9 @@ fn writer_options(config: &Config) -> WriterOptions {
         tail_cache_bytes: config.tail_cache_bytes,
         upload_segment_bytes: config.upload.segment_bytes,
         upload_max_age: config.upload.max_age,
+        upload_max_age_idle: config.upload.max_age_idle,
+        upload_in_flight: config.upload.in_flight as usize,
+        upload_in_flight_bytes: u64::from(config.upload.in_flight) * config.upload.segment_bytes,
         retention_interval: config.retention.check_interval,
         queue_depth: config.volumes.queue_depth as usize,
         ..WriterOptions::default()

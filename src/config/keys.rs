@@ -240,10 +240,26 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "upload.max_age",
-        doc: "What is so old goes to the bucket even if it is little. Shorter means more requests \
-              to the bucket.",
+        doc: "What is so old goes to the bucket, if it is a few MiB or a reader of the bucket asks \
+              for it. Shorter means more requests to the bucket.",
         bounds: Some((100, DAY)),
         field: |c| &mut c.upload.max_age,
+    },
+    Key {
+        name: "upload.max_age_idle",
+        doc: "What is so old goes to the bucket even if it is next to nothing; more goes sooner, in \
+              inverse proportion to its size, down to `upload.max_age`. A volume makes two requests \
+              each time: at `10m` at most 288 a day while little is written to it. Until then \
+              records are on the volume alone.",
+        bounds: Some((100, DAY)),
+        field: |c| &mut c.upload.max_age_idle,
+    },
+    Key {
+        name: "upload.in_flight",
+        doc: "Segments of one volume that are on their way to the bucket at once; each takes up to \
+              `upload.segment_bytes` of memory.",
+        bounds: Some((1, 16)),
+        field: |c| &mut c.upload.in_flight,
     },
     Key {
         name: "bucket.url",

@@ -208,7 +208,7 @@ fn unknown_keys_are_refused_without_their_value() {
     assert_eq!(
         problem(file("[upload]\nmax_aeg = 'S3CRET'\n")),
         "upload.max_aeg (s.toml:2) is not a key; \
-         [upload] has upload.segment_bytes, upload.max_age"
+         [upload] has upload.segment_bytes, upload.max_age, upload.max_age_idle, upload.in_flight"
     );
     assert_eq!(
         problem(environment(&[("SLUICE_NODEID", "S3CRET")])),

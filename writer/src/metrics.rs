@@ -22,6 +22,8 @@ pub struct WriterMetrics {
     pub append_seconds: Histogram,
     /// Times that a full volume held appends back.
     pub stalls: Counter,
+    /// Frames after which a volume that is filling up held appends back for a moment.
+    pub paced: Counter,
     /// Bytes of frames in memory.
     pub tail_cache_bytes: Gauge,
     /// Bytes on volumes that are not in the bucket.
@@ -66,6 +68,7 @@ impl Default for WriterMetrics {
             frames: Counter::default(),
             frame_bytes: Counter::default(),
             stalls: Counter::default(),
+            paced: Counter::default(),
             tail_cache_bytes: Gauge::default(),
             unuploaded_bytes: Gauge::default(),
             volume_reads: Counter::default(),
@@ -96,6 +99,7 @@ impl WriterMetrics {
             ("writer_frames", "Frames written to volumes", &self.frames),
             ("writer_frame_bytes", "Bytes written to volumes", &self.frame_bytes),
             ("writer_stalls", "Times a full volume held appends back", &self.stalls),
+            ("writer_paced", "Frames after which a filling volume slowed appends", &self.paced),
             ("writer_volume_reads", "Frames read back from volumes", &self.volume_reads),
             ("writer_segments", "Segments put into the bucket", &self.segments),
             ("writer_segment_bytes", "Bytes of segments put into the bucket", &self.segment_bytes),

@@ -10,11 +10,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sluice_model::{Clock, StreamId};
 use sluice_volume::{
-    AppendError as VolumeAppendError, Durable, FrameBuf, Lsn, NotDurable, Ticket, Volume,
+    AppendError as VolumeAppendError, Durable, FrameBuf, Health, Lsn, NotDurable, Ticket, Volume,
 };
 use sluice_wire::batch::BatchMut;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -33,6 +34,12 @@ const ENTRIES_PER_FRAME: usize = 4096;
 const FRAME_TARGET_BYTES: usize = 1 << 20;
 /// What a frame may hold beside one large batch.
 const FRAME_RESERVE_BYTES: usize = FRAME_TARGET_BYTES + HEADER_LEN + ENTRIES_PER_FRAME * ENTRY_LEN;
+
+/// Above this part of a volume being in use, appends are slowed down: progressively, so that producers meet
+/// a slower log before they meet a full one.
+const PACED_ABOVE: f64 = 0.75;
+/// How long a full frame's worth of appends waits when the volume is about full.
+const LONGEST_PACE: Duration = Duration::from_millis(500);
 
 /// Up to this size a payload is copied out of its frame's buffer.
 const SMALL_PAYLOAD_BYTES: usize = 8 << 10;
@@ -192,6 +199,8 @@ pub(crate) struct VolumeTask {
     /// Frames the volume has not taken yet: it was full or busy.
     stalled: Option<(FrameBuf, Outcome)>,
     full: bool,
+    /// No append is taken before this: the volume fills faster than uploads empty it.
+    paced_until: Option<Instant>,
     in_flight: VecDeque<(Ticket, Outcome)>,
     /// In lsn order: first those that are uploaded and still in memory, then the rest.
     frames: VecDeque<Listed>,
@@ -226,6 +235,7 @@ impl VolumeTask {
             gathering: Gathering::default(),
             stalled: None,
             full: false,
+            paced_until: None,
             in_flight: VecDeque::new(),
             first_cached: recovered.len(),
             frames: recovered.into(),
@@ -246,6 +256,7 @@ impl VolumeTask {
         mut control: mpsc::UnboundedReceiver<Control>,
     ) {
         let mut open = true;
+        let mut health = self.volume.health();
         while open || !self.in_flight.is_empty() || !self.gathering.is_empty() {
             tokio::select! {
                 biased;
@@ -260,6 +271,12 @@ impl VolumeTask {
                     Control::Close => appends.close(),
                     command => self.obey(command),
                 },
+                // The device may be lost while nothing is written.
+                lost = health.wait_for(|health| matches!(health, Health::Fenced | Health::Closed)) => {
+                    drop(lost);
+                    break;
+                }
+                () = until(self.paced_until) => self.paced_until = None,
                 append = appends.recv(), if open && self.accepts() => match append {
                     Some(append) => self.gather(append, &mut appends),
                     None => open = false,
@@ -276,6 +293,7 @@ impl VolumeTask {
 
     fn accepts(&self) -> bool {
         self.stalled.is_none()
+            && self.paced_until.is_none()
             && self.gathering.bytes < FRAME_TARGET_BYTES
             && self.gathering.parts.len() + self.gathering.moves.len() < ENTRIES_PER_FRAME
     }
@@ -393,6 +411,7 @@ impl VolumeTask {
                     self.metrics.frames.inc();
                     self.metrics.frame_bytes.inc_by(len);
                     self.in_flight.push_back((ticket, outcome));
+                    self.pace(len);
                 }
                 Err(VolumeAppendError::Busy(frame)) => {
                     self.stalled = Some((frame, outcome));
@@ -423,6 +442,20 @@ impl VolumeTask {
                     return false;
                 }
             }
+        }
+    }
+
+    /// After a frame of `len` bytes: how long the next has to wait, so that producers slow down to what
+    /// uploads take away before the volume is full.
+    fn pace(&mut self, len: u64) {
+        let usage = self.volume.usage();
+        let used = 1.0 - usage.free_bytes as f64 / usage.capacity_bytes.max(1) as f64;
+        let over = (used - PACED_ABOVE) / (1.0 - PACED_ABOVE);
+        if over > 0.0 {
+            let share = (len as f64 / FRAME_TARGET_BYTES as f64).min(1.0);
+            let pace = LONGEST_PACE.mul_f64((over * over * share).min(1.0));
+            self.paced_until = Some(Instant::now() + pace);
+            self.metrics.paced.inc();
         }
     }
 
@@ -637,6 +670,13 @@ fn to_cache(payload: Bytes) -> (Bytes, u64) {
 async fn next_durable(in_flight: &mut VecDeque<(Ticket, Outcome)>) -> Result<Durable, NotDurable> {
     match in_flight.front_mut() {
         Some((ticket, _)) => ticket.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

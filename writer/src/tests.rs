@@ -3,5 +3,6 @@
 mod bucket;
 mod cluster;
 mod groups;
+mod pipeline;
 mod restart;
 mod upload;

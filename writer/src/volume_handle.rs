@@ -31,7 +31,7 @@ use crate::retire::Retirement;
 use crate::sequence::{BatchHeader, Sequencer};
 use crate::stream::{Run, Stream, TailRead};
 use crate::task::{Append, Appended, Control, TaskState, VolumeTask, max_batch_bytes};
-use crate::upload::{Builder, Flush, StreamSource, Uploader};
+use crate::upload::{Builder, Flush, Freshness, StreamSource, Uploader};
 
 /// Streams that were used since the volume was taken over.
 pub(crate) struct Streams {
@@ -62,6 +62,7 @@ pub(crate) struct OwnedVolume {
     appends: mpsc::UnboundedSender<Append>,
     control: mpsc::UnboundedSender<Control>,
     flushes: mpsc::UnboundedSender<Flush>,
+    freshness: Arc<Freshness>,
     state: watch::Receiver<TaskState>,
     committer: Committer,
     objects: Objects,
@@ -108,6 +109,8 @@ impl OwnedVolume {
             bucket: Arc::clone(&around.bucket),
             task: state.clone(),
             metrics: metrics.clone(),
+            multipart_above_bytes: around.options.multipart_above_bytes,
+            part_bytes: around.options.part_bytes,
         };
         let mut others = JoinSet::new();
         let (deletions, deletion_task) = Deletions::new(&around.bucket, metrics);
@@ -136,13 +139,14 @@ impl OwnedVolume {
             clock: Arc::clone(&around.clock),
             metrics: metrics.clone(),
         };
+        let freshness = Arc::<Freshness>::default();
         let uploader = Uploader::new(
             builder,
             committer.clone(),
             control.clone(),
             state.clone(),
+            Arc::clone(&freshness),
             around.options.clone(),
-            metrics.clone(),
         );
         // A batch of the largest size must fit, or it would wait for ever.
         let room = (around.options.append_queue_bytes as usize).max(max_batch_bytes);
@@ -153,6 +157,7 @@ impl OwnedVolume {
             appends,
             control,
             flushes,
+            freshness,
             state,
             committer,
             objects,
@@ -239,6 +244,11 @@ impl OwnedVolume {
         let command = Control::MoveLogStart { stream, offset, reply };
         self.control.send(command).map_err(|_| AppendError::NotOwner)?;
         answer.await.map_err(|_| AppendError::NotOwner)
+    }
+
+    /// Asks that nothing is only on the volume for longer than `max_age`, until `until`.
+    pub(crate) fn ask_freshness(&self, max_age: Duration, until: Instant) {
+        self.freshness.ask(max_age, until);
     }
 
     /// Drops the streams of a deleted topic, here and in the bucket.

@@ -16,6 +16,7 @@ use sluice_wire::batch::{Attributes, BatchError, Compression, ProduceRules, vali
 use sluice_wire::{Chain, ErrorCode, Str, scan};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::coordinator_log::{VolumeLog, largest_append};
 use crate::error::{AppendError, OpenError, TailError};
@@ -147,6 +148,19 @@ impl Writer {
     pub async fn lost(&self) {
         let ends = self.inner.volumes.values().map(|volume| Box::pin(volume.ended()));
         futures_util::future::select_all(ends).await;
+    }
+
+    /// A reader that follows a stream in the bucket asks that its records get there within `max_age`. Holds
+    /// for `valid_for`: ask again before that. It costs PUTs, for the whole volume.
+    pub fn ask_freshness(
+        &self,
+        stream: StreamId,
+        max_age: Duration,
+        valid_for: Duration,
+    ) -> Result<(), TailError> {
+        let (volume, _) = self.locate(stream).ok_or(TailError::NotOwner)?;
+        volume.ask_freshness(max_age, Instant::now() + valid_for);
+        Ok(())
     }
 
     /// How many streams were used since the start.

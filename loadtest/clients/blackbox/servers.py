@@ -224,7 +224,8 @@ class Sluice(Server):
 
         put("volumes", "size", o.volume_bytes and str(o.volume_bytes))
         put("upload", "segment_bytes", o.segment_bytes and str(o.segment_bytes))
-        put("upload", "max_age", o.upload_max_age_ms and f"{o.upload_max_age_ms}ms")
+        for key in ("max_age", "max_age_idle"):
+            put("upload", key, o.upload_max_age_ms and f"{o.upload_max_age_ms}ms")
         put("groups", "min_session_timeout",
             o.min_session_timeout_ms and f"{o.min_session_timeout_ms}ms")
         put("retention", "check_interval", o.retention_check_ms and f"{o.retention_check_ms}ms")

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -10,8 +11,9 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+use parking_lot::Mutex;
 
 /// How it fails.
 #[derive(Debug, Default)]
@@ -21,6 +23,27 @@ pub(super) struct FaultyBucket {
     pub(super) down: AtomicBool,
     /// So many puts are made, but their answers are lost.
     pub(super) lost_answers: AtomicU32,
+    /// What happens to puts, by a part of their key.
+    rules: Mutex<Vec<(String, Rule)>>,
+    /// Keys in the order in which their puts ended well.
+    pub(super) done: Mutex<Vec<String>>,
+    /// So many parts of multipart uploads are refused.
+    pub(super) refused_parts: Arc<AtomicU32>,
+    /// Multipart uploads that were aborted.
+    pub(super) aborted: Arc<AtomicU32>,
+}
+
+/// What happens to a put.
+#[derive(Clone, Debug)]
+pub(super) enum Rule {
+    /// It is made after a while.
+    Slow(Duration),
+    /// It is made when the rule is lifted.
+    Held,
+    /// It is made at once, but the answer waits until the rule is lifted.
+    AnswerHeld,
+    /// It is refused.
+    Refused,
 }
 
 impl FaultyBucket {
@@ -28,11 +51,63 @@ impl FaultyBucket {
         Arc::default()
     }
 
+    /// From now on puts whose key has `part` in it go by `rule`.
+    pub(super) fn rule(&self, part: impl Into<String>, rule: Rule) {
+        self.rules.lock().push((part.into(), rule));
+    }
+
+    /// Lifts the rules for `part`.
+    pub(super) fn lift(&self, part: &str) {
+        self.rules.lock().retain(|(known, _)| known != part);
+    }
+
+    fn rule_for(&self, key: &str) -> Option<Rule> {
+        let rules = self.rules.lock();
+        rules.iter().find(|(part, _)| key.contains(part.as_str())).map(|(_, rule)| rule.clone())
+    }
+
+    async fn while_held(&self, key: &str, is: impl Fn(&Rule) -> bool) {
+        while self.rule_for(key).is_some_and(|rule| is(&rule)) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     fn check(&self) -> Result<()> {
         if self.down.load(Ordering::Relaxed) {
             return Err(refused("the bucket is down"));
         }
         Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FaultyParts {
+    inner: Box<dyn MultipartUpload>,
+    refused: Arc<AtomicU32>,
+    aborted: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultyParts {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let made = self.inner.put_part(data);
+        let refused_parts = Arc::clone(&self.refused);
+        Box::pin(async move {
+            let left = |left: u32| left.checked_sub(1);
+            match refused_parts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
+                Ok(_) => Err(refused("this part")),
+                Err(_) => made.await,
+            }
+        })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        self.inner.complete().await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.aborted.fetch_add(1, Ordering::Relaxed);
+        self.inner.abort().await
     }
 }
 
@@ -55,7 +130,16 @@ impl ObjectStore for FaultyBucket {
         options: PutOptions,
     ) -> Result<PutResult> {
         self.check()?;
+        let key = location.as_ref();
+        match self.rule_for(key) {
+            Some(Rule::Refused) => return Err(refused("by rule")),
+            Some(Rule::Slow(time)) => tokio::time::sleep(time).await,
+            Some(Rule::Held | Rule::AnswerHeld) | None => {}
+        }
+        self.while_held(key, |rule| matches!(rule, Rule::Held)).await;
         let done = self.inner.put_opts(location, payload, options).await?;
+        self.done.lock().push(key.to_owned());
+        self.while_held(key, |rule| matches!(rule, Rule::AnswerHeld)).await;
         let lost = |left: u32| left.checked_sub(1);
         if self.lost_answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lost).is_ok() {
             return Err(refused("the answer was lost"));
@@ -68,7 +152,12 @@ impl ObjectStore for FaultyBucket {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
+        self.check()?;
+        Ok(Box::new(FaultyParts {
+            inner: self.inner.put_multipart_opts(location, options).await?,
+            refused: Arc::clone(&self.refused_parts),
+            aborted: Arc::clone(&self.aborted),
+        }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

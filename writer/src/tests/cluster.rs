@@ -57,6 +57,8 @@ pub(super) struct Cluster {
     pub(super) clock: Arc<HandClock>,
     entropy: Arc<Counted>,
     pub(super) options: WriterOptions,
+    /// Of all writers that were started.
+    pub(super) metrics: WriterMetrics,
     volumes: u32,
     size_bytes: u64,
 }
@@ -84,6 +86,7 @@ impl Cluster {
         let options = WriterOptions {
             // Uploads are asked for by size in these tests, unless one says otherwise.
             upload_max_age: Duration::from_secs(3600),
+            upload_max_age_idle: Duration::from_secs(3600),
             append_timeout: Duration::from_secs(5),
             delete_grace: Duration::ZERO,
             ..WriterOptions::default()
@@ -96,6 +99,7 @@ impl Cluster {
             clock,
             entropy,
             options,
+            metrics: WriterMetrics::default(),
             volumes,
             size_bytes,
         }
@@ -121,7 +125,7 @@ impl Cluster {
             groups: GroupConfig::default(),
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
-            metrics: WriterMetrics::default(),
+            metrics: self.metrics.clone(),
         };
         Writer::open(&places, parts).await
     }

@@ -15,12 +15,12 @@ use super::cluster::{Cluster, append, batch, stream, tail, until_bucket};
 use crate::recovery::key_of;
 use crate::{AppendError, Writer};
 
-fn end_of(state: &VolumeState, stream: StreamId) -> i64 {
+pub(super) fn end_of(state: &VolumeState, stream: StreamId) -> i64 {
     state.streams.get(&key_of(stream)).map_or(0, |stream| stream.end_offset)
 }
 
 /// Offsets of all batches of a stream in the bucket, read as a stranger would.
-async fn in_bucket(cluster: &Cluster, writer: &Writer, stream: StreamId) -> Vec<i64> {
+pub(super) async fn in_bucket(cluster: &Cluster, writer: &Writer, stream: StreamId) -> Vec<i64> {
     let (_, state) = writer.bucket_states().next().unwrap();
     let extents = state.read().streams[&key_of(stream)].extents.clone();
     let mut offsets = Vec::new();
@@ -69,11 +69,26 @@ async fn the_tail_moves_to_the_bucket_and_leaves_the_volume() {
 async fn an_old_tail_is_uploaded_without_more_arriving() {
     let mut cluster = Cluster::new().await;
     cluster.options.upload_max_age = Duration::from_millis(50);
+    cluster.options.upload_max_age_idle = Duration::from_millis(50);
     let topic = cluster.topic("t", &[]).await;
     let a = stream(&topic, 0);
     let writer = cluster.start().await;
     append(&writer, a, &batch(3, 10, 5)).await.unwrap();
     until_bucket(&writer, |state| end_of(state, a) == 3).await;
+}
+
+#[tokio::test]
+async fn a_reader_gets_the_freshness_that_it_asks_for() {
+    let cluster = Cluster::new().await;
+    let topic = cluster.topic("t", &[]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    append(&writer, a, &batch(3, 10, 5)).await.unwrap();
+    let valid_for = Duration::from_secs(20);
+    writer.ask_freshness(a, Duration::from_millis(100), valid_for).unwrap();
+    until_bucket(&writer, |state| end_of(state, a) == 3).await;
+    append(&writer, a, &batch(3, 10, 5)).await.unwrap();
+    until_bucket(&writer, |state| end_of(state, a) == 6).await;
 }
 
 #[tokio::test]
@@ -121,6 +136,7 @@ async fn when_the_bucket_is_down_the_volume_fills_appends_wait_and_all_goes_on_a
     assert_eq!(refused, AppendError::TimedOut);
     assert!(refused.code().retriable());
     assert!(acknowledged.len() > 10, "{}", acknowledged.len());
+    assert!(cluster.metrics.paced.get() > 0, "producers are slowed down before the volume is full");
     // Consumers still get all of it, from the volume.
     let seen = tail(&writer, a, 0).await.unwrap();
     assert_eq!(seen, acknowledged);

@@ -14,6 +14,7 @@
 //! ```
 
 mod build;
+mod freshness;
 mod pipeline;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use sluice_model::{StreamId, TopicId};
 
 pub(crate) use self::build::Builder;
+pub(crate) use self::freshness::Freshness;
 pub(crate) use self::pipeline::{Flush, Uploader};
 use crate::retention;
 use crate::stream::Stream;

@@ -4,6 +4,7 @@
 //! taken is never given back: its segment is put, or the volume's service ends.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use sluice_volume::{Lsn, ReadError, TrimError, Volume};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -11,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::build::Builder;
+use super::freshness::Freshness;
 use crate::commit::{Change, Committed, Committer, Ended};
 use crate::metrics::WriterMetrics;
 use crate::objects::{FIRST_PAUSE, rest};
@@ -52,10 +54,11 @@ struct Landed {
 /// The upload task of one volume.
 pub(crate) struct Uploader {
     builder: Builder,
-    volume: std::sync::Arc<dyn Volume>,
+    volume: Arc<dyn Volume>,
     committer: Committer,
     control: mpsc::UnboundedSender<Control>,
     state: watch::Receiver<TaskState>,
+    freshness: Arc<Freshness>,
     options: WriterOptions,
     metrics: WriterMetrics,
     /// A segment is cut when so much waits.
@@ -75,25 +78,26 @@ impl Uploader {
         committer: Committer,
         control: mpsc::UnboundedSender<Control>,
         state: watch::Receiver<TaskState>,
+        freshness: Arc<Freshness>,
         options: WriterOptions,
-        metrics: WriterMetrics,
     ) -> Self {
-        let volume = std::sync::Arc::clone(&builder.volume);
+        let volume = Arc::clone(&builder.volume);
         // A small volume must have room for what arrives while a segment is on its way.
         let quarter = volume.usage().capacity_bytes / 4;
         Self {
             segment_bytes: options.upload_segment_bytes.min(quarter).max(1),
-            builder,
             volume,
             committer,
             control,
             state,
+            freshness,
+            metrics: builder.metrics.clone(),
             options,
-            metrics,
             flights: VecDeque::new(),
             landed: VecDeque::new(),
             puts: JoinSet::new(),
             flushing: Vec::new(),
+            builder,
         }
     }
 
@@ -123,6 +127,7 @@ impl Uploader {
                 committed = next_committed(&mut self.landed) => self.finish(committed?).await?,
                 Some(_) = self.puts.join_next() => {}
                 () = sleep_until(due) => {}
+                () = self.freshness.changed() => {}
                 changed = self.state.changed() => {
                     if changed.is_err() || self.state.borrow_and_update().ended {
                         return Err(Ended.into());
@@ -145,7 +150,10 @@ impl Uploader {
         }
         let now =
             state.full || !self.flushing.is_empty() || state.waiting_bytes >= self.segment_bytes;
-        Some(if now { Instant::now() } else { oldest + self.options.upload_max_age })
+        if now {
+            return Some(Instant::now());
+        }
+        Some(oldest + self.freshness.max_age(state.waiting_bytes, &self.options))
     }
 
     fn is_due(&self) -> bool {
