@@ -77,7 +77,8 @@ fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Medium> {
             path: config.data_dir.join(&spec.location),
             size_bytes: spec.size_bytes,
         }),
-        VolumeKind::Block | VolumeKind::Object => {
+        VolumeKind::Block => Ok(Medium::Block { path: spec.location.clone().into() }),
+        VolumeKind::Object => {
             anyhow::bail!("volume {} is of a kind that this build cannot open", spec.id)
         }
     }
