@@ -246,7 +246,7 @@ class SluiceOnS3(servers.Sluice):
             connection.close()
 
     def metrics(self) -> dict[str, float]:
-        """Name -> value, of what has no labels."""
+        """Name -> value; with labels, as they stand in the exposition: `name{op="get"}`."""
         status, text = self.http("/metrics")
         assert status == 200, f"/metrics answers {status}"
-        return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.M)}
+        return {name: float(value) for name, value in re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", text, re.M)}
