@@ -41,6 +41,10 @@ pub struct CacheMetrics {
     pub hits: Counter,
     /// Reads that failed or brought damaged bytes.
     pub errors: Counter,
+    /// Reads that were made once more because what came was damaged.
+    pub rereads: Counter,
+    /// Bytes read before a consumer asked for them.
+    pub ahead_bytes: Counter,
 }
 
 impl CacheMetrics {
@@ -52,6 +56,8 @@ impl CacheMetrics {
         add("reader_bucket_gets", "Range reads made to the bucket", &self.gets);
         add("reader_bucket_get_bytes", "Bytes read from the bucket", &self.get_bytes);
         add("reader_cache_hits", "Chunks found in memory", &self.hits);
+        add("reader_rereads", "Reads made once more after damaged bytes", &self.rereads);
+        add("reader_ahead_bytes", "Bytes read before they were asked for", &self.ahead_bytes);
         add("reader_errors", "Reads that failed or brought damaged bytes", &self.errors);
     }
 }

@@ -3,9 +3,12 @@
 //!
 //! A reader needs the bucket alone. What lies where comes from volumes' states
 //! ([`sluice_format::VolumeState`]); in the process that also writes, the writer shares its own. Every
-//! block is checked against its CRC32C when it arrives, before anyone sees it.
+//! block is checked against its CRC32C when it arrives, before anyone sees it; what arrives damaged is read
+//! once more before that is said.
 
+mod ahead;
 mod cache;
+mod load;
 mod lookup;
 mod plan;
 mod read;

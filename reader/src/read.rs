@@ -3,17 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::future::try_join_all;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStore;
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
-use sluice_format::segment::{Block, BlockEntry, Extent, decode_index, split_block};
+use sluice_format::segment::{BlockEntry, Extent};
 use sluice_format::{FormatError, StreamKey, VolumeState};
 use sluice_wire::{Chain, scan};
 
-use crate::cache::{CacheMetrics, Cached, ChunkCache, chunk_cache};
+use crate::ahead::{Ahead, Cursor, Work};
+use crate::cache::{CacheMetrics, ChunkCache, chunk_cache};
 use crate::plan::{Chunk, chunks};
 
 /// A volume's state, shared with whoever advances it.
@@ -50,11 +48,28 @@ pub struct ReaderOptions {
 
 /// Serves what lies in the bucket.
 pub struct Reader {
-    bucket: Arc<dyn ObjectStore>,
-    keys: Keys,
+    pub(crate) bucket: Arc<dyn ObjectStore>,
+    pub(crate) keys: Keys,
     volumes: RwLock<HashMap<u32, SharedState>>,
-    cache: ChunkCache,
-    metrics: CacheMetrics,
+    pub(crate) cache: ChunkCache,
+    ahead: Ahead,
+    pub(crate) metrics: CacheMetrics,
+}
+
+/// What is to be read.
+struct Plan {
+    chunks: Vec<Chunk>,
+    /// Bytes in them that were asked for.
+    covered: u64,
+    /// The offset behind the last of them.
+    end: i64,
+}
+
+/// The offset behind a chunk of `extent`.
+fn end_of(extent: &Extent, index: Option<&[BlockEntry]>, chunk: &Chunk) -> i64 {
+    let end = chunk.position + chunk.len;
+    let last = index.and_then(|blocks| blocks.iter().rfind(|block| block.position < end));
+    last.map_or(extent.end_offset, |block| block.end_offset)
 }
 
 impl Reader {
@@ -66,7 +81,8 @@ impl Reader {
         metrics: CacheMetrics,
     ) -> Self {
         let cache = chunk_cache(options.cache_bytes);
-        Self { bucket, keys, volumes: RwLock::default(), cache, metrics }
+        let ahead = Ahead::new(options.cache_bytes);
+        Self { bucket, keys, volumes: RwLock::default(), cache, ahead, metrics }
     }
 
     /// Serves a volume's streams from now on.
@@ -77,27 +93,17 @@ impl Reader {
     /// Whole batches from the one that holds `offset` on: at least one, then up to `max_bytes`. The
     /// first may begin before `offset`. The pieces share the cache's memory.
     pub async fn read(
-        &self,
+        self: &Arc<Self>,
         volume: u32,
         stream: StreamKey,
         offset: i64,
         max_bytes: u64,
     ) -> Result<Chain, ReadError> {
-        let extents = self.extents_from(volume, stream, offset, max_bytes)?;
-        let mut wanted = Vec::new();
-        let mut covered = 0;
-        for extent in &extents {
-            if covered >= max_bytes && !wanted.is_empty() {
-                break;
-            }
-            let index = self.index(extent).await?;
-            let (more, bytes) =
-                chunks(extent, index.as_deref(), offset, max_bytes.saturating_sub(covered).max(1));
-            covered += bytes;
-            wanted.extend(more);
-        }
-        let blocks = try_join_all(wanted.into_iter().map(|chunk| self.blocks(chunk))).await?;
+        let _demand = self.ahead.demand();
+        let plan = self.plan(volume, stream, offset, max_bytes).await?;
+        let blocks = self.load(plan.chunks).await?;
         let mut out = Chain::default();
+        let mut end = offset;
         for block in blocks.iter().flat_map(|chunk| chunk.iter()) {
             if block.end_offset <= offset {
                 continue;
@@ -107,13 +113,71 @@ impl Reader {
             let whole = taken.len() == block.payload.len();
             let begins_inside = block.base_offset < offset;
             if !taken.is_empty() {
+                end = match whole {
+                    true => block.end_offset,
+                    false => scan::spans(&taken).last().map_or(end, |span| span.end_offset),
+                };
                 out.push(taken);
             }
             if !whole && !begins_inside || out.len() as u64 >= max_bytes {
                 break;
             }
         }
+        if end > offset {
+            self.follow(Cursor { volume, stream, offset }, end, out.len() as u64);
+        }
         Ok(out)
+    }
+
+    /// Notes where a consumer is, and reads ahead of it if it goes on from where it was.
+    fn follow(self: &Arc<Self>, at: Cursor, end: i64, bytes: u64) {
+        let Some(work) = self.ahead.follow(at, end, bytes) else {
+            return;
+        };
+        let reader = Arc::clone(self);
+        tokio::spawn(async move {
+            let Work { cursor, bytes, .. } = work;
+            let read = async {
+                let plan = reader.plan(cursor.volume, cursor.stream, cursor.offset, bytes).await?;
+                let (end, covered) = (plan.end, plan.covered);
+                reader.load(plan.chunks).await?;
+                Ok::<_, ReadError>((end, covered))
+            };
+            match read.await {
+                Ok((end, covered)) => {
+                    reader.metrics.ahead_bytes.inc_by(covered);
+                    work.done(end, covered);
+                }
+                // The end of what is in the bucket; or whoever reads there will find out, and say so.
+                Err(_) => work.done(cursor.offset, 0),
+            }
+        });
+    }
+
+    /// The chunks to read for `max_bytes` from `offset` on.
+    async fn plan(
+        &self,
+        volume: u32,
+        stream: StreamKey,
+        offset: i64,
+        max_bytes: u64,
+    ) -> Result<Plan, ReadError> {
+        let extents = self.extents_from(volume, stream, offset, max_bytes)?;
+        let mut plan = Plan { chunks: Vec::new(), covered: 0, end: offset };
+        for extent in &extents {
+            if plan.covered >= max_bytes && !plan.chunks.is_empty() {
+                break;
+            }
+            let index = self.index(extent).await?;
+            let left = max_bytes.saturating_sub(plan.covered).max(1);
+            let (more, bytes) = chunks(extent, index.as_deref(), offset, left);
+            if let Some(last) = more.last() {
+                plan.end = end_of(extent, index.as_deref(), last);
+            }
+            plan.covered += bytes;
+            plan.chunks.extend(more);
+        }
+        Ok(plan)
     }
 
     pub(crate) fn state(&self, volume: u32) -> Option<SharedState> {
@@ -148,88 +212,5 @@ impl Reader {
             }
         }
         Ok(out)
-    }
-
-    /// An extent's index; none for an extent of one block.
-    pub(crate) async fn index(
-        &self,
-        extent: &Extent,
-    ) -> Result<Option<Arc<[BlockEntry]>>, ReadError> {
-        if extent.blocks == 1 {
-            return Ok(None);
-        }
-        let range = extent.index_range();
-        let chunk =
-            Chunk { segment: extent.segment, position: range.start, len: range.end - range.start };
-        let decode = |bytes: Bytes| Ok(Cached::Index(decode_index(&bytes)?.into()));
-        match self.cached(chunk, decode).await? {
-            Cached::Index(index) => Ok(Some(index)),
-            Cached::Blocks(_) => Err(self.foreign(chunk)),
-        }
-    }
-
-    /// A chunk's blocks, verified.
-    pub(crate) async fn blocks(&self, chunk: Chunk) -> Result<Arc<[Block]>, ReadError> {
-        let decode = |mut bytes: Bytes| {
-            let mut blocks = Vec::new();
-            while !bytes.is_empty() {
-                blocks.push(split_block(&mut bytes)?);
-            }
-            Ok(Cached::Blocks(blocks.into()))
-        };
-        match self.cached(chunk, decode).await? {
-            Cached::Blocks(blocks) => Ok(blocks),
-            Cached::Index(_) => Err(self.foreign(chunk)),
-        }
-    }
-
-    fn foreign(&self, chunk: Chunk) -> ReadError {
-        let error =
-            FormatError::Invalid { what: "segment", why: "an index lies where data should" };
-        ReadError::Corrupt { segment: self.keys.segment(chunk.segment), error }
-    }
-
-    async fn cached(
-        &self,
-        chunk: Chunk,
-        decode: impl FnOnce(Bytes) -> Result<Cached, FormatError>,
-    ) -> Result<Cached, ReadError> {
-        if let Some(found) = self.cache.get(&chunk) {
-            self.metrics.hits.inc();
-            return Ok(found);
-        }
-        self.cache.get_or_insert_async(&chunk, self.fetch(chunk, decode)).await
-    }
-
-    async fn fetch(
-        &self,
-        chunk: Chunk,
-        decode: impl FnOnce(Bytes) -> Result<Cached, FormatError>,
-    ) -> Result<Cached, ReadError> {
-        let key = self.keys.segment(chunk.segment);
-        let range = chunk.position..chunk.position + chunk.len;
-        self.metrics.gets.inc();
-        let bytes = match self.bucket.get_range(&Path::from(key.as_str()), range).await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                self.metrics.errors.inc();
-                return Err(match error {
-                    // Retention has removed it since the plan was made.
-                    object_store::Error::NotFound { .. } => ReadError::NotHere,
-                    error => ReadError::Unavailable(Arc::new(error)),
-                });
-            }
-        };
-        self.metrics.get_bytes.inc_by(bytes.len() as u64);
-        let decoded = if bytes.len() as u64 == chunk.len {
-            decode(bytes)
-        } else {
-            Err(FormatError::Truncated { what: "segment" })
-        };
-        decoded.map_err(|error| {
-            self.metrics.errors.inc();
-            tracing::error!(segment = key, %error, "the bucket gave damaged bytes");
-            ReadError::Corrupt { segment: key, error }
-        })
     }
 }

@@ -1,11 +1,18 @@
 //! The reader over a bucket in memory, filled as a writer would.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
 use sluice_format::segment::{Piece, SegmentBuilder};
@@ -22,7 +29,7 @@ struct Fixture {
     bucket: Arc<InMemory>,
     keys: Keys,
     state: Arc<RwLock<VolumeState>>,
-    reader: Reader,
+    reader: Arc<Reader>,
     metrics: CacheMetrics,
 }
 
@@ -100,12 +107,12 @@ impl Fixture {
         }
         let state = Arc::new(RwLock::new(state));
         let metrics = CacheMetrics::default();
-        let reader = Reader::new(
+        let reader = Arc::new(Reader::new(
             Arc::clone(&bucket) as Arc<dyn ObjectStore>,
             keys.clone(),
             ReaderOptions { cache_bytes: 32 << 20 },
             metrics.clone(),
-        );
+        ));
         reader.attach(0, Arc::clone(&state));
         Self { bucket, keys, state, reader, metrics }
     }
@@ -204,4 +211,122 @@ async fn finds_the_first_record_from_a_timestamp_on() {
     }
     assert_eq!(find(4291).await.unwrap(), None);
     assert_eq!(fixture.reader.max_timestamp(0, STREAM), Some(4290));
+}
+
+#[tokio::test]
+async fn a_walk_is_read_ahead_by_few_requests() {
+    // 32 MB, as 32 chunks.
+    let fixture = Fixture::new(&[(320, 100_000)]).await;
+    let mut at = 0;
+    while at < 3200 {
+        at = fixture.offsets(at, 1 << 20).await.last().unwrap() + 10;
+    }
+    let segment: u64 = fixture.state.read().segments.values().map(|segment| segment.len).sum();
+    assert!(fixture.metrics.get_bytes.get() <= segment, "nothing is read twice");
+    let gets = fixture.metrics.gets.get();
+    assert!(gets <= 16, "{gets} requests");
+    assert!(fixture.metrics.ahead_bytes.get() > segment / 2);
+}
+
+#[tokio::test]
+async fn a_consumer_that_stops_is_not_read_for() {
+    let fixture = Fixture::new(&[(320, 100_000)]).await;
+    let mut at = 0;
+    for _ in 0..4 {
+        at = fixture.offsets(at, 1 << 20).await.last().unwrap() + 10;
+    }
+    // Whatever was begun has its turn.
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    let read = fixture.metrics.get_bytes.get();
+    assert!(read < 24 << 20, "{read} bytes for 4 MiB");
+}
+
+/// Gives the next few answers with a wrong bit.
+#[derive(Debug)]
+struct Damaging {
+    inner: Arc<InMemory>,
+    left: AtomicUsize,
+}
+
+impl std::fmt::Display for Damaging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Damaging")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Damaging {
+    async fn put_opts(&self, at: &Path, what: PutPayload, how: PutOptions) -> Result<PutResult> {
+        self.inner.put_opts(at, what, how).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        how: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, how).await
+    }
+
+    async fn get_opts(&self, at: &Path, how: GetOptions) -> Result<GetResult> {
+        let mut found = self.inner.get_opts(at, how).await?;
+        if self.left.load(Ordering::Relaxed) > 0 {
+            self.left.fetch_sub(1, Ordering::Relaxed);
+            let payload = found.payload;
+            let whole = GetResult {
+                payload,
+                meta: found.meta.clone(),
+                range: found.range.clone(),
+                attributes: found.attributes.clone(),
+                extensions: found.extensions.clone(),
+            };
+            let mut bytes = whole.bytes().await?.to_vec();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            let body = futures_util::stream::once(async { Ok(Bytes::from(bytes)) });
+            found.payload = GetResultPayload::Stream(body.boxed());
+        }
+        Ok(found)
+    }
+
+    fn delete_stream(
+        &self,
+        names: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(names)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, how).await
+    }
+}
+
+#[tokio::test]
+async fn what_was_damaged_on_its_way_is_read_once_more() {
+    let fixture = Fixture::new(&[(40, 100_000)]).await;
+    for damaged in [1, 2] {
+        let inner = Arc::clone(&fixture.bucket);
+        let bucket = Arc::new(Damaging { inner, left: AtomicUsize::new(damaged) });
+        let metrics = CacheMetrics::default();
+        let options = ReaderOptions { cache_bytes: 32 << 20 };
+        let reader = Arc::new(Reader::new(bucket, fixture.keys.clone(), options, metrics.clone()));
+        reader.attach(0, Arc::clone(&fixture.state));
+        let read = reader.read(0, STREAM, 0, 1).await;
+        match damaged {
+            1 => assert!(!read.unwrap().is_empty()),
+            _ => assert!(matches!(read, Err(ReadError::Corrupt { .. }))),
+        }
+        assert_eq!(metrics.rereads.get(), 1);
+        assert!(!reader.read(0, STREAM, 0, 1).await.unwrap().is_empty(), "it is not remembered");
+    }
 }

@@ -119,7 +119,7 @@ def load(real):
     with load_on(real, "faults", OPTIONS, crash.Pace(150, 3000)) as load:
         # What the reads of old records want must have left the memory.
         written = "sluice_writer_segment_bytes_total"
-        waiting.until(lambda: load.server.metrics()[written] > 8 << 20, 40, "the first uploads")
+        waiting.until(lambda: load.server.metrics()[written] > 4 << 20, 40, "the first uploads")
         yield load
 
 
@@ -155,11 +155,14 @@ def test_fault(load: Load, name: str):
         while load.s3.injected(rule["fault"]) - injected < least:
             assert time.monotonic() < deadline, f"{name} was hardly injected"
             load.read_old()
+        if kind:
+            waiting.until(lambda: load.server.metrics()[failures(kind)] > before[failures(kind)], 10,
+                          f"metrics say {kind}")
     load.acknowledged(50)
     load.server.assert_alive()
     after = load.server.metrics()
-    if kind:
-        assert after[failures(kind)] > before[failures(kind)]
+    # A commit whose answer was lost is not repeated: whoever made it looks what is there.
+    if kind and name != "lost-commits":
         assert after[RETRIES] > before[RETRIES]
     if name in ("throttling", "quota"):
         assert after["sluice_bucket_throttled_total"] > before["sluice_bucket_throttled_total"]
