@@ -70,7 +70,11 @@ pub enum OpenError {
     #[error("the volume is in use by another owner: end that first")]
     Locked,
     /// The volume was opened under this or a larger epoch before.
-    #[error("the volume was opened under epoch {stored:?} before: use a larger one")]
+    #[error(
+        "the volume was opened under epoch {} before: another owner has taken it over, or it belongs to another \
+         data directory",
+        stored.0
+    )]
     Fenced {
         /// The largest epoch so far.
         stored: VolumeEpoch,
