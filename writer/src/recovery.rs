@@ -1,12 +1,13 @@
 //! Taking a volume over: claim it in the catalog, fence and open the device, load the manifests, read
 //! the log back, and tell the bucket that a new owner is there. Only then is anything served.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::ObjectStore;
+use parking_lot::RwLock;
 use sluice_catalog::Catalog;
 use sluice_format::key::Keys;
 use sluice_format::{StreamKey, VolumeChange, VolumeState};
@@ -20,7 +21,7 @@ use crate::error::OpenError;
 use crate::manifest_store::{ManifestError, ManifestStore};
 use crate::options::{VolumePlace, WriterOptions};
 use crate::payload::{self, Entry, EntryKind};
-use crate::sequence::{BatchHeader, Sequencer};
+use crate::sequence::BatchHeader;
 use crate::stream::{Frame, Run, Stream};
 use crate::task::Listed;
 
@@ -45,7 +46,8 @@ pub(crate) struct Surroundings {
 pub(crate) struct Recovered {
     pub(crate) volume: Arc<dyn Volume>,
     pub(crate) manifests: ManifestStore,
-    pub(crate) streams: BTreeMap<StreamId, Arc<Stream>>,
+    /// Those with records that are not in the bucket yet.
+    pub(crate) streams: HashMap<StreamId, Arc<Stream>>,
     pub(crate) frames: Vec<Listed>,
 }
 
@@ -71,7 +73,7 @@ pub(crate) async fn take_over(
     })?;
     let mut manifests = load(place, around, recovery.hint()).await?;
     let state = Arc::clone(manifests.state());
-    let mut replay = Replay::new(place, around, &state.read());
+    let mut replay = Replay::new(place, around, state);
     if recovery.trim().0 > replay.trim_lsn {
         return Err(replay.contradiction(
             "the log was trimmed further than the bucket's manifests say: the bucket is not the one \
@@ -186,25 +188,23 @@ struct Replay<'a> {
     place: &'a VolumePlace,
     around: &'a Surroundings,
     trim_lsn: u64,
-    streams: BTreeMap<StreamId, Arc<Stream>>,
+    state: Arc<RwLock<VolumeState>>,
+    /// Those that the log names. The others are made when they are first used.
+    streams: HashMap<StreamId, Arc<Stream>>,
     frames: Vec<Listed>,
     now_ms: i64,
 }
 
 impl<'a> Replay<'a> {
-    fn new(place: &'a VolumePlace, around: &'a Surroundings, state: &VolumeState) -> Self {
-        let streams = state
-            .streams
-            .iter()
-            .map(|(key, stream)| {
-                let id = stream_of(*key);
-                let sequencer = Sequencer::new(stream.end_offset, &stream.producers);
-                (id, Stream::new(id, sequencer, stream.log_start, stream.epochs.clone()))
-            })
-            .filter(|(id, _)| is_wanted(around, *id))
-            .collect();
+    fn new(
+        place: &'a VolumePlace,
+        around: &'a Surroundings,
+        state: Arc<RwLock<VolumeState>>,
+    ) -> Self {
         let now_ms = around.clock.wall_ms();
-        Self { place, around, trim_lsn: state.trim_lsn, streams, frames: Vec::new(), now_ms }
+        let trim_lsn = state.read().trim_lsn;
+        let streams = HashMap::new();
+        Self { place, around, trim_lsn, state, streams, frames: Vec::new(), now_ms }
     }
 
     fn contradiction(&self, why: impl Into<String>) -> OpenError {
@@ -234,7 +234,7 @@ impl<'a> Replay<'a> {
             let stream = self
                 .streams
                 .entry(entry.stream)
-                .or_insert_with(|| Stream::new(entry.stream, Sequencer::default(), 0, Vec::new()));
+                .or_insert_with(|| Stream::as_committed(entry.stream, &self.state.read()));
             let stream = Arc::clone(stream);
             match entry.kind {
                 EntryKind::LogStart(offset) => {

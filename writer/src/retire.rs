@@ -1,4 +1,5 @@
-//! Applies retention to a volume: from time to time, moves log starts up to what topics allow to remain.
+//! What a volume does from time to time: applies retention (moves log starts up to what topics allow to
+//! remain), and lets go of streams that nobody uses.
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ impl Retirement {
         ticks.reset();
         loop {
             ticks.tick().await;
+            self.source.forget_idle();
             if self.round().await.is_err() {
                 return;
             }
@@ -52,16 +54,25 @@ impl Retirement {
 
     fn moves(&self) -> Vec<(StreamKey, i64)> {
         let now_ms = self.clock.wall_ms();
+        let candidates: Vec<_> = {
+            let state = self.committer.state().read();
+            let streams = state.streams.iter().filter(|(key, stream)| {
+                !stream.extents.is_empty() && !TopicId(key.topic).is_internal()
+            });
+            streams.map(|(key, stream)| (*key, stream.end_offset)).collect()
+        };
+        let candidates = candidates.into_iter().filter_map(|(key, end_offset)| {
+            let limits = self.source.retention(TopicId(key.topic))?;
+            let stream = self.source.stream(stream_of(key));
+            Some((key, limits, stream.map_or(0, |stream| stream.bytes_from(end_offset))))
+        });
+        let candidates: Vec<_> = candidates.collect();
         let state = self.committer.state().read();
-        let streams = state.streams.iter().filter(|(key, _)| !TopicId(key.topic).is_internal());
-        streams
-            .filter_map(|(key, in_bucket)| {
-                let limits = self.source.retention(TopicId(key.topic))?;
-                let stream = self.source.stream(stream_of(*key));
-                let tail_bytes = stream.map_or(0, |stream| stream.bytes_from(in_bucket.end_offset));
-                let start = retention::log_start(in_bucket, tail_bytes, &limits, now_ms)?;
-                Some((*key, start))
-            })
-            .collect()
+        let moves = candidates.into_iter().filter_map(|(key, limits, tail_bytes)| {
+            let start =
+                retention::log_start(state.streams.get(&key)?, tail_bytes, &limits, now_ms)?;
+            Some((key, start))
+        });
+        moves.collect()
     }
 }

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use sluice_format::VolumeState;
 use sluice_model::StreamId;
 use sluice_volume::Lsn;
 use tokio::sync::Notify;
 
+use crate::recovery::key_of;
 use crate::sequence::Sequencer;
 
 /// A durable frame of the volume. Its payload is in memory until the tail cache lets go of it; then it
@@ -103,15 +105,28 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(
-        id: StreamId,
-        sequencer: Sequencer,
-        log_start: i64,
-        epochs: Vec<(u32, i64)>,
-    ) -> Arc<Self> {
+    /// The stream as manifests have it, with nothing on the volume; an empty one if they do not know it.
+    pub(crate) fn as_committed(id: StreamId, state: &VolumeState) -> Arc<Self> {
+        let known = state.streams.get(&key_of(id));
+        let (sequencer, log_start, epochs) = known.map_or_else(Default::default, |known| {
+            let sequencer = Sequencer::new(known.end_offset, &known.producers);
+            (sequencer, known.log_start, known.epochs.clone())
+        });
         let high_watermark = sequencer.next_offset();
         let shared = Shared { log_start, high_watermark, epochs, ..Shared::default() };
         Arc::new(Self { id, sequencer: Mutex::new(sequencer), shared: Mutex::new(shared) })
+    }
+
+    /// Whether manifests have all of it, so that [`Stream::as_committed`] makes the same stream again.
+    pub(crate) fn is_as_committed(&self, state: &VolumeState) -> bool {
+        let next_offset = self.sequencer.lock().next_offset();
+        let shared = self.shared.lock();
+        let (end_offset, log_start) =
+            state.streams.get(&key_of(self.id)).map_or((0, 0), |s| (s.end_offset, s.log_start));
+        next_offset == end_offset
+            && shared.high_watermark == end_offset
+            && shared.log_start == log_start
+            && shared.runs.is_empty()
     }
 
     pub(crate) fn offsets(&self) -> Offsets {

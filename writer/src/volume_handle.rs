@@ -28,14 +28,18 @@ use crate::options::VolumePlace;
 use crate::recovery::{Recovered, Surroundings, key_of, take_over};
 use crate::retention::Limits;
 use crate::retire::Retirement;
-use crate::sequence::{BatchHeader, Sequencer};
+use crate::sequence::BatchHeader;
 use crate::stream::{Run, Stream, TailRead};
 use crate::task::{Append, Appended, Control, TaskState, VolumeTask, max_batch_bytes};
 use crate::upload::{Builder, Flush, Freshness, StreamSource, Uploader};
 
-/// Streams that were used since the volume was taken over.
+/// Streams that are in use, or have records that are not in the bucket. The others are made from the
+/// volume's state when they are first used again.
+///
+/// Lock order: a shard of `by_id`, then `state`; never the other way round.
 pub(crate) struct Streams {
     catalog: Catalog,
+    state: Arc<RwLock<VolumeState>>,
     by_id: DashMap<StreamId, Arc<Stream>>,
 }
 
@@ -51,6 +55,14 @@ impl StreamSource for Streams {
             return None;
         }
         Some(Limits { max_age_ms: config.retention_ms, max_bytes: config.retention_bytes })
+    }
+
+    fn forget_idle(&self) {
+        // New handles come from the map alone, whose shard is locked here: one that is the last stays so.
+        self.by_id.retain(|_, stream| {
+            Arc::strong_count(stream) > 1 || !stream.is_as_committed(&self.state.read())
+        });
+        self.by_id.shrink_to_fit();
     }
 }
 
@@ -90,6 +102,7 @@ impl OwnedVolume {
         let Recovered { volume, manifests, streams, frames } = take_over(place, around).await?;
         let streams = Arc::new(Streams {
             catalog: around.catalog.clone(),
+            state: Arc::clone(manifests.state()),
             by_id: streams.into_iter().collect(),
         });
         let (appends, append_queue) = mpsc::unbounded_channel();
@@ -197,21 +210,24 @@ impl OwnedVolume {
         let _ = state.wait_for(|state| state.ended).await;
     }
 
-    /// The stream, made if it was never used.
+    /// The stream, made if it is not in memory.
     pub(crate) fn stream(&self, id: StreamId) -> Arc<Stream> {
         if let Some(found) = self.streams.by_id.get(&id) {
             return Arc::clone(&found);
         }
-        let made = || Stream::new(id, Sequencer::default(), 0, Vec::new());
+        let made = || Stream::as_committed(id, &self.bucket_state().read());
         Arc::clone(&self.streams.by_id.entry(id).or_insert_with(made))
     }
 
     /// The bytes of a stream's batches. What is in the bucket and not yet let go of counts once.
     pub(crate) fn stream_bytes(&self, id: StreamId) -> u64 {
-        let state = self.bucket_state().read();
-        let in_bucket = state.streams.get(&key_of(id));
-        let (bytes, end) = in_bucket.map_or((0, 0), |s| (s.data_bytes(), s.end_offset));
-        bytes + self.streams.stream(id).map_or(0, |stream| stream.bytes_from(end))
+        let stream = self.streams.stream(id);
+        let (bytes, end) = {
+            let state = self.bucket_state().read();
+            let in_bucket = state.streams.get(&key_of(id));
+            in_bucket.map_or((0, 0), |s| (s.data_bytes(), s.end_offset))
+        };
+        bytes + stream.map_or(0, |stream| stream.bytes_from(end))
     }
 
     /// Queues a checked batch; the answer comes when it is durable. The order of appends is the order
@@ -375,7 +391,7 @@ impl OwnedVolume {
         let _ = self.volume.close().await;
     }
 
-    /// How many streams were used.
+    /// How many streams are in memory.
     pub(crate) fn stream_count(&self) -> usize {
         self.streams.by_id.len()
     }

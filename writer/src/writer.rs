@@ -163,7 +163,7 @@ impl Writer {
         Ok(())
     }
 
-    /// How many streams were used since the start.
+    /// How many streams are in memory: in use, or with records that are not in the bucket.
     pub fn stream_count(&self) -> usize {
         self.inner.volumes.values().map(|volume| volume.stream_count()).sum()
     }

@@ -182,3 +182,33 @@ async fn a_waiter_wakes_for_each_kind_of_change() {
     changed().await.expect("a deleted topic wakes");
     assert!(matches!(writer.offsets(b), Err(TailError::NotOwner)));
 }
+
+#[tokio::test]
+async fn a_stream_that_nobody_uses_leaves_memory_and_comes_back_as_it_was() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_segment_bytes = 1;
+    cluster.options.tail_cache_bytes = 0;
+    cluster.options.retention_interval = Duration::from_millis(20);
+    let topic = cluster.topic("t", &[]).await;
+    let (a, b) = (stream(&topic, 0), stream(&topic, 1));
+    let writer = cluster.start().await;
+    for n in 0..3 {
+        append(&writer, a, &sequenced(9, 0, n, 1)).await.unwrap();
+        append(&writer, b, &batch(1, 10, 5)).await.unwrap();
+    }
+    let waiter = writer.waiter(std::iter::once(b));
+    let gone = async {
+        // And the coordinator's log.
+        while writer.stream_count() > 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("only the waited for stays");
+    let offsets = writer.offsets(a).unwrap();
+    assert_eq!((offsets.log_start, offsets.tail_start, offsets.high_watermark), (0, 3, 3));
+    assert_eq!(append(&writer, a, &sequenced(9, 0, 1, 1)).await.unwrap().base_offset, 1);
+    assert_eq!(append(&writer, a, &sequenced(9, 0, 3, 1)).await.unwrap().base_offset, 3);
+    assert_eq!(writer.epoch_of(a, 1), 1);
+    append(&writer, b, &batch(1, 10, 5)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), waiter.changed()).await.expect("it still wakes");
+}

@@ -29,8 +29,11 @@ use crate::stream::Stream;
 
 /// Finds the streams of a volume and the configuration of their topics.
 pub(crate) trait StreamSource: Send + Sync + 'static {
-    /// The stream, if it was used since the volume was taken over.
+    /// The stream, if it is in memory: if not, all of it is in the bucket. Not to be called while the
+    /// volume's state is locked.
     fn stream(&self, id: StreamId) -> Option<Arc<Stream>>;
     /// What retention may do to the topic's streams; none for a topic that does not exist.
     fn retention(&self, topic: TopicId) -> Option<retention::Limits>;
+    /// Drops streams from memory that nobody uses and that manifests have in full.
+    fn forget_idle(&self);
 }
