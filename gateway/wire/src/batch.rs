@@ -32,6 +32,7 @@ mod inflate;
 mod lz4;
 mod patch;
 mod records;
+mod rewrite;
 mod snappy;
 mod validate;
 
@@ -43,6 +44,7 @@ use bytes::Bytes;
 pub use build::{BatchBuilder, NewRecord};
 pub use patch::BatchMut;
 pub use records::{Headers, Record, Records};
+pub use rewrite::{Rewritten, emptied, rewrite};
 pub use validate::{ProduceRules, Produced, validate_produce};
 
 use crate::{ErrorCode, crc32c};

@@ -168,11 +168,11 @@ impl BatchBuilder {
 }
 
 /// A length that fits the format's signed 32 bits.
-fn fits(len: usize) -> i64 {
+pub(super) fn fits(len: usize) -> i64 {
     i64::from(i32::try_from(len).expect("records are far below 2 GiB"))
 }
 
-fn put_varint(out: &mut impl BufMut, value: i64) {
+pub(super) fn put_varint(out: &mut impl BufMut, value: i64) {
     let mut zigzag = (value << 1 ^ value >> 63) as u64;
     while zigzag >= 0x80 {
         out.put_u8(zigzag as u8 | 0x80);
@@ -181,7 +181,7 @@ fn put_varint(out: &mut impl BufMut, value: i64) {
     out.put_u8(zigzag as u8);
 }
 
-fn put_nullable(out: &mut impl BufMut, bytes: Option<&[u8]>) {
+pub(super) fn put_nullable(out: &mut impl BufMut, bytes: Option<&[u8]>) {
     match bytes {
         None => put_varint(out, -1),
         Some(bytes) => {
@@ -191,7 +191,7 @@ fn put_nullable(out: &mut impl BufMut, bytes: Option<&[u8]>) {
     }
 }
 
-fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
+pub(super) fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
     const MEMORY: &str = "writing to memory does not fail";
     match compression {
         Compression::None => data.to_vec(),

@@ -50,6 +50,11 @@ impl Headers {
         self.count == 0
     }
 
+    /// As they lie in the record, after their count.
+    pub(super) fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
     /// Keys and values. A key that is not UTF-8 comes with replacement characters.
     pub fn iter(&self) -> impl Iterator<Item = (Str, Option<Bytes>)> + use<> {
         let raw = self.raw.clone();
