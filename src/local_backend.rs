@@ -37,6 +37,9 @@ use tokio::time::Instant;
 /// A fetch waits so long for the bucket; then it answers without, and the read goes on by itself, so that
 /// the client finds it in the cache when it asks again, and other partitions of the fetch are not held up.
 const BUCKET_WAIT: Duration = Duration::from_secs(2);
+/// How often a fetch looks again when what it wants moves between the tail, the bucket and other
+/// segments of the bucket.
+const READ_TRIES: usize = 4;
 /// A lookup by time waits so long.
 const LOOKUP_WAIT: Duration = Duration::from_secs(10);
 /// Reads of the bucket under way at once; more are told to ask again.
@@ -65,7 +68,7 @@ fn group_caller(caller: &Caller) -> GroupCaller {
 
 fn bucket_code(error: &ReadError) -> ErrorCode {
     match error {
-        ReadError::NotHere => ErrorCode::OffsetOutOfRange,
+        ReadError::NotHere | ReadError::Compacted { .. } => ErrorCode::OffsetOutOfRange,
         ReadError::Unavailable(_) | ReadError::Corrupt { .. } => ErrorCode::KafkaStorageError,
     }
 }
@@ -159,21 +162,25 @@ impl LocalBackend {
         max_bytes: u64,
     ) -> Result<Chain, ErrorCode> {
         let code = |error: TailError| error.code();
-        if let Some(records) = self.writer.read(stream, offset, max_bytes).await.map_err(code)? {
-            return Ok(records);
-        }
-        match self.read_bucket(stream, offset, max_bytes).await {
-            Ok(records) => Ok(records),
-            // Retention took it between the two looks, or the tail has it again.
-            Err(ReadError::NotHere) => {
-                let again = self.writer.read(stream, offset, max_bytes).await.map_err(code)?;
-                again.ok_or(ErrorCode::OffsetOutOfRange)
+        let mut at = offset;
+        for _ in 0..READ_TRIES {
+            if let Some(records) = self.writer.read(stream, at, max_bytes).await.map_err(code)? {
+                return Ok(records);
             }
-            Err(error) => {
-                tracing::warn!(%stream, offset, %error, "cannot read from the bucket");
-                Err(bucket_code(&error))
+            match self.read_bucket(stream, at, max_bytes).await {
+                Ok(records) => return Ok(records),
+                // Retention or compaction took it between the two looks, or the tail has it again.
+                Err(ReadError::NotHere) => {}
+                // Nothing is left of what the bucket had from there on: the tail is next.
+                Err(ReadError::Compacted { next }) => at = next,
+                Err(error) => {
+                    tracing::warn!(%stream, offset, %error, "cannot read from the bucket");
+                    return Err(bucket_code(&error));
+                }
             }
         }
+        // It moves faster than we look: the client asks again.
+        Err(ErrorCode::KafkaStorageError)
     }
 
     /// Reads all streams once, within the request's bound. As many at once as may all be answered in

@@ -1,7 +1,7 @@
 //! Finding a record by its timestamp in the bucket.
 
 use sluice_format::StreamKey;
-use sluice_format::segment::{Block, Extent};
+use sluice_format::segment::{Block, BlockEntry, Extent};
 use sluice_wire::scan;
 
 use crate::plan::chunks;
@@ -28,17 +28,36 @@ impl Reader {
         stream: StreamKey,
         timestamp_ms: i64,
     ) -> Result<Option<Found>, ReadError> {
+        match self.find_timestamp_now(volume, stream, timestamp_ms).await {
+            // A segment went while it was looked into: what it held lies in another one, or is gone.
+            Err(ReadError::NotHere) => self.find_timestamp_now(volume, stream, timestamp_ms).await,
+            found => found,
+        }
+    }
+
+    async fn find_timestamp_now(
+        &self,
+        volume: u32,
+        stream: StreamKey,
+        timestamp_ms: i64,
+    ) -> Result<Option<Found>, ReadError> {
         let (log_start, extents) = self.extents_with_timestamp(volume, stream, timestamp_ms);
         for extent in extents {
-            for block in self.blocks_with_timestamp(&extent, timestamp_ms).await? {
-                let found = scan::find_timestamp(
-                    &block.payload,
-                    timestamp_ms,
-                    log_start,
-                    MAX_INFLATED_BYTES,
-                );
-                if let Some((offset, timestamp_ms)) = found {
-                    return Ok(Some(Found { offset, timestamp_ms }));
+            let mut from = extent.base_offset;
+            loop {
+                let blocks = self.blocks_with_timestamp(&extent, from, timestamp_ms).await?;
+                let Some(last) = blocks.last() else { break };
+                from = last.end_offset;
+                for block in blocks.iter().filter(|block| block.max_timestamp >= timestamp_ms) {
+                    let found = scan::find_timestamp(
+                        &block.payload,
+                        timestamp_ms,
+                        log_start,
+                        MAX_INFLATED_BYTES,
+                    );
+                    if let Some((offset, timestamp_ms)) = found {
+                        return Ok(Some(Found { offset, timestamp_ms }));
+                    }
                 }
             }
         }
@@ -71,25 +90,35 @@ impl Reader {
         (stream.log_start, candidates.copied().collect())
     }
 
-    /// The chunk of an extent that has its first block with such a timestamp.
+    /// The blocks of the chunk of an extent that has its first block with such a timestamp at or after
+    /// `from`; none if there is none.
     async fn blocks_with_timestamp(
         &self,
         extent: &Extent,
+        from: i64,
         timestamp_ms: i64,
     ) -> Result<Vec<Block>, ReadError> {
+        if extent.blocks == 0 || from >= extent.end_offset {
+            return Ok(Vec::new());
+        }
         let index = self.index(extent).await?;
-        let from = match index.as_deref() {
-            None => extent.base_offset,
-            Some(blocks) => match blocks.iter().find(|block| block.max_timestamp >= timestamp_ms) {
-                Some(block) => block.base_offset,
-                None => return Ok(Vec::new()),
-            },
+        let first = match index.as_deref() {
+            None => from,
+            Some(blocks) => {
+                let wanted = |block: &&BlockEntry| {
+                    block.base_offset >= from && block.max_timestamp >= timestamp_ms
+                };
+                match blocks.iter().find(wanted) {
+                    Some(block) => block.base_offset,
+                    None => return Ok(Vec::new()),
+                }
+            }
         };
-        let (wanted, _) = chunks(extent, index.as_deref(), from, 1);
+        let (wanted, _) = chunks(extent, index.as_deref(), first, 1);
         let mut out = Vec::new();
         for chunk in wanted {
             let blocks = self.blocks(chunk).await?;
-            out.extend(blocks.iter().filter(|b| b.max_timestamp >= timestamp_ms).cloned());
+            out.extend(blocks.iter().filter(|block| block.end_offset > first).cloned());
         }
         Ok(out)
     }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use object_store::ObjectStore;
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
-use sluice_format::segment::{BlockEntry, Extent};
+use sluice_format::segment::{Block, BlockEntry, Extent};
 use sluice_format::{FormatError, StreamKey, VolumeState};
 use sluice_wire::{Chain, scan};
 
@@ -26,6 +27,12 @@ pub enum ReadError {
     /// The offset is not in the bucket (below the log start, or not yet uploaded).
     #[error("the offset is not in the bucket")]
     NotHere,
+    /// Key compaction has removed every record from the offset on that the bucket had.
+    #[error("the bucket has no record between the offset and {next}")]
+    Compacted {
+        /// Where the bucket ends; look there for the next record.
+        next: i64,
+    },
     /// The bucket does not answer as it should; worth a retry.
     #[error("the bucket is unavailable: {0}")]
     Unavailable(Arc<object_store::Error>),
@@ -72,6 +79,32 @@ fn end_of(extent: &Extent, index: Option<&[BlockEntry]>, chunk: &Chunk) -> i64 {
     last.map_or(extent.end_offset, |block| block.end_offset)
 }
 
+/// Whole batches of `chunks` from the one that holds `offset` on, and where the last of them ends.
+fn select(chunks: &[Arc<[Block]>], offset: i64, max_bytes: u64) -> (Chain, i64) {
+    let mut out = Chain::default();
+    let mut last = Bytes::new();
+    for block in chunks.iter().flat_map(|chunk| chunk.iter()) {
+        if block.end_offset <= offset {
+            continue;
+        }
+        let room = max_bytes.saturating_sub(out.len() as u64);
+        let taken = scan::select(&block.payload, offset, room, out.is_empty());
+        let whole = taken.len() == block.payload.len();
+        let begins_inside = block.base_offset < offset;
+        if !taken.is_empty() {
+            last = taken.clone();
+            out.push(taken);
+        }
+        if !whole && !begins_inside || out.len() as u64 >= max_bytes {
+            break;
+        }
+    }
+    // Not the block's end: a compacted one reaches further than its last batch, and a consumer does not
+    // know that.
+    let end = scan::spans(&last).last().map_or(offset, |span| span.end_offset);
+    (out, end)
+}
+
 impl Reader {
     /// A reader of the cluster's part of `bucket`.
     pub fn new(
@@ -90,8 +123,9 @@ impl Reader {
         self.volumes.write().insert(volume, state);
     }
 
-    /// Whole batches from the one that holds `offset` on: at least one, then up to `max_bytes`. The
-    /// first may begin before `offset`. The pieces share the cache's memory.
+    /// Whole batches from the one that holds `offset` on, or from the next one that key compaction has
+    /// left: at least one, then up to `max_bytes`. The first may begin before `offset`. The pieces share
+    /// the cache's memory.
     pub async fn read(
         self: &Arc<Self>,
         volume: u32,
@@ -100,33 +134,27 @@ impl Reader {
         max_bytes: u64,
     ) -> Result<Chain, ReadError> {
         let _demand = self.ahead.demand();
-        let plan = self.plan(volume, stream, offset, max_bytes).await?;
-        let blocks = self.load(plan.chunks).await?;
-        let mut out = Chain::default();
-        let mut end = offset;
-        for block in blocks.iter().flat_map(|chunk| chunk.iter()) {
-            if block.end_offset <= offset {
-                continue;
+        let mut at = offset;
+        loop {
+            let plan = match self.plan(volume, stream, at, max_bytes).await {
+                // All that follows in the bucket was looked at and holds nothing.
+                Err(ReadError::NotHere) if at > offset => {
+                    return Err(ReadError::Compacted { next: at });
+                }
+                plan => plan?,
+            };
+            let looked_to = plan.end;
+            let (out, end) = select(&self.load(plan.chunks).await?, at, max_bytes);
+            if !out.is_empty() {
+                let bytes = out.len() as u64;
+                self.follow(Cursor { volume, stream, offset }, end, bytes);
+                return Ok(out);
             }
-            let room = max_bytes.saturating_sub(out.len() as u64);
-            let taken = scan::select(&block.payload, offset, room, out.is_empty());
-            let whole = taken.len() == block.payload.len();
-            let begins_inside = block.base_offset < offset;
-            if !taken.is_empty() {
-                end = match whole {
-                    true => block.end_offset,
-                    false => scan::spans(&taken).last().map_or(end, |span| span.end_offset),
-                };
-                out.push(taken);
+            if looked_to <= at {
+                return Ok(out);
             }
-            if !whole && !begins_inside || out.len() as u64 >= max_bytes {
-                break;
-            }
+            at = looked_to;
         }
-        if end > offset {
-            self.follow(Cursor { volume, stream, offset }, end, out.len() as u64);
-        }
-        Ok(out)
     }
 
     /// Notes where a consumer is, and reads ahead of it if it goes on from where it was.
@@ -167,6 +195,10 @@ impl Reader {
         for extent in &extents {
             if plan.covered >= max_bytes && !plan.chunks.is_empty() {
                 break;
+            }
+            if extent.blocks == 0 {
+                plan.end = extent.end_offset;
+                continue;
             }
             let index = self.index(extent).await?;
             let left = max_bytes.saturating_sub(plan.covered).max(1);

@@ -16,7 +16,7 @@ use object_store::{
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
 use sluice_format::segment::{Piece, SegmentBuilder};
-use sluice_format::{SegmentId, StreamKey, StreamUpdate, VolumeChange, VolumeState};
+use sluice_format::{Replacement, SegmentId, StreamKey, StreamUpdate, VolumeChange, VolumeState};
 use sluice_wire::batch::{BatchBuilder, NewRecord};
 use sluice_wire::scan;
 
@@ -115,6 +115,53 @@ impl Fixture {
         ));
         reader.attach(0, Arc::clone(&state));
         Self { bucket, keys, state, reader, metrics }
+    }
+
+    /// Puts a compacted segment in the place of all extents of the stream: of the offsets up to `end`
+    /// only the batches at `left` remain.
+    async fn compact(&self, ranges: &[(i64, &[i64])], len: usize) {
+        let mut change = VolumeChange { epoch: 1, ..VolumeChange::default() };
+        let extents = self.state.read().streams[&STREAM].extents.clone();
+        let mut compacted = Vec::new();
+        let mut base = 0;
+        for (sequence, (end, left)) in ranges.iter().enumerate() {
+            let id = SegmentId { volume: 0, epoch: 1, sequence: 100 + sequence as u64 };
+            let mut builder = SegmentBuilder::new(id);
+            let piece = |base_offset, end_offset, bytes: Bytes, max_timestamp| Piece {
+                base_offset,
+                end_offset,
+                max_timestamp,
+                batches: u32::from(!bytes.is_empty()),
+                leader_epoch: 1,
+                bytes,
+            };
+            let mut pieces = Vec::new();
+            for (n, at) in left.iter().enumerate() {
+                let ends = if n + 1 == left.len() { *end } else { at + 10 };
+                pieces.push(piece(base, ends, batch(*at, len), (at + 9) * 10));
+                base = ends;
+            }
+            if left.is_empty() {
+                pieces.push(piece(base, *end, Bytes::new(), -1));
+                base = *end;
+            }
+            builder.push_extent(STREAM, &pieces);
+            let built = builder.finish();
+            let path = Path::from(self.keys.segment(id));
+            self.bucket.put(&path, PutPayload::from_iter(built.parts)).await.unwrap();
+            change.added_segments.push((id, built.len));
+            compacted.extend(built.extents.into_iter().map(|(_, extent)| extent));
+        }
+        change.replacements.push(Replacement {
+            stream: STREAM,
+            base_offset: 0,
+            end_offset: base,
+            replaced: extents.iter().map(|extent| extent.segment).collect(),
+            extents: compacted,
+        });
+        let mut state = self.state.write();
+        let version = state.version + 1;
+        state.apply(version, &change).unwrap();
     }
 
     async fn offsets(&self, from: i64, max_bytes: u64) -> Vec<i64> {
@@ -328,5 +375,35 @@ async fn what_was_damaged_on_its_way_is_read_once_more() {
         }
         assert_eq!(metrics.rereads.get(), 1);
         assert!(!reader.read(0, STREAM, 0, 1).await.unwrap().is_empty(), "it is not remembered");
+    }
+}
+
+#[tokio::test]
+async fn gaps_that_compaction_left_are_passed_over() {
+    let fixture = Fixture::new(&[(10, 1000), (30, 1000)]).await;
+    // Blocks of one batch each, a range with nothing left, and gaps at both ends of the others.
+    fixture.compact(&[(100, &[40, 50]), (200, &[]), (300, &[250]), (400, &[])], 300_000).await;
+    for from in [0, 39, 40, 49] {
+        assert_eq!(fixture.offsets(from, 1).await, [40], "from {from}");
+    }
+    for from in [60, 99, 100, 150, 200, 249, 250, 259] {
+        assert_eq!(fixture.offsets(from, 1).await, [250], "from {from}");
+    }
+    assert_eq!(fixture.offsets(0, u64::MAX).await, [40, 50, 250]);
+    for from in [260, 300, 399] {
+        let read = fixture.reader.read(0, STREAM, from, u64::MAX).await;
+        assert!(matches!(read, Err(ReadError::Compacted { next: 400 })), "from {from}: {read:?}");
+    }
+    assert!(matches!(fixture.reader.read(0, STREAM, 400, 1).await, Err(ReadError::NotHere)));
+}
+
+#[tokio::test]
+async fn a_time_is_found_beyond_gaps_and_beyond_a_first_chunk_without_it() {
+    let fixture = Fixture::new(&[(40, 1000)]).await;
+    fixture.compact(&[(200, &[10, 20, 30, 40, 50, 60, 70, 80]), (400, &[390])], 300_000).await;
+    let find = |at| fixture.reader.find_timestamp(0, STREAM, at);
+    for (timestamp, offset) in [(0, 10), (200, 20), (890, 89), (891, 390), (3990, 399)] {
+        let found = find(timestamp).await.unwrap().map(|found| found.offset);
+        assert_eq!(found, Some(offset), "at {timestamp}");
     }
 }

@@ -240,7 +240,7 @@ mod tests {
                 Rewritten::Changed { batch, removed } => {
                     let after = BatchView::new(batch).unwrap();
                     after.check_crc().unwrap();
-                    prop_assert_eq!(records(&after), wanted);
+                    prop_assert_eq!(&records(&after), &wanted);
                     prop_assert_eq!(removed as usize, all.len() - wanted.len());
                     prop_assert_eq!(after.attributes().compression(), before.attributes().compression());
                     prop_assert_eq!(after.max_timestamp(), wanted.iter().map(|r| r.timestamp_ms).max().unwrap());
