@@ -24,7 +24,7 @@ use object_store::path::Path;
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
 use sluice_format::state::{CoordinatorSnapshot, StreamState};
-use sluice_format::{SegmentId, StreamKey, StreamUpdate, VolumeChange, VolumeState};
+use sluice_format::{Replacement, SegmentId, StreamKey, StreamUpdate, VolumeChange, VolumeState};
 use sluice_model::TopicId;
 use sluice_volume::Volume;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -63,6 +63,17 @@ pub(crate) enum Change {
         stream: StreamKey,
         /// The object, and the offset it stands for.
         snapshot: CoordinatorSnapshot,
+    },
+    /// Extents give way to others in new segments. A replacement of extents that are not there any more
+    /// is left out, and segments of which nothing is left in use are condemned: whether the change
+    /// took effect is seen in the state.
+    Compact {
+        /// The new segments and their lengths.
+        segments: Vec<(SegmentId, u64)>,
+        /// Ascending by stream and offset, not overlapping.
+        replacements: Vec<Replacement>,
+        /// A stream that was cleaned, and up to where.
+        cleaned: Option<(StreamKey, i64)>,
     },
 }
 
@@ -155,10 +166,6 @@ impl Committer {
     }
 
     /// Where to leave objects that were put for a change that was then not committed.
-    #[expect(
-        dead_code,
-        reason = "for compaction, whose changes can be out of date when they arrive"
-    )]
     pub(crate) fn deletions(&self) -> &Deletions {
         &self.deletions
     }
@@ -330,10 +337,15 @@ impl Batch {
                 let first = StreamKey { topic: topic.0, partition: 0 };
                 let last = StreamKey { topic: topic.0, partition: u32::MAX };
                 self.removed.extend(state.streams.range(first..=last).map(|(key, _)| *key));
+                self.change.replacements.retain(|change| change.stream.topic != topic.0);
+                self.change.cleaned.retain(|(key, _)| key.topic != topic.0);
             }
             Change::Snapshot { stream, snapshot } => {
                 self.change.coordinator = Some(snapshot);
                 self.move_log_starts(vec![(stream, snapshot.offset)], state);
+            }
+            Change::Compact { segments, replacements, cleaned } => {
+                self.compact(segments, replacements, cleaned, state);
             }
         }
         self.replies.push(reply);
@@ -347,8 +359,39 @@ impl Batch {
                 .iter()
                 .all(|(key, _)| self.streams.get(key).is_none_or(|staged| staged.extent.is_none())),
             Change::Snapshot { .. } => self.change.coordinator.is_none(),
+            // Each was made for the state that it finds.
+            Change::Compact { .. } => {
+                self.change.replacements.is_empty() && self.change.cleaned.is_empty()
+            }
             Change::LogStarts(_) | Change::Forget(_) => true,
         }
+    }
+
+    fn compact(
+        &mut self,
+        segments: Vec<(SegmentId, u64)>,
+        replacements: Vec<Replacement>,
+        cleaned: Option<(StreamKey, i64)>,
+        state: &VolumeState,
+    ) {
+        // A segment of which nothing is used ends with the commit that lists it, as any other does.
+        self.change.added_segments.extend(segments);
+        let stream =
+            |key: &StreamKey| state.streams.get(key).filter(|_| !self.removed.contains(key));
+        self.change.replacements = replacements
+            .into_iter()
+            .filter(|replacement| {
+                stream(&replacement.stream)
+                    .is_some_and(|stream| stream.replaced(replacement).is_some())
+            })
+            .collect();
+        self.change.cleaned = cleaned
+            .into_iter()
+            .filter(|(key, offset)| {
+                stream(key)
+                    .is_some_and(|stream| (stream.cleaned_to..=stream.end_offset).contains(offset))
+            })
+            .collect();
     }
 
     fn move_log_starts(&mut self, moves: Vec<(StreamKey, i64)>, state: &VolumeState) {

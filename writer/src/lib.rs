@@ -13,6 +13,7 @@
 //! consumers: that is `sluice_reader`.
 
 mod commit;
+mod compact;
 mod coordinator_log;
 mod deletions;
 mod error;
@@ -37,7 +38,7 @@ mod writer;
 pub use error::{AppendError, OpenError, TailError};
 pub use manifest_store::ManifestError;
 pub use metrics::WriterMetrics;
-pub use options::{VolumePlace, WriterOptions};
+pub use options::{CompactionOptions, VolumePlace, WriterOptions};
 pub use sequence::SequenceError;
 pub use stream::{Offsets, Waiter};
 pub use task::Appended;

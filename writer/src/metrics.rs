@@ -56,6 +56,16 @@ pub struct WriterMetrics {
     pub upload_errors: Counter,
     /// Extents removed by retention.
     pub retired_extents: Counter,
+    /// Compactions that put extents together.
+    pub compactions: Counter,
+    /// Cleanings of streams of compacted topics.
+    pub cleanings: Counter,
+    /// Records that cleanings removed.
+    pub cleaned_records: Counter,
+    /// Bytes of segments that compaction wrote.
+    pub compacted_bytes: Counter,
+    /// Compactions that failed: the bucket did not answer, or what it gave was damaged.
+    pub compaction_errors: Counter,
 }
 
 impl Default for WriterMetrics {
@@ -85,6 +95,11 @@ impl Default for WriterMetrics {
             deletes: Counter::default(),
             upload_errors: Counter::default(),
             retired_extents: Counter::default(),
+            compactions: Counter::default(),
+            cleanings: Counter::default(),
+            cleaned_records: Counter::default(),
+            compacted_bytes: Counter::default(),
+            compaction_errors: Counter::default(),
         }
     }
 }
@@ -113,6 +128,15 @@ impl WriterMetrics {
             ("writer_bucket_deletes", "Objects deleted from the bucket", &self.deletes),
             ("writer_upload_errors", "Uploads that failed and were retried", &self.upload_errors),
             ("writer_retired_extents", "Extents removed by retention", &self.retired_extents),
+            ("writer_compactions", "Compactions that put extents together", &self.compactions),
+            ("writer_cleanings", "Cleanings of streams of compacted topics", &self.cleanings),
+            ("writer_cleaned_records", "Records that cleanings removed", &self.cleaned_records),
+            (
+                "writer_compacted_bytes",
+                "Bytes of segments that compaction wrote",
+                &self.compacted_bytes,
+            ),
+            ("writer_compaction_errors", "Compactions that failed", &self.compaction_errors),
         ] {
             registry.register(name, help, counter.clone());
         }

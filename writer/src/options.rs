@@ -38,6 +38,38 @@ pub struct WriterOptions {
     pub delete_grace: Duration,
     /// Frames in flight to the device.
     pub queue_depth: usize,
+    /// Compaction of what is in the bucket.
+    pub compaction: CompactionOptions,
+}
+
+/// How a volume's part of the bucket is compacted.
+#[derive(Clone, Debug)]
+pub struct CompactionOptions {
+    /// Whether it is at all; topics with `cleanup.policy=compact` grow without end if it is not.
+    pub enabled: bool,
+    /// How often it looks for what to do.
+    pub interval: Duration,
+    /// Segments younger than this are not merged: much of what is short-lived is gone by then.
+    pub min_age: Duration,
+    /// Bytes read and written a second, at most.
+    pub bytes_per_second: u64,
+    /// New segments are closed at this size; a job holds about as much in memory.
+    pub segment_bytes: u64,
+    /// What key compaction's map of keys may take in memory.
+    pub key_map_bytes: u64,
+}
+
+impl Default for CompactionOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(15),
+            min_age: Duration::from_secs(300),
+            bytes_per_second: 64 << 20,
+            segment_bytes: 16 << 20,
+            key_map_bytes: 64 << 20,
+        }
+    }
 }
 
 impl Default for WriterOptions {
@@ -56,6 +88,7 @@ impl Default for WriterOptions {
             retention_interval: Duration::from_secs(30),
             delete_grace: Duration::from_secs(60),
             queue_depth: 8,
+            compaction: CompactionOptions::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ use sluice_model::{Clock, Entropy, NodeId, StreamId, TopicId, VolumeEpoch};
 use sluice_volume::{OpenOptions, RecoveredFrame, Volume};
 use sluice_wire::batch::BatchView;
 use sluice_wire::scan;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::error::OpenError;
@@ -40,6 +41,8 @@ pub(crate) struct Surroundings {
     pub(crate) options: WriterOptions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// One compaction runs at a time in the process.
+    pub(crate) compaction_slot: Arc<Semaphore>,
 }
 
 /// A volume that was taken over and read back.

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod cluster;
+mod compact;
 mod groups;
 mod pipeline;
 mod restart;

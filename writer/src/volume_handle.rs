@@ -20,6 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::commit::{Change, Committer, Ended};
+use crate::compact::{Compactor, CompactorParts};
 use crate::deletions::Deletions;
 use crate::error::{AppendError, OpenError, TailError};
 use crate::metrics::WriterMetrics;
@@ -145,6 +146,16 @@ impl OwnedVolume {
             clock: Arc::clone(&around.clock),
         };
         others.spawn(retirement.run());
+        let parts = CompactorParts {
+            committer: committer.clone(),
+            objects: objects.clone(),
+            keys: around.keys.clone(),
+            catalog: around.catalog.clone(),
+            clock: Arc::clone(&around.clock),
+            entropy: Arc::clone(&around.entropy),
+            slot: Arc::clone(&around.compaction_slot),
+        };
+        others.spawn(Compactor::new(parts, &around.options).run());
         let builder = Builder {
             objects: objects.clone(),
             keys: around.keys.clone(),

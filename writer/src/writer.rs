@@ -14,6 +14,7 @@ use sluice_model::topic_config::TimestampType;
 use sluice_model::{Clock, Entropy, NodeId, StreamId, TenantId, TopicId, VolumeId};
 use sluice_wire::batch::{Attributes, BatchError, Compression, ProduceRules, validate_produce};
 use sluice_wire::{Chain, ErrorCode, Str, scan};
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -93,6 +94,7 @@ impl Writer {
             options,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
+            compaction_slot: Arc::new(Semaphore::new(1)),
         };
         // Subscribed before the volumes are read back, so that no deletion is missed.
         let changes = catalog.subscribe();
