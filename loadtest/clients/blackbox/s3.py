@@ -153,6 +153,10 @@ class S3:
                 return found
             query["continuation-token"] = page.findtext("NextContinuationToken")
 
+    def get_range(self, path: str, start: int, end: int) -> tuple[int, bytes]:
+        """Status and body of a GET of the bytes from `start` up to `end`."""
+        return self._call("GET", path, extra={"range": f"bytes={start}-{end - 1}"})
+
     def requests(self, bucket: str) -> dict[str, int]:
         """Kind of request, as the server names it (LIST, PUT, GET, ...) -> how many there were for
         the bucket since the server's start."""
@@ -178,14 +182,14 @@ class S3:
             return False
 
     def _call(self, method: str, path: str, query: dict[str, str] | None = None,
-              body: bytes = b"") -> tuple[int, bytes]:
+              body: bytes = b"", extra: dict[str, str] | None = None) -> tuple[int, bytes]:
         """One request, signed by AWS Signature Version 4."""
         now = datetime.datetime.now(datetime.timezone.utc)
         time, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
         pairs = urllib.parse.urlencode(sorted((query or {}).items()), quote_via=urllib.parse.quote,
                                        safe="-_.~")
         headers = {"host": "{}:{}".format(*self._address), "x-amz-date": time,
-                   "x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
+                   "x-amz-content-sha256": hashlib.sha256(body).hexdigest(), **(extra or {})}
         signed = ";".join(sorted(headers))
         canonical = "\n".join([method, path, pairs,
                                *(f"{k}:{headers[k]}" for k in sorted(headers)), "", signed,
@@ -249,4 +253,5 @@ class SluiceOnS3(servers.Sluice):
         """Name -> value; with labels, as they stand in the exposition: `name{op="get"}`."""
         status, text = self.http("/metrics")
         assert status == 200, f"/metrics answers {status}"
-        return {name: float(value) for name, value in re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", text, re.M)}
+        found = re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", text, re.M)
+        return {name: float(value) for name, value in found}
