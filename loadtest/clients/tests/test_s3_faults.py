@@ -155,6 +155,7 @@ def test_fault(load: Load, name: str):
         while load.s3.injected(rule["fault"]) - injected < least:
             assert time.monotonic() < deadline, f"{name} was hardly injected"
             load.read_old()
+
         def told() -> bool:
             now = load.server.metrics()
             # A commit whose answer was lost is not repeated: whoever made it looks what is there.
