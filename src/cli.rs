@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::apis;
 use crate::config::{self, Config, FILE_VARIABLE, Loaded, Sources};
-use crate::{logging, version};
+use crate::{logging, tools, version};
 
 /// The process failed while it ran.
 const FAILED: u8 = 1;
@@ -40,6 +40,7 @@ Examples:
   sluice up --data /var/lib/sluice --config /etc/sluice/sluice.toml
   SLUICE_BUCKET_URL=s3://my-bucket/prod sluice up
   sluice config show                              every value, and where it comes from
+  sluice verify --data-dir /var/lib/sluice        is everything there, and whole?
 
 Exit codes: 0 success, 1 failure while running, 2 wrong command line or configuration.";
 
@@ -51,6 +52,18 @@ enum Command {
     /// Look at the configuration without starting
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at a segment in the bucket
+    #[command(subcommand)]
+    Segment(SegmentCommand),
+    /// Look at a write-ahead-log volume
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Check bucket, catalog and volumes against everything that must hold
+    #[command(after_help = tools::verify::EXAMPLES)]
+    Verify(tools::verify::VerifyArgs),
+    /// Make a new data directory from the bucket alone
+    #[command(after_help = tools::restore::EXAMPLES)]
+    Restore(tools::restore::RestoreArgs),
     /// Print which of Kafka's APIs and versions are served, as Markdown
     Apis,
     /// Print the version and what it was built from
@@ -74,6 +87,20 @@ enum ConfigCommand {
     Show(Overrides),
     /// Print what every key means, as Markdown
     Reference,
+}
+
+#[derive(Debug, Subcommand)]
+enum SegmentCommand {
+    /// Print what a segment holds, and whether it is whole. Changes nothing
+    #[command(after_help = tools::inspect_segment::EXAMPLES)]
+    Inspect(tools::inspect_segment::InspectArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeCommand {
+    /// Print a volume's superblocks and frames, and where its log ends. Changes nothing
+    #[command(after_help = tools::inspect_volume::EXAMPLES)]
+    Inspect(tools::inspect_volume::InspectArgs),
 }
 
 /// Flags that go over the file and the environment.
@@ -120,13 +147,22 @@ impl Overrides {
     }
 
     fn load(&self, environment: Vec<(OsString, OsString)>) -> Result<Loaded, String> {
-        let named = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
-        let from_variable = named.map(|(_, path)| PathBuf::from(path));
-        let path = self.config.clone().or_else(|| from_variable.filter(|p| p != Path::new("")));
-        let file = path.map(read_file).transpose()?;
-        config::load(Sources { file, environment, flags: self.flags() })
-            .map_err(|invalid| invalid.to_string())
+        load(self.config.clone(), environment, self.flags())
     }
+}
+
+/// The configuration from a file (or the one that the environment names), the environment and flags:
+/// each a key, the flag and the value.
+pub(crate) fn load(
+    file: Option<PathBuf>,
+    environment: Vec<(OsString, OsString)>,
+    flags: Vec<(&'static str, &'static str, String)>,
+) -> Result<Loaded, String> {
+    let named = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
+    let from_variable = named.map(|(_, path)| PathBuf::from(path));
+    let path = file.or_else(|| from_variable.filter(|path| path != Path::new("")));
+    let file = path.map(read_file).transpose()?;
+    config::load(Sources { file, environment, flags }).map_err(|invalid| invalid.to_string())
 }
 
 fn read_file(path: PathBuf) -> Result<(PathBuf, String), String> {
@@ -164,6 +200,14 @@ where
                 Err(problems) => wrong(&problems),
             }
         }
+        Command::Segment(SegmentCommand::Inspect(args)) => {
+            tools::run(tools::inspect_segment::run(args))
+        }
+        Command::Volume(VolumeCommand::Inspect(args)) => {
+            tools::run(tools::inspect_volume::run(args))
+        }
+        Command::Verify(args) => tools::run(tools::verify::run(args)),
+        Command::Restore(args) => tools::run(tools::restore::run(args)),
         Command::Up(overrides) => match overrides.load(environment) {
             Ok(loaded) => start(loaded.config, up),
             Err(problems) => wrong(&problems),

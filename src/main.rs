@@ -7,6 +7,7 @@ mod config;
 mod local_backend;
 mod logging;
 mod seams;
+mod tools;
 mod up;
 mod version;
 mod volumes;

@@ -71,7 +71,7 @@ fn lacking(count: u32, known: &[VolumeSpec], kind: VolumeKind) -> usize {
 }
 
 /// What the catalog's volume lies on, seen from here.
-fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Medium> {
+pub(crate) fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Medium> {
     match spec.kind {
         VolumeKind::File => Ok(Medium::File {
             path: config.data_dir.join(&spec.location),

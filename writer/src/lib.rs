@@ -36,9 +36,10 @@ mod volume_handle;
 mod writer;
 
 pub use error::{AppendError, OpenError, TailError};
-pub use manifest_store::ManifestError;
+pub use manifest_store::{ManifestError, ManifestStore, Written};
 pub use metrics::WriterMetrics;
 pub use options::{CompactionOptions, VolumePlace, WriterOptions};
+pub use payload::{Entry, EntryKind, decode as decode_payload};
 pub use sequence::SequenceError;
 pub use stream::{Offsets, Waiter};
 pub use task::Appended;

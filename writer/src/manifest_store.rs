@@ -51,7 +51,7 @@ pub enum ManifestError {
 }
 
 /// The state of one volume in the bucket, and how to change it.
-pub(crate) struct ManifestStore {
+pub struct ManifestStore {
     bucket: Arc<dyn ObjectStore>,
     keys: Keys,
     volume: u32,
@@ -67,21 +67,21 @@ pub(crate) struct ManifestStore {
 
 /// What a commit did.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub struct Written {
     /// Segments that nothing refers to any more.
-    pub(crate) dead: Vec<SegmentId>,
+    pub dead: Vec<SegmentId>,
     /// Versions of the manifest that nobody needs any more. Whoever is loading the state has at least one
     /// whole period to finish.
-    pub(crate) obsolete: Range<u64>,
+    pub obsolete: Range<u64>,
     /// The manifest's length.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Extents that left with their records.
-    pub(crate) retired_extents: u64,
+    pub retired_extents: u64,
 }
 
 impl ManifestStore {
     /// Loads the newest state. `hint` is a version that is known to exist, or 0.
-    pub(crate) async fn load(
+    pub async fn load(
         bucket: Arc<dyn ObjectStore>,
         keys: Keys,
         volume: u32,
@@ -182,12 +182,12 @@ impl ManifestStore {
     }
 
     /// The volume.
-    pub(crate) fn volume(&self) -> u32 {
+    pub fn volume(&self) -> u32 {
         self.volume
     }
 
     /// The state, shared with readers; it changes when a commit is durable.
-    pub(crate) fn state(&self) -> &Arc<RwLock<VolumeState>> {
+    pub fn state(&self) -> &Arc<RwLock<VolumeState>> {
         &self.state
     }
 
@@ -195,7 +195,7 @@ impl ManifestStore {
     ///
     /// An error leaves the state as it was; whether the version exists then is unknown after
     /// [`ManifestError::Bucket`], and the same change must be committed again.
-    pub(crate) async fn commit(&mut self, change: &VolumeChange) -> Result<Written, ManifestError> {
+    pub async fn commit(&mut self, change: &VolumeChange) -> Result<Written, ManifestError> {
         let (version, full) = {
             let state = self.state.read();
             let version = state.version + 1;

@@ -25,7 +25,7 @@ const WHAT: &str = "frame payload";
 
 /// What an entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EntryKind {
+pub enum EntryKind {
     /// Batches from this offset on.
     Batches {
         /// Offset of the first record.
@@ -39,7 +39,7 @@ pub(crate) enum EntryKind {
 
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// The stream.
     pub stream: StreamId,
     /// What was done to it.
@@ -70,7 +70,7 @@ pub(crate) fn encode_entries(entries: &[Entry], out: &mut impl BufMut) {
 }
 
 /// Reads a payload: each entry with the range of its data.
-pub(crate) fn decode(payload: &Bytes) -> Result<Vec<(Entry, std::ops::Range<usize>)>, FormatError> {
+pub fn decode(payload: &Bytes) -> Result<Vec<(Entry, std::ops::Range<usize>)>, FormatError> {
     let mut cursor = Cursor::new(payload, WHAT);
     let version = cursor.u16()?;
     if version != VERSION {

@@ -38,7 +38,8 @@ const fn index_len(blocks: usize) -> usize {
     8 + blocks * INDEX_ENTRY_LEN + 4
 }
 const EXTENT_LEN: usize = 20 + 16 + 8 * 3 + 8 + 4 + 4 + 4 + 4;
-const TRAILER_LEN: usize = 24;
+/// Length of the trailer that ends a segment.
+pub const TRAILER_LEN: usize = 24;
 
 /// A block is closed when it holds this much; a larger batch makes a larger block.
 pub const BLOCK_TARGET_BYTES: usize = 256 * 1024;
@@ -379,27 +380,49 @@ pub fn split_block(bytes: &mut Bytes) -> Result<Block, FormatError> {
 
 /// Reads a whole segment's directory; `bytes` is the entire object.
 pub fn decode_directory(bytes: &[u8]) -> Result<Vec<(StreamKey, Extent)>, FormatError> {
+    decode_header(bytes)?;
+    let directory = directory_range(bytes, bytes.len() as u64)?;
+    decode_extents(&bytes[directory.start as usize..directory.end as usize])
+}
+
+/// Reads a segment's header, the object's first [`HEADER_LEN`] bytes.
+pub fn decode_header(bytes: &[u8]) -> Result<SegmentId, FormatError> {
     const WHAT: &str = "segment";
-    let mut header = Cursor::new(bytes, WHAT);
-    if header.array::<8>()? != *MAGIC {
+    let mut head = Cursor::new(bytes, WHAT);
+    if head.array::<8>()? != *MAGIC {
         return Err(FormatError::Magic { what: WHAT });
     }
-    let version = header.u16()?;
+    let version = head.u16()?;
     if version != VERSION {
         return Err(FormatError::Version { what: WHAT, found: version, newest: VERSION });
     }
+    let header = bytes.get(..HEADER_LEN).ok_or(FormatError::Truncated { what: WHAT })?;
+    let mut cursor = Cursor::new(&checked(header, "segment header")?[12..], WHAT);
+    SegmentId::decode(&mut cursor)
+}
+
+/// Where the directory lies in a segment of `len` bytes that ends with `tail` (at least
+/// [`TRAILER_LEN`] bytes).
+pub fn directory_range(tail: &[u8], len: u64) -> Result<std::ops::Range<u64>, FormatError> {
+    const WHAT: &str = "segment trailer";
     let trailer_at =
-        bytes.len().checked_sub(TRAILER_LEN).ok_or(FormatError::Truncated { what: WHAT })?;
-    let mut trailer = Cursor::new(&bytes[trailer_at..], WHAT);
-    let (position, len) = (trailer.u64()? as usize, trailer.u64()? as usize);
+        tail.len().checked_sub(TRAILER_LEN).ok_or(FormatError::Truncated { what: WHAT })?;
+    let mut trailer = Cursor::new(&tail[trailer_at..], WHAT);
+    let (position, directory_len) = (trailer.u64()?, trailer.u64()?);
     if trailer.array::<8>()? != *TRAILER_MAGIC {
-        return Err(FormatError::Magic { what: "segment trailer" });
+        return Err(FormatError::Magic { what: WHAT });
     }
-    let end = position.checked_add(len).filter(|end| *end == trailer_at);
-    let directory = end
-        .and_then(|end| bytes.get(position..end))
-        .ok_or(FormatError::Truncated { what: "segment directory" })?;
-    let mut cursor = Cursor::new(checked(directory, "segment directory")?, "segment directory");
+    let end = position.checked_add(directory_len);
+    if end.is_none() || end != len.checked_sub(TRAILER_LEN as u64) {
+        return Err(FormatError::Truncated { what: "segment directory" });
+    }
+    Ok(position..position + directory_len)
+}
+
+/// Reads a directory: the bytes of [`directory_range`].
+pub fn decode_extents(directory: &[u8]) -> Result<Vec<(StreamKey, Extent)>, FormatError> {
+    const WHAT: &str = "segment directory";
+    let mut cursor = Cursor::new(checked(directory, WHAT)?, WHAT);
     let count = cursor.count(EXTENT_LEN)?;
     let extents = (0..count).map(|_| Extent::decode(&mut cursor)).collect::<Result<_, _>>()?;
     cursor.finish()?;

@@ -21,7 +21,7 @@ use crate::reserve::Reservations;
 
 use crate::scan;
 use crate::superblock::{SLOT_OFFSETS, Superblock};
-use crate::volume::{Kind, Recovery};
+use crate::volume::{Kind, Lsn, Recovery};
 
 /// The kind of volume that is a file. Its open form is a [`crate::Volume`].
 #[derive(Debug, Clone, Copy)]
@@ -38,12 +38,15 @@ pub struct CreateOptions {
     pub size_bytes: u64,
     /// How many bytes may be in flight; recovery after a crash reads this much beyond the log's end.
     pub window_bytes: u64,
+    /// Where its log begins: 0, or, for a volume that takes the place of one that was lost, an lsn that
+    /// the lost one never reached. A multiple of 4096; what is more is rounded down.
+    pub begin: Lsn,
 }
 
 impl CreateOptions {
     /// A volume with a window of 32 MiB.
     pub fn new(id: VolumeId, uuid: [u8; 16], size_bytes: u64) -> Self {
-        Self { id, uuid, size_bytes, window_bytes: 32 << 20 }
+        Self { id, uuid, size_bytes, window_bytes: 32 << 20, begin: Lsn(0) }
     }
 }
 
@@ -158,10 +161,11 @@ fn create(path: &Path, options: CreateOptions) -> Result<(), CreateError> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
-    let outcome = fill(&new, Superblock::new(options.id, options.uuid, geometry))
-        // The rename refuses to replace: of two creators one wins.
-        .and_then(|()| Ok(renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE)?))
-        .and_then(|()| sync_directory(path));
+    let outcome =
+        fill(&new, Superblock::new(options.id, options.uuid, geometry).beginning_at(options.begin))
+            // The rename refuses to replace: of two creators one wins.
+            .and_then(|()| Ok(renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE)?))
+            .and_then(|()| sync_directory(path));
     if outcome.is_err() {
         // It may never have come to be; the first error is the one to tell.
         drop(std::fs::remove_file(&new));

@@ -8,6 +8,7 @@ use crate::buffer::AlignedBuf;
 use crate::error::OpenError;
 use crate::frame::{Seed, crc32c, u32_at, u64_at};
 use crate::geometry::{BLOCK, BLOCK_BYTES, Geometry};
+use crate::volume::Lsn;
 
 /// Where the two slots begin on the device. They lie apart, so that one damaged stretch spares one.
 pub(crate) const SLOT_OFFSETS: [u64; 2] = [0, 32 * 1024];
@@ -86,6 +87,13 @@ impl Superblock {
             clean: true,
             hint: 0,
         }
+    }
+
+    /// The same, with an empty log that begins elsewhere than at 0.
+    #[must_use]
+    pub(crate) fn beginning_at(self, lsn: Lsn) -> Self {
+        let at = lsn.0 - lsn.0 % BLOCK_BYTES;
+        Self { log_start: at, trim: at, durable: at, ..self }
     }
 
     /// What marks this volume's frames.

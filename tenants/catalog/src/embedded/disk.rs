@@ -72,6 +72,16 @@ impl DirDisk {
     }
 }
 
+/// Keeps a directory from being opened, without a change to it; see [`super::hold`].
+pub(super) fn hold(dir: &Path) -> io::Result<Option<File>> {
+    let lock = File::open(dir.join(LOCK))?;
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Some(lock)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Only the owner reads the catalog.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();

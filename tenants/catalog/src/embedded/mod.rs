@@ -197,6 +197,16 @@ impl MetadataStore for EmbeddedStore {
     }
 }
 
+/// A store's directory that no process can open as long as this lives.
+#[derive(Debug)]
+pub struct Held(#[expect(dead_code, reason = "it holds a lock")] std::fs::File);
+
+/// Keeps processes from opening the store in a directory; `None` if one has it open. Changes nothing.
+/// Blocks.
+pub fn hold(dir: &Path) -> io::Result<Option<Held>> {
+    Ok(disk::hold(dir)?.map(Held))
+}
+
 /// What the store in a directory holds, and the length of a torn last write that an open would cut off.
 /// Nothing is changed, and a process that has the store open is not disturbed; `None` where there is
 /// no store. Blocks.

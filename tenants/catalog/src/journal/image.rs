@@ -144,14 +144,15 @@ impl Image {
         self.entries.insert(key, layout::encode(&record).into());
     }
 
-    /// Makes sure that no producer id below `least` is given out any more.
-    pub fn raise_producer_ids(&mut self, least: i64) -> Result<(), ImageError> {
+    /// Makes sure that no producer id below `used` is given out any more, nor any of the `spare` ones that
+    /// may have been given out after this image was made.
+    pub fn raise_producer_ids(&mut self, used: i64, spare: i64) -> Result<(), ImageError> {
         let key = layout::PRODUCER_IDS;
         let next = match self.entries.get(key) {
             Some(value) => layout::decode::<ProducerIdsRecord>(key, value)?.next,
             None => 0,
         };
-        let record = ProducerIdsRecord { next: next.max(least) };
+        let record = ProducerIdsRecord { next: next.max(used).saturating_add(spare) };
         self.entries.insert(key.to_owned(), layout::encode(&record).into());
         Ok(())
     }

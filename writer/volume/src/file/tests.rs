@@ -37,6 +37,32 @@ async fn what_was_appended_is_found_after_a_close() {
     recovery.finish().await.unwrap();
 }
 
+/// A volume in the place of a lost one: its lsns go on where no lsn of the lost one was.
+#[tokio::test]
+async fn a_log_may_begin_at_any_lsn() {
+    let dir = tempfile::tempdir().unwrap();
+    for (number, begin) in [4096, (9 << 30) + 12_288, (1 << 62) + 4096].into_iter().enumerate() {
+        let path = dir.path().join(number.to_string());
+        // What is no multiple of a block is rounded down.
+        let options =
+            CreateOptions { begin: Lsn(begin + 7), ..CreateOptions::new(ID, [1; 16], 1 << 20) };
+        FileVolume::create(&path, options).await.unwrap();
+        let mut recovery = open(&path, 7).await.unwrap();
+        assert_eq!((recovery.trim(), recovery.next().await.unwrap()), (Lsn(begin), None));
+        let volume = recovery.finish().await.unwrap();
+        assert_eq!(volume.append(frame(b"one")).unwrap().await.unwrap().lsn, Lsn(begin));
+        // More than a lap, so that the ring is used all around.
+        for _ in 0..40 {
+            let durable = volume.append(frame(&[3; 60_000])).unwrap().await.unwrap();
+            volume.trim(durable.lsn, 1).await.unwrap();
+        }
+        volume.close().await.unwrap();
+        let mut recovery = open(&path, 8).await.unwrap();
+        assert_eq!(recovery.next().await.unwrap().unwrap().payload, [3; 60_000][..]);
+        assert_eq!(recovery.next().await.unwrap(), None);
+    }
+}
+
 #[tokio::test]
 async fn a_new_file_is_private_whole_and_reserved() {
     let dir = tempfile::tempdir().unwrap();

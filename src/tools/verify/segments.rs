@@ -1,0 +1,175 @@
+//! The segments that manifests name: there, of the right length, with a directory that has the extents that the
+//! manifests have. Deep: every block and batch, and that offsets are dense.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures_util::{StreamExt, stream};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use sluice_format::key::Name;
+use sluice_format::snapshot::decode_snapshot;
+use sluice_format::{Extent, SegmentId, StreamKey};
+use sluice_model::{StreamId, TopicId};
+
+use super::super::segment::{Problem, Segment};
+use super::{Checks, States};
+
+/// Blocks and segments that are read at once.
+const AT_ONCE: usize = 8;
+
+/// An extent that a manifest has.
+struct Named {
+    stream: StreamKey,
+    extent: Extent,
+    /// Compaction may have taken records away below this offset.
+    cleaned_to: i64,
+}
+
+/// What came of one segment.
+#[derive(Default)]
+struct Outcome {
+    findings: Vec<String>,
+    extents: u64,
+    blocks: u64,
+    batches: u64,
+}
+
+impl Checks {
+    pub(super) async fn segments(&mut self, states: &States) -> anyhow::Result<()> {
+        for state in states.values() {
+            let mut named: BTreeMap<SegmentId, Vec<Named>> = BTreeMap::new();
+            for (key, stream) in &state.streams {
+                for extent in &stream.extents {
+                    let cleaned_to = stream.cleaned_to;
+                    let extent = Named { stream: *key, extent: *extent, cleaned_to };
+                    named.entry(extent.extent.segment).or_default().push(extent);
+                }
+            }
+            let count = state.segments.len();
+            let mut there = Vec::new();
+            for (id, segment) in &state.segments {
+                let key = self.keys.segment(*id);
+                match self.len(Name::Segment(*id)).await? {
+                    None => self.report.finding(key, "it is missing, and a manifest names it"),
+                    Some(len) if len != segment.len => {
+                        let wanted = segment.len;
+                        let what = format!("it has {len} bytes, and the manifest says {wanted}");
+                        self.report.finding(key, what);
+                    }
+                    Some(_) => there.push((*id, key, named.remove(id).unwrap_or_default())),
+                }
+            }
+            let (bucket, deep) = (Arc::clone(&self.bucket), self.deep);
+            let mut checked = stream::iter(there)
+                .map(|(id, key, named)| {
+                    let bucket = Arc::clone(&bucket);
+                    async move {
+                        let open = Segment::open(bucket, Path::from(key.as_str())).await;
+                        (id, check(open, id, &named, deep).await, key)
+                    }
+                })
+                .buffer_unordered(AT_ONCE);
+            let mut done = 0;
+            while let Some((id, outcome, key)) = checked.next().await {
+                let outcome = outcome.with_context(|| format!("cannot check {key}"))?;
+                for finding in outcome.findings {
+                    self.report.finding(&key, finding);
+                }
+                let counts = &mut self.report.counts;
+                counts.segments += 1;
+                counts.segment_bytes += state.segments.get(&id).map_or(0, |segment| segment.len);
+                counts.extents += outcome.extents;
+                counts.blocks += outcome.blocks;
+                counts.batches += outcome.batches;
+                done += 1;
+                self.progress.show(|| format!("volume {}: {done} of {count} segments", id.volume));
+            }
+            if let Some(snapshot) = state.coordinator {
+                self.snapshot(snapshot.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&mut self, id: SegmentId) -> anyhow::Result<()> {
+        let key = self.keys.snapshot(id);
+        if self.len(Name::Snapshot(id)).await?.is_none() {
+            self.report.finding(&key, "it is missing, and a manifest names it");
+        } else if self.deep {
+            let read = self.bucket.get(&Path::from(key.as_str())).await;
+            let bytes = read.with_context(|| format!("cannot read {key}"))?.bytes().await?;
+            if let Err(error) = decode_snapshot(&bytes) {
+                self.report.finding(&key, error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error is the bucket's: nothing is known then.
+async fn check(
+    open: Result<Segment, Problem>,
+    id: SegmentId,
+    named: &[Named],
+    deep: bool,
+) -> Result<Outcome, Problem> {
+    let mut outcome = Outcome::default();
+    let segment = match open {
+        Ok(segment) => segment,
+        Err(error @ Problem::Bucket(_)) => return Err(error),
+        Err(problem) => {
+            outcome.findings.push(problem.to_string());
+            return Ok(outcome);
+        }
+    };
+    if segment.id != id {
+        outcome.findings.push("it says that it is another segment".to_owned());
+    }
+    for named in named {
+        outcome.extents += 1;
+        let stream =
+            StreamId { topic: TopicId(named.stream.topic), partition: named.stream.partition };
+        let Extent { base_offset, end_offset, .. } = named.extent;
+        if !segment.directory.contains(&(named.stream, named.extent)) {
+            outcome.findings.push(format!(
+                "its directory does not have the extent of stream {stream} from {base_offset} to \
+                 {end_offset} as the manifest has it"
+            ));
+        }
+        if deep {
+            match extent(&segment, named, &mut outcome).await {
+                Ok(()) => {}
+                Err(error @ Problem::Bucket(_)) => return Err(error),
+                Err(problem) => outcome.findings.push(format!("stream {stream}: {problem}")),
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+async fn extent(segment: &Segment, named: &Named, outcome: &mut Outcome) -> Result<(), Problem> {
+    let extent = &named.extent;
+    let entries = segment.index(extent).await?;
+    let mut blocks = stream::iter(entries).map(|entry| segment.block(entry)).buffered(AT_ONCE);
+    let mut next = extent.base_offset;
+    while let Some(block) = blocks.next().await {
+        let block = block?;
+        outcome.blocks += 1;
+        for batch in &block.batches {
+            outcome.batches += 1;
+            dense(next, batch.base_offset(), named.cleaned_to)?;
+            next = batch.last_offset() + 1;
+        }
+    }
+    dense(next, extent.end_offset, named.cleaned_to)
+}
+
+/// Offsets follow each other, but for records that compaction took away.
+fn dense(due: i64, found: i64, cleaned_to: i64) -> Result<(), Problem> {
+    if found == due || found > due && found <= cleaned_to {
+        return Ok(());
+    }
+    Err(Problem::Wrong(format!("offset {found} follows where {due} is due")))
+}
