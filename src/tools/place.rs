@@ -6,12 +6,14 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::Args;
 use object_store::ObjectStore;
+use sluice_bucket::BucketMetrics;
 use sluice_catalog::journal;
 use sluice_format::key::Keys;
 
 use crate::bucket;
 use crate::cli;
 use crate::config::{BucketUrl, Config};
+use crate::seams::SystemEntropy;
 
 /// Where the cluster is.
 #[derive(Debug, Default, Args)]
@@ -61,7 +63,13 @@ pub(super) fn open_bucket(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore
             path.display()
         );
     }
-    bucket::open(config)
+    make_bucket(config)
+}
+
+/// The bucket, of which a directory is made if it is not there.
+pub(super) fn make_bucket(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    // Nobody asks a tool for metrics.
+    Ok(Arc::new(bucket::open(config, Arc::new(SystemEntropy), BucketMetrics::default())?))
 }
 
 /// The cluster that is asked for, or the only one in the bucket.

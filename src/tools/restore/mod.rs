@@ -21,11 +21,10 @@ use object_store::ObjectStore;
 use serde_json::json;
 use sluice_format::key::Keys;
 
-use super::place::{cluster, load, open_bucket};
+use super::place::{cluster, load, make_bucket, open_bucket};
 use super::progress::Progress;
 use super::table::Table;
 use super::{Output, Verdict, bytes, print, time};
-use crate::bucket;
 use crate::config::Config;
 use plan::Plan;
 
@@ -126,7 +125,7 @@ async fn copied(
     from: &Arc<dyn ObjectStore>,
     keys: &Keys,
 ) -> anyhow::Result<Arc<dyn ObjectStore>> {
-    let to = bucket::open(config)?;
+    let to = make_bucket(config)?;
     let mut progress = Progress::new();
     let copied = copy::cluster(from, &to, keys, &mut progress).await;
     progress.clear();
