@@ -1,160 +1,187 @@
-//! How fast a file volume appends: MB/s and latencies by frame size and depth, and the time of
-//! creation and recovery. Compare with fio on the same file system:
+//! One measurement of a file or block volume, as one line of JSON. `loadtest/bench/volume` runs it side by side
+//! with fio on the same file, which is possible because each measurement leaves an empty, cleanly closed log:
+//! what the ring holds then is of no meaning.
 //!
-//! `fio --name=wal --filename=FILE --size=1g --rw=write --bs=64k --iodepth=8 --ioengine=libaio
-//! --direct=1 --sync=dsync`
-//!
-//! Usage: `cargo run --release -p sluice-volume --example append -- [DIRECTORY [SECONDS]]`
+//! ```text
+//! append create PATH MIB                     a volume in a new file, all of it written once
+//! append write  PATH KIB DEPTH SECONDS       appends frames of KIB, DEPTH in flight, to each volume;
+//!               [--threads] [PATH ...]       the latency is from append to ticket
+//! append recover PATH KIB                    fills the volume, crashes, and reads the log back
+//! ```
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::collections::VecDeque;
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_model::{VolumeEpoch, VolumeId};
 use sluice_volume::{
-    AppendError, CreateOptions, FileVolume, FrameBuf, OpenError, OpenOptions, Ticket, Volume,
+    AppendError, CreateOptions, Engine, FrameBuf, Medium, OpenError, OpenOptions, Ticket, Volume,
+    inspect,
 };
 use tokio::time::Instant;
 
 const ID: VolumeId = VolumeId(1);
-const VOLUME_BYTES: u64 = 1 << 30;
-/// Long enough to measure, short enough not to fill a new file.
-const FIRST_LAP: Duration = Duration::from_millis(600);
+const HEADER_BYTES: usize = 64;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let directory = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
-    let seconds = arguments.next().map_or(Ok(2), |seconds| seconds.parse())?;
-    let path = directory.join(format!("sluice-append-{}", std::process::id()));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
-    let outcome = runtime.block_on(measure(&path, Duration::from_secs(seconds)));
-    std::fs::remove_file(&path)?;
-    outcome
-}
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-async fn measure(path: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
-    println!("frame KiB  depth  file            MB/s   p50 ms   p99 ms");
-    let mut log = Log { path, epoch: 0 };
-    // On files of their own, never written before, with and without zeros ahead of the log.
-    for (size, depth) in [(4, 1), (64, 1), (64, 8)] {
-        for (prewrite_bytes, file) in [(0, "new"), (16 << 20, "new, zeros")] {
-            log.create_anew().await?;
-            let options = OpenOptions { prewrite_bytes, ..OpenOptions::default() };
-            let volume = log.open(options).await?;
-            let measured = run(&volume, size * 1024 - 64, depth, time.min(FIRST_LAP)).await?;
-            show(size, depth, file, measured);
-            volume.close().await?;
+fn main() -> Outcome<()> {
+    let mut engine = Engine::Auto;
+    let mut words = Vec::new();
+    for word in std::env::args().skip(1) {
+        match word.as_str() {
+            "--threads" => engine = Engine::Threads,
+            "--uring" => engine = Engine::Uring,
+            _ => words.push(word),
         }
     }
-    let start = Instant::now();
-    log.create_anew().await?;
-    println!("created {} MiB in {:.1} ms", VOLUME_BYTES >> 20, ms(start.elapsed()));
-    let volume = log.open(OpenOptions::default()).await?;
-    while volume.usage().head.0 < VOLUME_BYTES {
-        run(&volume, 1 << 20, 8, Duration::ZERO).await?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match words[..] {
+            ["create", path, mib] => create(path, mib.parse()?).await,
+            ["write", path, kib, depth, seconds, ref more @ ..] => {
+                let (frame_bytes, depth) = (kib.parse::<usize>()? * 1024, depth.parse()?);
+                let time = Duration::from_secs_f64(seconds.parse()?);
+                let paths: Vec<&str> = [path].into_iter().chain(more.iter().copied()).collect();
+                write(&paths, Load { frame_bytes, depth, time, engine }).await
+            }
+            ["recover", path, kib] => recover(path, kib.parse::<usize>()? * 1024, engine).await,
+            _ => {
+                Err("usage: append create|write|recover PATH ... (see the head of its source)"
+                    .into())
+            }
+        }
+    })
+}
+
+fn medium(path: &str) -> Medium {
+    let path = PathBuf::from(path);
+    match path.starts_with("/dev") {
+        true => Medium::Block { path },
+        false => Medium::File { path, size_bytes: 0 },
     }
-    volume.close().await?;
-    for (size, depth) in
-        [4, 64, 1024].into_iter().flat_map(|size| [1, 8, 32].map(|depth| (size, depth)))
-    {
-        let options = OpenOptions { queue_depth: depth, ..OpenOptions::default() };
-        let volume = log.open(options).await?;
-        let measured = run(&volume, size * 1024 - 64, depth, time).await?;
-        show(size, depth, "written", measured);
-        volume.close().await?;
+}
+
+async fn create(path: &str, mib: u64) -> Outcome<()> {
+    match medium(path) {
+        Medium::File { path, .. } => {
+            let options = CreateOptions::new(ID, [1; 16], mib << 20);
+            sluice_volume::FileVolume::create(path, options).await?;
+        }
+        other => other.create(ID, [1; 16]).await?,
     }
-    let volume = log.open(OpenOptions::default()).await?;
-    while append(&volume, 256 << 10).await? {}
-    let used = volume.usage().capacity_bytes - volume.usage().free_bytes;
-    drop(volume);
+    let volume = open(path, OpenOptions::default()).await?;
+    let load = Load { frame_bytes: 1 << 20, depth: 8, time: Duration::MAX, engine: Engine::Auto };
+    run(Arc::clone(&volume), load).await?;
+    empty(&volume).await
+}
+
+/// Opens under the next epoch.
+async fn open(path: &str, options: OpenOptions) -> Outcome<Arc<dyn Volume>> {
+    let medium = medium(path);
+    let current = inspect(&medium).await?.current.ok_or("not a volume")?;
+    let epoch = VolumeEpoch(current.epoch.0 + 1);
+    loop {
+        match medium.open(ID, epoch, options).await {
+            // The handle before is about to be gone.
+            Err(OpenError::Locked) => tokio::task::yield_now().await,
+            other => return Ok(other?.finish().await?),
+        }
+    }
+}
+
+/// Leaves a log that says nothing of what the ring holds.
+async fn empty(volume: &Arc<dyn Volume>) -> Outcome<()> {
+    volume.trim(volume.usage().durable, 0).await?;
+    Ok(volume.close().await?)
+}
+
+async fn write(paths: &[&str], load: Load) -> Outcome<()> {
+    let mut volumes = Vec::new();
+    for path in paths {
+        let options =
+            OpenOptions { queue_depth: load.depth, engine: load.engine, ..OpenOptions::default() };
+        volumes.push(open(path, options).await?);
+    }
     let start = Instant::now();
-    let volume = log.open(OpenOptions::default()).await?;
-    println!("recovered {} MiB in {:.0} ms", used >> 20, ms(start.elapsed()));
-    volume.close().await?;
+    let runs: Vec<_> =
+        volumes.iter().map(|volume| tokio::spawn(run(Arc::clone(volume), load))).collect();
+    let mut latencies = Vec::new();
+    for run in runs {
+        latencies.extend(run.await??);
+    }
+    let elapsed = start.elapsed();
+    for volume in &volumes {
+        empty(volume).await?;
+    }
+    latencies.sort_unstable();
+    let at = |share: f64| {
+        let index = (latencies.len() as f64 * share) as usize;
+        latencies.get(index).map_or(0.0, |latency| latency.as_secs_f64() * 1e6)
+    };
+    let bytes = latencies.len() * load.frame_bytes;
+    println!(
+        "{{\"mb_s\": {:.1}, \"p50_us\": {:.1}, \"p99_us\": {:.1}, \"frames\": {}}}",
+        bytes as f64 / elapsed.as_secs_f64() / 1e6,
+        at(0.5),
+        at(0.99),
+        latencies.len(),
+    );
     Ok(())
 }
 
-/// The volume's file, and under which epoch it was opened last.
-struct Log<'a> {
-    path: &'a Path,
-    epoch: u32,
+async fn recover(path: &str, frame_bytes: usize, engine: Engine) -> Outcome<()> {
+    let options = OpenOptions { engine, ..OpenOptions::default() };
+    let volume = open(path, options).await?;
+    run(Arc::clone(&volume), Load { frame_bytes, depth: 8, time: Duration::MAX, engine }).await?;
+    let used_bytes = volume.usage().capacity_bytes - volume.usage().free_bytes;
+    drop(volume);
+    let start = Instant::now();
+    let volume = open(path, options).await?;
+    let elapsed = start.elapsed();
+    println!("{{\"recovered_mib\": {}, \"ms\": {:.0}}}", used_bytes >> 20, ms(elapsed));
+    empty(&volume).await
 }
 
-impl Log<'_> {
-    async fn create_anew(&mut self) -> Result<(), Box<dyn Error>> {
-        if self.path.exists() {
-            std::fs::remove_file(self.path)?;
-        }
-        Ok(FileVolume::create(self.path, CreateOptions::new(ID, [1; 16], VOLUME_BYTES)).await?)
-    }
-
-    async fn open(&mut self, options: OpenOptions) -> Result<Arc<dyn Volume>, Box<dyn Error>> {
-        self.epoch += 1;
-        loop {
-            match FileVolume::open(self.path, ID, VolumeEpoch(self.epoch), options).await {
-                // The handle before is about to be gone.
-                Err(OpenError::Locked) => tokio::task::yield_now().await,
-                other => return Ok(other?.finish().await?),
-            }
-        }
-    }
+#[derive(Clone, Copy)]
+struct Load {
+    frame_bytes: usize,
+    depth: usize,
+    /// Without an end, until the volume is full.
+    time: Duration,
+    engine: Engine,
 }
 
-fn show(size: usize, depth: usize, file: &str, measured: Measured) {
-    let Measured { bytes, elapsed, mut latencies } = measured;
-    latencies.sort_unstable();
-    let rate = bytes as f64 / elapsed.as_secs_f64() / 1e6;
-    let at = |share: f64| ms(latencies[(latencies.len() as f64 * share) as usize]);
-    println!("{size:9}  {depth:5}  {file:10}  {rate:8.1} {:8.3} {:8.3}", at(0.5), at(0.99));
-}
-
-/// One frame; whether there was room.
-async fn append(volume: &Arc<dyn Volume>, payload: usize) -> Result<bool, Box<dyn Error>> {
-    match volume.append(filled(payload)) {
-        Ok(ticket) => ticket.await.map(|_| Ok(true))?,
-        Err(AppendError::Full(_)) => Ok(false),
-        Err(other) => Err(other.into()),
-    }
-}
-
-fn filled(payload: usize) -> FrameBuf {
-    const BLOCK: [u8; 4096] = [0x5a; 4096];
-    let mut frame = FrameBuf::with_capacity(payload);
-    let mut left = payload;
+fn filled(payload_bytes: usize) -> FrameBuf {
+    static BLOCK: [u8; 65_536] = [0x5a; 65_536];
+    let mut frame = FrameBuf::with_capacity(payload_bytes);
+    let mut left = payload_bytes;
     while left > 0 && frame.push(&BLOCK[..left.min(BLOCK.len())]).is_ok() {
         left -= left.min(BLOCK.len());
     }
     frame
 }
 
-struct Measured {
-    bytes: u64,
-    elapsed: Duration,
-    latencies: Vec<Duration>,
-}
-
-/// Keeps `depth` frames in flight for a time; for 64 frames if it is zero.
-async fn run(
-    volume: &Arc<dyn Volume>,
-    payload: usize,
-    depth: usize,
-    time: Duration,
-) -> Result<Measured, Box<dyn Error>> {
+/// Keeps frames in flight for a time: the latency of each.
+async fn run(volume: Arc<dyn Volume>, load: Load) -> Outcome<Vec<Duration>> {
+    let payload_bytes = load.frame_bytes - HEADER_BYTES;
     let mut pending: VecDeque<(Instant, Ticket)> = VecDeque::new();
     let mut latencies = Vec::new();
-    let mut bytes = 0;
     let start = Instant::now();
-    while start.elapsed() < time || (time.is_zero() && latencies.len() < 64) {
-        if pending.len() < depth {
+    while start.elapsed() < load.time {
+        if pending.len() < load.depth {
+            let frame = filled(payload_bytes);
             let begun = Instant::now();
-            match volume.append(filled(payload)) {
+            match volume.append(frame) {
                 Ok(ticket) => {
                     pending.push_back((begun, ticket));
                     continue;
                 }
+                Err(AppendError::Full(_)) if load.time == Duration::MAX => break,
                 // In real life the bucket has it by now.
                 Err(AppendError::Full(_)) => volume.trim(volume.usage().durable, 0).await?,
                 Err(AppendError::Busy(_)) => {}
@@ -162,14 +189,15 @@ async fn run(
             }
         }
         if let Some((begun, ticket)) = pending.pop_front() {
-            bytes += ticket.await?.payload.len() as u64;
+            ticket.await?;
             latencies.push(begun.elapsed());
         }
     }
-    for (_, ticket) in pending {
-        bytes += ticket.await?.payload.len() as u64;
+    for (begun, ticket) in pending {
+        ticket.await?;
+        latencies.push(begun.elapsed());
     }
-    Ok(Measured { bytes, elapsed: start.elapsed(), latencies })
+    Ok(latencies)
 }
 
 fn ms(time: Duration) -> f64 {

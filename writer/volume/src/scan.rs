@@ -21,20 +21,35 @@ pub(crate) async fn open<D: Disk>(
     settings: Settings,
 ) -> Result<Box<dyn Recovery>, OpenError> {
     let disk = Arc::new(disk);
-    let mut slots = Slots::load(&*disk).await?.map_err(NotASuperblock::refusal)?;
+    let opened = claim(&disk, id, epoch, settings).await;
+    if opened.is_err() {
+        // Whoever tries again is not to meet this attempt's lock.
+        disk.stop();
+        disk.released().await;
+    }
+    opened
+}
+
+async fn claim<D: Disk>(
+    disk: &Arc<D>,
+    id: VolumeId,
+    epoch: VolumeEpoch,
+    settings: Settings,
+) -> Result<Box<dyn Recovery>, OpenError> {
+    let mut slots = Slots::load(&**disk).await?.map_err(NotASuperblock::refusal)?;
     let found = *slots.current();
     found.admit(id, epoch)?;
     let (actual_bytes, wanted_bytes) = (disk.size_bytes(), found.geometry.device_bytes);
     if actual_bytes < wanted_bytes {
         return Err(OpenError::Truncated { actual_bytes, wanted_bytes });
     }
-    match slots.store(&*disk, Superblock { epoch, ..found }).await {
+    match slots.store(&**disk, Superblock { epoch, ..found }).await {
         Ok(()) => {}
         Err(WriteError::Io(error)) => return Err(OpenError::Io(error)),
         // A device that knows more than its superblock: someone with a larger epoch is about to write.
         Err(WriteError::Fenced) => return Err(OpenError::Fenced { stored: epoch }),
     }
-    let walk = Walk::new(Arc::clone(&disk), found);
+    let (disk, walk) = (Arc::clone(disk), Walk::new(Arc::clone(disk), found));
     Ok(Box::new(Scan { superblock: found, walk, ended: false, disk, slots, settings }))
 }
 

@@ -4,4 +4,4 @@
 pub mod reservation;
 mod uring;
 
-pub use uring::{ReadDone, Uring, WriteDone};
+pub use uring::{Next, ReadDone, Uring, WriteDone};

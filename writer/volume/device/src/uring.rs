@@ -1,11 +1,13 @@
 //! One io_uring over one open file: writes and reads that are started by whoever asks for them, and
-//! answered by one thread that sleeps in the kernel when there is nothing to answer.
+//! answered by whoever serves the ring: a task that waits until it is readable ([`Uring::readable`]) and then
+//! calls [`Uring::answer`], or a thread in [`Uring::serve`]. It has no thread of its own, so that an idle
+//! ring costs nothing, and an answer need not pass from thread to thread before it reaches who waits for it.
 //!
 //! Who owns what: an operation's memory belongs to the ring from its start to its answer, whatever
-//! becomes of the handle meanwhile. The thread holds the ring until the last answer is in; should it die
-//! before, the memory is leaked, never freed under the kernel.
+//! becomes of the handle meanwhile. If the ring is dropped with operations in flight, their memory is leaked,
+//! never freed under the kernel; to avoid that, serve a stopped ring until it is over.
 //!
-//! What always holds: each operation's `done` is called once, from that thread, or dropped if the
+//! What always holds: each operation's `done` is called once, by whoever serves, or dropped if the
 //! operation had not begun when the ring was stopped; operations in flight never outnumber the entries
 //! of the queues, so that neither queue can overflow.
 //!
@@ -31,9 +33,8 @@ use io_uring::{IoUring, Probe, opcode, squeue, types};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-
-/// Enough for answers, which only hand things over.
-const STACK_BYTES: usize = 128 * 1024;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// How often an operation is begun again that the kernel gave up for no fault of the device.
 const RESTARTS: u8 = 8;
@@ -47,14 +48,21 @@ pub type WriteDone = Box<dyn FnOnce(io::Result<()>) + Send>;
 /// What is called with the answer to a read, and its memory.
 pub type ReadDone = Box<dyn FnOnce(io::Result<Vec<u8>>) + Send>;
 
-/// A handle. Dropping it stops the ring.
-pub struct Uring {
-    shared: Arc<Shared>,
+/// What a ring wants of whoever serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// To be asked again when its file descriptor is readable.
+    Readable,
+    /// To be asked again in a moment (some milliseconds): the kernel had no memory for all of it.
+    Soon,
+    /// Nothing. It was stopped, and nothing is in flight any more.
+    Over,
 }
 
-struct Shared {
+/// A ring over one open file.
+pub struct Uring {
     ring: IoUring,
-    /// Counts up with each answer, and when the thread is to look for another reason.
+    /// Counts up with each answer, and when there is another reason to look.
     wake: OwnedFd,
     file: Arc<File>,
     state: Mutex<State>,
@@ -93,16 +101,11 @@ enum What {
 }
 
 impl Uring {
-    /// A ring for up to `depth` operations at once; more wait. `ended` is called by its thread when, after
-    /// a stop, the last operation is over.
+    /// A ring for up to `depth` operations at once; more wait.
     ///
     /// Fails where the kernel has no io_uring (ENOSYS), forbids it (EPERM), has not the operations
     /// that are needed (unsupported), or lacks memory for it.
-    pub fn new(
-        file: Arc<File>,
-        depth: usize,
-        ended: impl FnOnce() + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn new(file: Arc<File>, depth: usize) -> io::Result<Self> {
         let entries = u32::try_from(depth.clamp(1, 4096)).unwrap_or(4096).next_power_of_two();
         let ring = IoUring::builder().dontfork().build(entries)?;
         let mut probe = Probe::new();
@@ -110,7 +113,7 @@ impl Uring {
         if !probe.is_supported(opcode::Write::CODE) || !probe.is_supported(opcode::Read::CODE) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let wake = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         ring.submitter().register_eventfd(wake.as_raw_fd())?;
         let mut slots = Vec::new();
         slots.resize_with(entries as usize, || None);
@@ -121,49 +124,70 @@ impl Uring {
             owed: false,
             stopping: false,
         };
-        let shared = Arc::new(Shared { ring, wake, file, state: Mutex::new(state) });
-        let reaper = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("volume-answers".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                reaper.reap();
-                ended();
-            })?;
-        Ok(Self { shared })
+        Ok(Self { ring, wake, file, state: Mutex::new(state) })
     }
 
     /// Starts to write all of `bytes` at `offset`, before it returns unless the ring is full.
     pub fn write(&self, offset: u64, bytes: Bytes, done: WriteDone) {
-        self.shared.start(offset, What::Write { bytes, done });
+        self.start(offset, What::Write { bytes, done });
     }
 
     /// Starts to fill `memory`, from its byte `from` on, with what the file has at `offset`.
     pub fn read(&self, offset: u64, memory: Vec<u8>, from: usize, done: ReadDone) {
         assert!(from <= memory.len(), "reads end where their memory does");
-        self.shared.start(offset, What::Read { memory, from, done });
+        self.start(offset, What::Read { memory, from, done });
     }
 
     /// Begins nothing any more, and drops what has not begun. What has begun is answered.
     pub fn stop(&self) {
         let waiting = {
-            let mut state = self.shared.state.lock();
+            let mut state = self.state.lock();
             state.stopping = true;
             take(&mut state.waiting)
         };
-        self.shared.kick();
+        self.kick();
         // Outside the lock: what an answer holds may lead back here.
         drop(waiting);
     }
-}
 
-impl Drop for Uring {
-    fn drop(&mut self) {
-        self.stop();
+    /// Passes on what the kernel has answered, and gives it what waits. Does not block.
+    pub fn answer(&self) -> Next {
+        // First, so that what comes from now on makes it readable again. It fails where nothing came.
+        let _count = rustix::io::read(&self.wake, &mut [0; 8]);
+        let mut answered = Vec::new();
+        let over = self.collect(&mut answered);
+        let taken = self.submit();
+        for (operation, result) in answered {
+            operation.answer(result);
+        }
+        match (over, taken) {
+            (true, _) => Next::Over,
+            (false, true) => Next::Readable,
+            (false, false) => Next::Soon,
+        }
     }
-}
 
-impl Shared {
+    /// The ring as something that a tokio task can wait for, within a runtime that has I/O: readable when
+    /// [`Uring::answer`] is to be called.
+    pub fn readable(self: Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
+        // SAFETY: the descriptor is the ring's own eventfd, always the same; it stays open until the ring
+        // is dropped, which the result keeps alive.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
+    }
+
+    /// Serves the ring until it is over. Blocks.
+    pub fn serve(&self) {
+        loop {
+            let pause = match self.answer() {
+                Next::Over => return,
+                Next::Soon => Some(&PAUSE),
+                Next::Readable => None,
+            };
+            // Interrupted or not: it looks again.
+            let _ready = poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], pause);
+        }
+    }
+
     fn start(&self, offset: u64, what: What) {
         let operation = Operation { offset, done_bytes: 0, restarts: 0, what };
         let refused = {
@@ -177,7 +201,7 @@ impl Shared {
             }
         };
         if refused.is_none() && !self.submit() {
-            // The thread tries again.
+            // Whoever serves tries again.
             self.kick();
         }
     }
@@ -226,47 +250,17 @@ impl Shared {
         false
     }
 
-    /// Makes the thread look.
+    /// Makes whoever serves look.
     fn kick(&self) {
         // It can fail only where the counter is about to overflow, at 2^64.
         let _counted = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
-    /// The thread's life: until the end has come and nothing is in flight.
-    fn reap(&self) {
-        let mut answered = Vec::new();
-        let mut taken = true;
-        loop {
-            self.wait(taken);
-            let over = self.collect(&mut answered);
-            self.fill(&mut self.state.lock());
-            taken = self.submit();
-            for (operation, result) in answered.drain(..) {
-                operation.answer(result);
-            }
-            if over {
-                return;
-            }
-        }
-    }
-
-    /// Sleeps until there is an answer or a kick; for a moment only if the kernel still has to take
-    /// something.
-    fn wait(&self, taken: bool) {
-        if !taken {
-            let mut look = [PollFd::new(&self.wake, PollFlags::IN)];
-            if !matches!(poll(&mut look, Some(&PAUSE)), Ok(ready) if ready > 0) {
-                return;
-            }
-        }
-        let mut count = [0; 8];
-        while rustix::io::read(&self.wake, &mut count) == Err(Errno::INTR) {}
-    }
-
     /// Takes the answers in. Whether all is over.
     fn collect(&self, answered: &mut Vec<(Operation, io::Result<()>)>) -> bool {
         let mut state = self.state.lock();
-        // SAFETY: only this function makes a completion queue, and only the one thread calls it.
+        // SAFETY: the lock on the state is held, and this is the only place that makes a completion
+        // queue, so no other exists.
         let queue = unsafe { self.ring.completion_shared() };
         for entry in queue {
             // We gave it a slot's number.
@@ -286,7 +280,15 @@ impl Shared {
                 answered.push((operation, Err(io::ErrorKind::Interrupted.into())));
             }
         }
+        self.fill(&mut state);
         state.stopping && state.free.len() == state.slots.len()
+    }
+}
+
+impl AsRawFd for Uring {
+    /// For waiting only.
+    fn as_raw_fd(&self) -> RawFd {
+        self.wake.as_raw_fd()
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 
 use bytes::Bytes;
 use sluice_device::Uring;
@@ -28,13 +27,14 @@ fn a_thousand_rings_leave_nothing() {
     let file = Arc::new(tempfile::tempfile().unwrap());
     let before = (count("task"), count("fd"));
     for round in 0..1000 {
-        let (say, ended) = channel();
-        let ring = Uring::new(Arc::clone(&file), 16, move || say.send(()).unwrap()).unwrap();
+        let ring = Arc::new(Uring::new(Arc::clone(&file), 16).unwrap());
+        let server = Arc::clone(&ring);
+        let server = std::thread::spawn(move || server.serve());
         for block in 0..16 {
             ring.write(block * 4096, Bytes::from(vec![round as u8; 4096]), Box::new(|_| {}));
         }
-        drop(ring);
-        ended.recv().unwrap();
+        ring.stop();
+        server.join().unwrap();
     }
     assert!(settled(before.0), "threads: {} before, {} after", before.0, count("task"));
     assert_eq!(count("fd"), before.1);

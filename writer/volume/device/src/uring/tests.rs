@@ -6,13 +6,42 @@ use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 
-/// A file of `blocks` blocks of 4 KiB, and a ring over it, with what is told at its end.
-fn ring(blocks: u64, depth: usize) -> (Arc<File>, Uring, Receiver<()>) {
+/// Stopped when it is dropped, as owners do.
+struct Owned(Arc<Uring>);
+
+impl std::ops::Deref for Owned {
+    type Target = Uring;
+
+    fn deref(&self) -> &Uring {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A ring that a thread serves, with what is told when it is over and gone.
+fn served(file: Arc<File>, depth: usize) -> (Owned, Receiver<()>) {
+    let ring = Arc::new(Uring::new(file, depth).unwrap());
+    let (say, ended) = channel();
+    let server = Arc::clone(&ring);
+    std::thread::spawn(move || {
+        server.serve();
+        drop(server);
+        say.send(()).unwrap_or_default();
+    });
+    (Owned(ring), ended)
+}
+
+/// A file of `blocks` blocks of 4 KiB, and a ring over it.
+fn ring(blocks: u64, depth: usize) -> (Arc<File>, Owned, Receiver<()>) {
     let file = tempfile::tempfile().unwrap();
     file.set_len(blocks * 4096).unwrap();
     let file = Arc::new(file);
-    let (say, ended) = channel();
-    let ring = Uring::new(Arc::clone(&file), depth, move || say.send(()).unwrap()).unwrap();
+    let (ring, ended) = served(Arc::clone(&file), depth);
     (file, ring, ended)
 }
 
@@ -55,7 +84,7 @@ fn errors_are_the_operations_own() {
         [("/dev/full", true, Errno::NOSPC), ("/dev/zero", false, Errno::BADF)]
     {
         let file = File::options().read(true).write(writable).open(path).unwrap();
-        let ring = Uring::new(Arc::new(file), 1, || {}).unwrap();
+        let (ring, _) = served(Arc::new(file), 1);
         let error = write(&ring, 0, Bytes::from_static(&[1; 512])).recv().unwrap().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(code.raw_os_error()));
         // And the ring goes on.
@@ -130,9 +159,8 @@ fn memory_lives_until_the_kernel_is_done_with_it_whoever_lets_go() {
 fn a_thread_that_ends_takes_no_operation_with_it() {
     let (file, ring, ended) = ring(64 * 16, 64);
     let (say, answers) = channel();
-    let ring = Arc::new(ring);
     for thread in 0..8_u64 {
-        let (ring, say) = (Arc::clone(&ring), say.clone());
+        let (ring, say) = (Arc::clone(&ring.0), say.clone());
         let starter = std::thread::spawn(move || {
             for number in thread * 8..thread * 8 + 8 {
                 let say = say.clone();
@@ -152,4 +180,16 @@ fn a_thread_that_ends_takes_no_operation_with_it() {
     }
     drop(ring);
     ended.recv().unwrap();
+}
+
+#[test]
+fn dropped_with_writes_in_flight_its_memory_is_leaked_not_freed() {
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    let ring = Uring::new(file, 4).unwrap();
+    let alive = Arc::new(AtomicUsize::new(1));
+    let owner = Spoilt { bytes: vec![1; 65_536], alive: Arc::clone(&alive) };
+    ring.write(0, Bytes::from_owner(owner), Box::new(|_| {}));
+    // Nobody has taken the answer.
+    drop(ring);
+    assert_eq!(alive.load(Ordering::SeqCst), 1);
 }
