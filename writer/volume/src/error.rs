@@ -113,6 +113,9 @@ pub enum OpenError {
         /// The size at creation.
         wanted_bytes: u64,
     },
+    /// An object of the log in the bucket is not there, or damaged. Nothing was changed.
+    #[error("the volume lacks the object {0}, or it is damaged: restore it")]
+    LostObject(String),
     /// The device failed; nothing has changed but perhaps the stored epoch.
     #[error("cannot open the volume: {0}")]
     Io(#[from] io::Error),

@@ -30,6 +30,9 @@ pub enum InspectError {
     /// There is nothing at the path.
     #[error("no such volume")]
     Missing,
+    /// It lies in the bucket, as objects that tell of themselves, and has no superblocks.
+    #[error("a volume in the bucket has no superblocks: look at the objects of its log")]
+    InBucket,
     /// The device cannot be opened or read.
     #[error("cannot read the volume: {0}")]
     Io(#[from] io::Error),
@@ -132,6 +135,7 @@ pub struct Inspection {
 pub async fn inspect(medium: &Medium) -> Result<Inspection, InspectError> {
     let opened = match medium {
         Medium::File { path, .. } | Medium::Block { path } => Source::open(path.clone()).await,
+        Medium::Object(_) => return Err(InspectError::InBucket),
         Medium::Simulated(device) => Ok((Source::Simulated(device.clone()), device.size_bytes())),
     };
     let (source, device_bytes) = opened.map_err(|error| match error.kind() {

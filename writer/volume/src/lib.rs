@@ -28,6 +28,7 @@ mod inspect;
 mod local;
 mod log;
 mod medium;
+mod object;
 mod pool;
 #[expect(dead_code, reason = "block volumes call it as soon as they are there")]
 mod reserve;
@@ -54,6 +55,7 @@ pub use inspect::{
 };
 pub use local::Engine;
 pub use medium::Medium;
+pub use object::{ObjectCosts, ObjectOptions, ObjectVolume};
 pub use reserve::Reservations;
 pub use volume::{Durable, Health, Kind, Lsn, RecoveredFrame, Recovery, Ticket, Usage, Volume};
 pub use walk::LogEnd;

@@ -8,6 +8,7 @@ use sluice_model::{VolumeEpoch, VolumeId};
 use crate::block::{BlockOptions, BlockVolume};
 use crate::error::{CreateError, OpenError};
 use crate::file::{CreateOptions, FileVolume, OpenOptions};
+use crate::object::ObjectVolume;
 use crate::sim::SimDevice;
 use crate::volume::Recovery;
 
@@ -26,6 +27,8 @@ pub enum Medium {
         /// Its node.
         path: PathBuf,
     },
+    /// A directory of a bucket. Whatever is asked waits until the bucket answers.
+    Object(ObjectVolume),
     /// A simulated disk, which holds a volume from the start.
     Simulated(SimDevice),
 }
@@ -37,6 +40,7 @@ impl Medium {
         match self {
             Self::File { path, .. } => tokio::fs::try_exists(path).await.unwrap_or(false),
             Self::Block { path } => BlockVolume::exists(path).await.unwrap_or(false),
+            Self::Object(volume) => volume.exists().await,
             Self::Simulated(_) => true,
         }
     }
@@ -49,6 +53,7 @@ impl Medium {
                 FileVolume::create(path, CreateOptions::new(id, uuid, *size_bytes)).await
             }
             Self::Block { path } => BlockVolume::create(path, BlockOptions::new(id, uuid)).await,
+            Self::Object(volume) => volume.create(id, uuid).await,
             Self::Simulated(_) => Ok(()),
         }
     }
@@ -64,6 +69,7 @@ impl Medium {
         match self {
             Self::File { path, .. } => FileVolume::open(path, id, epoch, options).await,
             Self::Block { path } => BlockVolume::open(path, id, epoch, options).await,
+            Self::Object(volume) => volume.open(id, epoch, options).await,
             Self::Simulated(device) => device.open(id, epoch, options).await,
         }
     }
@@ -73,6 +79,7 @@ impl fmt::Display for Medium {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, .. } | Self::Block { path } => path.display().fmt(f),
+            Self::Object(volume) => volume.fmt(f),
             Self::Simulated(_) => f.write_str("a simulated disk"),
         }
     }

@@ -227,6 +227,12 @@ impl Ring {
         self.in_flight.iter().any(|frame| frame.failures > 0)
     }
 
+    /// Whether one more frame like the last would be taken, if there is room.
+    pub(crate) fn takes_more(&self) -> bool {
+        let in_flight_bytes = self.head - self.durable + self.last_frame_bytes;
+        self.in_flight.len() < self.depth && in_flight_bytes <= self.geometry.window_bytes
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }

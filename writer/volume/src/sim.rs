@@ -366,10 +366,10 @@ async fn wait(time: Duration) {
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, good enough for faults.
 #[derive(Debug)]
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -378,11 +378,11 @@ impl Random {
     }
 
     /// A number below `bound`, which is not zero. The bias is of no matter here.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    fn per_mille(&mut self, chance: u32) -> bool {
+    pub(crate) fn per_mille(&mut self, chance: u32) -> bool {
         chance > 0 && self.below(1000) < u64::from(chance)
     }
 }

@@ -218,6 +218,8 @@ pub enum Kind {
     },
     /// A block device, written with O_DIRECT and O_DSYNC.
     Block,
+    /// Objects in the bucket.
+    Object,
     /// A simulated disk.
     Simulated,
 }
