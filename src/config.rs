@@ -95,6 +95,7 @@ pub(crate) struct Volumes {
     pub(crate) count: u32,
     pub(crate) size: VolumeSize,
     pub(crate) queue_depth: u32,
+    pub(crate) linger: Duration,
 }
 
 /// When the tail of a volume goes to the bucket.
@@ -206,6 +207,7 @@ impl Default for Config {
                 count: 1,
                 size: VolumeSize::Auto,
                 queue_depth: 8,
+                linger: millis(100),
             },
             upload: Upload {
                 segment_bytes: 32 * MIB,

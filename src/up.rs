@@ -212,13 +212,13 @@ impl Node {
             rack: None,
         };
         let registration = catalog.register_node(spec, NODE_LEASE).await?;
-        let places = volumes::places(config, &catalog).await?;
-
         let bucket_metrics = BucketMetrics::default();
         bucket_metrics.register(&mut registry.write());
         let bucket = bucket::open(config, Arc::clone(&entropy), bucket_metrics)?;
         let bucket: Arc<dyn ObjectStore> = Arc::new(bucket);
         let keys = Keys::new(catalog.cluster_id());
+        let lie_in = volumes::Bucket { store: &bucket, keys: &keys, entropy: &entropy };
+        let places = volumes::places(config, &catalog, lie_in).await?;
         let metrics = WriterMetrics::default();
         let cache_metrics = CacheMetrics::default();
         metrics.register(&mut registry.write());

@@ -1,11 +1,14 @@
 //! The volumes of this node: which there are, and what each lies on.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
+use object_store::ObjectStore;
 use sluice_catalog::{Catalog, VolumeKind, VolumeSpec};
-use sluice_model::VolumeId;
-use sluice_volume::Medium;
+use sluice_format::key::Keys;
+use sluice_model::{Entropy, VolumeId};
+use sluice_volume::{Medium, ObjectOptions, ObjectVolume};
 use sluice_writer::VolumePlace;
 
 use crate::config::{Config, VolumeMedium, VolumeSize};
@@ -17,14 +20,30 @@ const SMALL_VOLUME_BYTES: u64 = 64 << 20;
 /// One volume takes at most this part of what is free.
 const SHARE_OF_FREE: u64 = 8;
 
+/// The bucket, for the volumes that lie in it.
+pub(crate) struct Bucket<'a> {
+    pub(crate) store: &'a Arc<dyn ObjectStore>,
+    pub(crate) keys: &'a Keys,
+    pub(crate) entropy: &'a Arc<dyn Entropy>,
+}
+
 /// Makes sure that the catalog lists the volumes that are configured, and says what all it lists lie on.
-pub(crate) async fn places(config: &Config, catalog: &Catalog) -> anyhow::Result<Vec<VolumePlace>> {
+pub(crate) async fn places(
+    config: &Config,
+    catalog: &Catalog,
+    bucket: Bucket<'_>,
+) -> anyhow::Result<Vec<VolumePlace>> {
     let known: Vec<_> = catalog.volumes().into_iter().map(|volume| volume.spec.clone()).collect();
     for spec in missing(config, &known)? {
         catalog.add_volume(spec).await?;
     }
     let places = catalog.volumes().into_iter().map(|volume| {
-        Ok(VolumePlace { id: volume.spec.id, medium: medium(config, &volume.spec)? })
+        let spec = &volume.spec;
+        let medium = match spec.kind {
+            VolumeKind::Object => in_bucket(config, spec, &bucket),
+            VolumeKind::File | VolumeKind::Block => medium(config, spec)?,
+        };
+        Ok(VolumePlace { id: spec.id, medium })
     });
     places.collect()
 }
@@ -70,7 +89,7 @@ fn lacking(count: u32, known: &[VolumeSpec], kind: VolumeKind) -> usize {
     (count as usize).saturating_sub(known.iter().filter(|spec| spec.kind == kind).count())
 }
 
-/// What the catalog's volume lies on, seen from here.
+/// What the catalog's volume lies on, seen from here, unless it lies in the bucket.
 pub(crate) fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Medium> {
     match spec.kind {
         VolumeKind::File => Ok(Medium::File {
@@ -79,9 +98,21 @@ pub(crate) fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Mediu
         }),
         VolumeKind::Block => Ok(Medium::Block { path: spec.location.clone().into() }),
         VolumeKind::Object => {
-            anyhow::bail!("volume {} is of a kind that this build cannot open", spec.id)
+            anyhow::bail!("volume {} lies in the bucket, as objects that tell of themselves", spec.id)
         }
     }
+}
+
+/// What a volume in the bucket lies on.
+fn in_bucket(config: &Config, spec: &VolumeSpec, bucket: &Bucket<'_>) -> Medium {
+    let linger = config.volumes.linger;
+    Medium::Object(ObjectVolume::new(
+        Arc::clone(bucket.store),
+        &bucket.keys.wal(spec.id.0),
+        spec.size_bytes,
+        Arc::clone(bucket.entropy),
+        ObjectOptions { linger, ..ObjectOptions::default() },
+    ))
 }
 
 /// A volume's size when none is configured: one gibibyte, or less where the disk is small, so that the

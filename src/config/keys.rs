@@ -228,9 +228,17 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "volumes.queue_depth",
-        doc: "Writes in flight on one volume.",
+        doc: "Writes in flight on one volume, of the kinds `file` and `block`.",
         bounds: Some((1, 128)),
         field: |c| &mut c.volumes.queue_depth,
+    },
+    Key {
+        name: "volumes.linger",
+        doc: "For the kind `object`: the least time from one PUT to the next, unless 8 MiB are \
+              waiting. Longer costs fewer requests, shorter answers producers sooner; after a rest \
+              the first append goes at once.",
+        bounds: Some((0, 10 * SECOND)),
+        field: |c| &mut c.volumes.linger,
     },
     Key {
         name: "upload.segment_bytes",

@@ -7,6 +7,7 @@
 //! {hash}/{cluster}/segments/{volume}/{epoch}-{sequence}     hash over volume, epoch and sequence
 //! {hash}/{cluster}/snapshots/{volume}/{epoch}-{sequence}    likewise
 //! {hash}/{cluster}/manifests/{volume}/{version}             hash over the volume alone: one directory
+//! {hash}/{cluster}/wal/{volume}/...                        hash over the volume alone: a volume in the bucket
 //! {hash}/{cluster}/catalog/{sequence}                       hash over `catalog`: one directory
 //! clusters/{cluster}                                        written once: which clusters are here
 //! ```
@@ -85,6 +86,12 @@ impl Keys {
     pub fn manifest_version(key: &str) -> Option<u64> {
         let name = key.rsplit('/').next()?;
         (name.len() == 20).then(|| name.parse().ok())?
+    }
+
+    /// The directory of a volume that lies in the bucket. What is in it is the volume's own.
+    pub fn wal(&self, volume: u32) -> String {
+        let name = format!("wal/{volume}");
+        self.hashed(&name, &name)
     }
 
     /// The key of an object of the catalog's journal.
@@ -166,6 +173,7 @@ mod tests {
             let other = if hash == "0000" { "0001" } else { "0000" };
             assert_eq!(keys.parse(&format!("{other}/{rest}")), None);
         }
+        assert_eq!(keys.parse(&format!("{}/volume", keys.wal(1))), None, "not the writer's");
         for foreign in ["", "clusters/c", "0000/c", "0000/c/segments/1/2", "0000/c/segments/+1/2-3"]
         {
             assert_eq!(keys.parse(foreign), None, "{foreign}");
