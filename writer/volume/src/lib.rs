@@ -1,13 +1,14 @@
 //! Write-ahead-log volumes: on-disk format, group writes, fencing, recovery.
 //!
-//! A volume is one device (today a file, or a simulated disk) that holds the tail of many streams
-//! until it lies in the bucket. It takes frames (opaque payloads of up to 8 MiB), writes each with one
+//! A volume is one device (a file, a block device, a simulated disk) or a directory of the bucket. It holds
+//! the tail of many streams until segments do. It takes frames (opaque payloads of up to 8 MiB), writes each with one
 //! device write, says in order which are durable, and gives them back after a crash. The format is in
 //! `docs/formats.md`, section "Volume"; the contract of all kinds is [`Volume`] and [`Recovery`].
 //!
 //! Where things are: [`FrameBuf`] gathers a payload; `frame` and `superblock` are the bytes on disk;
 //! `ring` decides where a frame goes and what is durable (pure, no I/O); `log` joins it to a `disk`;
-//! `reserve` keeps other hosts off a block device; `scan` reads the log after a restart; `file` and `sim` are the kinds of volume.
+//! `reserve` keeps other hosts off a block device; `scan` reads the log after a restart; `file` and `sim`
+//! are the kinds of volume, and `object`: in the bucket, with the same frames and ring, a log of its own.
 //!
 //! What always holds: nothing is said to be durable before all that precedes it is; nothing durable is
 //! overwritten before it is trimmed; what a recovery yields is exactly what was appended, from the trim
