@@ -98,7 +98,7 @@ pub(crate) fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Mediu
         }),
         VolumeKind::Block => Ok(Medium::Block { path: spec.location.clone().into() }),
         VolumeKind::Object => {
-            anyhow::bail!("volume {} lies in the bucket, as objects that tell of themselves", spec.id)
+            anyhow::bail!("volume {} lies in the bucket", spec.id)
         }
     }
 }
