@@ -13,7 +13,7 @@ use sluice_format::FormatError;
 use sluice_format::segment::{Block, BlockEntry, Extent, decode_index, split_block};
 
 use crate::cache::{ByBytes, Cached};
-use crate::plan::Chunk;
+use crate::plan::{Chunk, chunks};
 use crate::read::{ReadError, Reader};
 
 /// Neighbouring chunks are read by one request up to this size.
@@ -33,12 +33,14 @@ type Guard<'a> = PlaceholderGuard<
 type Run<'a> = Vec<(Chunk, Guard<'a>)>;
 
 impl Reader {
-    /// An extent's index; none for an extent of one block.
+    /// An extent's index; none for an extent of one block. `with_data` says that all of the extent is
+    /// wanted: if it is not too large, the request for the index brings its blocks into the cache, too.
     pub(crate) async fn index(
         &self,
         extent: &Extent,
+        with_data: bool,
     ) -> Result<Option<Arc<[BlockEntry]>>, ReadError> {
-        if extent.blocks == 1 {
+        if extent.blocks <= 1 {
             return Ok(None);
         }
         let range = extent.index_range();
@@ -50,8 +52,12 @@ impl Reader {
                 found
             }
             None => {
-                let decode = |bytes: &mut Bytes| Ok(Cached::Index(decode_index(bytes)?.into()));
+                let whole = u64::from(extent.data_len) + chunk.len;
                 let load = async {
+                    if with_data && whole <= MAX_GET_BYTES {
+                        return self.fetch_extent(extent, whole).await;
+                    }
+                    let decode = |bytes: &mut Bytes| Ok(Cached::Index(decode_index(bytes)?.into()));
                     let mut loaded = self.fetch(&[chunk], decode).await?;
                     loaded.pop().ok_or(ReadError::NotHere)
                 };
@@ -62,6 +68,30 @@ impl Reader {
             Cached::Index(index) => Ok(Some(index)),
             Cached::Blocks(_) => Err(self.foreign(chunk)),
         }
+    }
+
+    /// Reads an extent with its index, `whole` bytes, by one request. Gives the index; the chunks are in
+    /// the cache before.
+    async fn fetch_extent(&self, extent: &Extent, whole: u64) -> Result<Cached, ReadError> {
+        let all = Chunk { segment: extent.segment, position: extent.position, len: whole };
+        let decode = |bytes: &mut Bytes| {
+            let cut = |bytes: &mut Bytes, len: u64| match len <= bytes.len() as u64 {
+                true => Ok(bytes.split_to(len as usize)),
+                false => Err(FormatError::Truncated { what: "segment" }),
+            };
+            let mut data = cut(bytes, u64::from(extent.data_len))?;
+            let index = decode_index(bytes)?;
+            let mut loaded = Vec::new();
+            for chunk in chunks(extent, Some(&index), extent.base_offset, u64::MAX).0 {
+                loaded.push((chunk, split_blocks(cut(&mut data, chunk.len)?)?));
+            }
+            Ok((Cached::Index(index.into()), loaded))
+        };
+        let (index, loaded) = self.fetch(&[all], decode).await?.pop().ok_or(ReadError::NotHere)?;
+        for (chunk, blocks) in loaded {
+            self.cache.insert(chunk, blocks);
+        }
+        Ok(index)
     }
 
     /// One chunk's blocks, verified.
@@ -144,11 +174,11 @@ impl Reader {
 
     /// Reads neighbouring chunks by one request, and decodes each. Bytes that are damaged may have been
     /// damaged on their way: they are asked for once more.
-    async fn fetch(
+    async fn fetch<T>(
         &self,
         chunks: &[Chunk],
-        decode: impl FnMut(&mut Bytes) -> Result<Cached, FormatError> + Clone,
-    ) -> Result<Vec<Cached>, ReadError> {
+        decode: impl FnMut(&mut Bytes) -> Result<T, FormatError> + Clone,
+    ) -> Result<Vec<T>, ReadError> {
         match self.fetch_once(chunks, decode.clone()).await {
             Err(ReadError::Corrupt { segment, error }) => {
                 self.metrics.rereads.inc();
@@ -163,11 +193,11 @@ impl Reader {
         }
     }
 
-    async fn fetch_once(
+    async fn fetch_once<T>(
         &self,
         chunks: &[Chunk],
-        mut decode: impl FnMut(&mut Bytes) -> Result<Cached, FormatError>,
-    ) -> Result<Vec<Cached>, ReadError> {
+        mut decode: impl FnMut(&mut Bytes) -> Result<T, FormatError>,
+    ) -> Result<Vec<T>, ReadError> {
         let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
             return Ok(Vec::new());
         };

@@ -101,7 +101,7 @@ impl Reader {
         if extent.blocks == 0 || from >= extent.end_offset {
             return Ok(Vec::new());
         }
-        let index = self.index(extent).await?;
+        let index = self.index(extent, false).await?;
         let first = match index.as_deref() {
             None => from,
             Some(blocks) => {

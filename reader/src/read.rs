@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
@@ -20,6 +21,10 @@ pub type SharedState = Arc<RwLock<VolumeState>>;
 
 /// A request follows at most this many extents; the consumer asks again for more.
 const MAX_EXTENTS: usize = 64;
+/// Indexes that one read asks for at once.
+const INDEXES_AT_ONCE: usize = 8;
+/// An extent below this is read whole, wherever the consumer is in it.
+const SMALL_EXTENT_BYTES: u32 = 1 << 20;
 
 /// Why a read gave nothing.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -192,15 +197,23 @@ impl Reader {
     ) -> Result<Plan, ReadError> {
         let extents = self.extents_from(volume, stream, offset, max_bytes)?;
         let mut plan = Plan { chunks: Vec::new(), covered: 0, end: offset };
+        // A long read goes through extents that are small each: their indexes come side by side.
+        let mut indexes = stream::iter(extents.clone())
+            .map(|extent| async move {
+                let all = extent.base_offset >= offset || extent.data_len < SMALL_EXTENT_BYTES;
+                self.index(&extent, all && u64::from(extent.data_len) <= max_bytes).await
+            })
+            .buffered(INDEXES_AT_ONCE);
         for extent in &extents {
             if plan.covered >= max_bytes && !plan.chunks.is_empty() {
                 break;
             }
+            let index = indexes.try_next().await?;
             if extent.blocks == 0 {
                 plan.end = extent.end_offset;
                 continue;
             }
-            let index = self.index(extent).await?;
+            let index = index.flatten();
             let left = max_bytes.saturating_sub(plan.covered).max(1);
             let (more, bytes) = chunks(extent, index.as_deref(), offset, left);
             if let Some(last) = more.last() {

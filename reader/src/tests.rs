@@ -276,6 +276,20 @@ async fn a_walk_is_read_ahead_by_few_requests() {
 }
 
 #[tokio::test]
+async fn a_small_extent_costs_one_request() {
+    // 800 kB in several blocks each: an index lies behind them.
+    let fixture = Fixture::new(&[(8, 100_000); 12]).await;
+    assert!(fixture.state.read().streams[&STREAM].extents.iter().all(|extent| extent.blocks > 1));
+    let mut at = 0;
+    while at < 960 {
+        at = fixture.offsets(at, 1 << 20).await.last().unwrap() + 10;
+    }
+    assert_eq!(fixture.metrics.gets.get(), 12, "data and index by one");
+    let segments: u64 = fixture.state.read().segments.values().map(|segment| segment.len).sum();
+    assert!(fixture.metrics.get_bytes.get() <= segments);
+}
+
+#[tokio::test]
 async fn a_consumer_that_stops_is_not_read_for() {
     let fixture = Fixture::new(&[(320, 100_000)]).await;
     let mut at = 0;
