@@ -46,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) reader: Reader,
     pub(crate) groups: Groups,
     pub(crate) retention: Retention,
+    pub(crate) compaction: Compaction,
     pub(crate) log: Log,
     pub(crate) shutdown: Shutdown,
 }
@@ -149,6 +150,19 @@ pub(crate) struct Retention {
     pub(crate) check_interval: Duration,
 }
 
+/// Compaction of what is in the bucket, and what no manifest names there.
+#[derive(Clone, Debug)]
+pub(crate) struct Compaction {
+    pub(crate) enabled: bool,
+    pub(crate) interval: Duration,
+    pub(crate) min_age: Duration,
+    pub(crate) bytes_per_second: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) key_map_bytes: u64,
+    pub(crate) orphan_interval: Duration,
+    pub(crate) orphan_grace: Duration,
+}
+
 /// The log of the process.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
@@ -240,6 +254,16 @@ impl Default for Config {
                 offsets_retention: millis(7 * DAY),
             },
             retention: Retention { check_interval: millis(30 * SECOND) },
+            compaction: Compaction {
+                enabled: true,
+                interval: millis(15 * SECOND),
+                min_age: millis(5 * MINUTE),
+                bytes_per_second: 64 * MIB,
+                segment_bytes: 16 * MIB,
+                key_map_bytes: 64 * MIB,
+                orphan_interval: millis(DAY),
+                orphan_grace: millis(60 * MINUTE),
+            },
             log: Log { level: LogFilter("info".to_owned()), format: LogFormat::Auto },
             shutdown: Shutdown { drain: millis(4 * SECOND) },
         }

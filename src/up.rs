@@ -24,7 +24,9 @@ use sluice_model::{CatalogLimits, Clock, Entropy, NodeId, TopicDefaults};
 use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
 use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 use sluice_writer::group::GroupConfig;
-use sluice_writer::{Writer, WriterMetrics, WriterOptions, WriterParts};
+use sluice_writer::{
+    CompactionOptions, OrphanOptions, Writer, WriterMetrics, WriterOptions, WriterParts,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -346,6 +348,18 @@ fn writer_options(config: &Config) -> WriterOptions {
         upload_in_flight_bytes: u64::from(config.upload.in_flight) * config.upload.segment_bytes,
         retention_interval: config.retention.check_interval,
         queue_depth: config.volumes.queue_depth as usize,
+        compaction: CompactionOptions {
+            enabled: config.compaction.enabled,
+            interval: config.compaction.interval,
+            min_age: config.compaction.min_age,
+            bytes_per_second: config.compaction.bytes_per_second,
+            segment_bytes: config.compaction.segment_bytes,
+            key_map_bytes: config.compaction.key_map_bytes,
+        },
+        orphans: OrphanOptions {
+            interval: config.compaction.orphan_interval,
+            grace: config.compaction.orphan_grace,
+        },
         ..WriterOptions::default()
     }
 }

@@ -408,6 +408,58 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.retention.check_interval,
     },
     Key {
+        name: "compaction.enabled",
+        doc: "Whether what is in the bucket is compacted: small pieces put together, and of topics with \
+              `cleanup.policy=compact` the last record of each key kept.",
+        bounds: None,
+        field: |c| &mut c.compaction.enabled,
+    },
+    Key {
+        name: "compaction.interval",
+        doc: "How often a volume looks for something to compact.",
+        bounds: Some((10, DAY)),
+        field: |c| &mut c.compaction.interval,
+    },
+    Key {
+        name: "compaction.min_age",
+        doc: "Segments younger than this are not put together with others, so that short-lived records \
+              are gone by then. `min.compaction.lag.ms` of a topic says when key compaction may begin.",
+        bounds: Some((0, DAY)),
+        field: |c| &mut c.compaction.min_age,
+    },
+    Key {
+        name: "compaction.bytes_per_second",
+        doc: "What compaction reads and writes a second at most. It rests while uploads lag.",
+        bounds: Some((64 * KIB, TIB)),
+        field: |c| &mut c.compaction.bytes_per_second,
+    },
+    Key {
+        name: "compaction.segment_bytes",
+        doc: "Compaction writes segments of this size, and takes about as much memory.",
+        bounds: Some((MIB, GIB)),
+        field: |c| &mut c.compaction.segment_bytes,
+    },
+    Key {
+        name: "compaction.key_map_bytes",
+        doc: "Memory for the keys of the part of a partition that key compaction cleans at once, 96 bytes \
+              each. Kafka's `log.cleaner.dedupe.buffer.size`.",
+        bounds: Some((64 * KIB, TIB)),
+        field: |c| &mut c.compaction.key_map_bytes,
+    },
+    Key {
+        name: "compaction.orphan_interval",
+        doc: "How often the bucket is listed for objects that nothing names, such as a crash leaves; the \
+              first time some minutes after the start.",
+        bounds: Some((100, 3650 * DAY)),
+        field: |c| &mut c.compaction.orphan_interval,
+    },
+    Key {
+        name: "compaction.orphan_grace",
+        doc: "Objects that nothing names are deleted when they are this old.",
+        bounds: Some((0, 3650 * DAY)),
+        field: |c| &mut c.compaction.orphan_grace,
+    },
+    Key {
         name: "log.level",
         doc: "What is logged, to stderr.",
         bounds: None,

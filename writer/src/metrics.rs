@@ -56,6 +56,8 @@ pub struct WriterMetrics {
     pub upload_errors: Counter,
     /// Extents removed by retention.
     pub retired_extents: Counter,
+    /// Objects found in the bucket that nothing names.
+    pub orphans: Counter,
     /// Compactions that put extents together.
     pub compactions: Counter,
     /// Cleanings of streams of compacted topics.
@@ -95,6 +97,7 @@ impl Default for WriterMetrics {
             deletes: Counter::default(),
             upload_errors: Counter::default(),
             retired_extents: Counter::default(),
+            orphans: Counter::default(),
             compactions: Counter::default(),
             cleanings: Counter::default(),
             cleaned_records: Counter::default(),
@@ -128,6 +131,7 @@ impl WriterMetrics {
             ("writer_bucket_deletes", "Objects deleted from the bucket", &self.deletes),
             ("writer_upload_errors", "Uploads that failed and were retried", &self.upload_errors),
             ("writer_retired_extents", "Extents removed by retention", &self.retired_extents),
+            ("writer_orphans", "Objects in the bucket that nothing names", &self.orphans),
             ("writer_compactions", "Compactions that put extents together", &self.compactions),
             ("writer_cleanings", "Cleanings of streams of compacted topics", &self.cleanings),
             ("writer_cleaned_records", "Records that cleanings removed", &self.cleaned_records),

@@ -40,6 +40,23 @@ pub struct WriterOptions {
     pub queue_depth: usize,
     /// Compaction of what is in the bucket.
     pub compaction: CompactionOptions,
+    /// Objects in the bucket that nothing names.
+    pub orphans: OrphanOptions,
+}
+
+/// When objects that no manifest names are looked for and deleted.
+#[derive(Clone, Debug)]
+pub struct OrphanOptions {
+    /// How often the bucket is listed.
+    pub interval: Duration,
+    /// Younger objects stay: a reader may hold a state that still names them.
+    pub grace: Duration,
+}
+
+impl Default for OrphanOptions {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(24 * 3600), grace: Duration::from_secs(3600) }
+    }
 }
 
 /// How a volume's part of the bucket is compacted.
@@ -89,6 +106,7 @@ impl Default for WriterOptions {
             delete_grace: Duration::from_secs(60),
             queue_depth: 8,
             compaction: CompactionOptions::default(),
+            orphans: OrphanOptions::default(),
         }
     }
 }

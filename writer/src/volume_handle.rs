@@ -26,6 +26,7 @@ use crate::error::{AppendError, OpenError, TailError};
 use crate::metrics::WriterMetrics;
 use crate::objects::Objects;
 use crate::options::VolumePlace;
+use crate::orphans::Scope;
 use crate::recovery::{Recovered, Surroundings, key_of, take_over};
 use crate::retention::Limits;
 use crate::retire::Retirement;
@@ -195,6 +196,15 @@ impl OwnedVolume {
                 others,
             })),
         })
+    }
+
+    /// What orphan collection needs to know of the volume.
+    pub(crate) fn orphan_scope(&self) -> Scope {
+        Scope {
+            epoch: self.volume.epoch().0,
+            state: Arc::clone(self.committer.state()),
+            deletions: self.committer.deletions().clone(),
+        }
     }
 
     pub(crate) fn leader_epoch(&self) -> i32 {

@@ -24,6 +24,7 @@ use crate::error::{AppendError, OpenError, TailError};
 use crate::group::{GroupConfig, GroupCoordinator};
 use crate::metrics::WriterMetrics;
 use crate::options::{VolumePlace, WriterOptions};
+use crate::orphans::Orphans;
 use crate::recovery::Surroundings;
 use crate::sequence::BatchHeader;
 use crate::stream::{Offsets, Stream, Waiter};
@@ -70,6 +71,7 @@ struct Inner {
     volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
     groups: Arc<GroupCoordinator>,
     follower: JoinHandle<()>,
+    orphans: JoinHandle<()>,
 }
 
 /// A position in the tail.
@@ -117,6 +119,14 @@ impl Writer {
         let groups = Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, names));
         let log = VolumeLog::open(first, &around, Arc::clone(&groups) as _).await?;
         groups.start(log);
+        let orphans = Orphans {
+            bucket: Arc::clone(&around.bucket),
+            keys: around.keys.clone(),
+            scopes: volumes.iter().map(|(id, volume)| (id.0, volume.orphan_scope())).collect(),
+            options: around.options.orphans.clone(),
+            clock: Arc::clone(&clock),
+            metrics,
+        };
         let follower = Follower { volumes: volumes.clone(), groups: Arc::clone(&groups) };
         Ok(Self {
             inner: Arc::new(Inner {
@@ -126,6 +136,7 @@ impl Writer {
                 volumes,
                 groups,
                 follower: tokio::spawn(follower.run(changes)),
+                orphans: tokio::spawn(orphans.run()),
             }),
         })
     }
@@ -315,6 +326,7 @@ impl Writer {
     pub async fn close(&self, flush: Duration) {
         self.inner.groups.close();
         self.inner.follower.abort();
+        self.inner.orphans.abort();
         let volumes = self.inner.volumes.values();
         futures_util::future::join_all(volumes.map(|volume| volume.close(flush))).await;
     }
@@ -326,6 +338,7 @@ impl Writer {
     pub(crate) async fn abandon(&self) {
         self.inner.groups.close();
         self.inner.follower.abort();
+        self.inner.orphans.abort();
         for volume in self.inner.volumes.values() {
             volume.abandon().await;
         }
@@ -335,6 +348,7 @@ impl Writer {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.follower.abort();
+        self.orphans.abort();
     }
 }
 
