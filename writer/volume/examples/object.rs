@@ -84,7 +84,7 @@ async fn measure(
         let at = Instant::now();
         match volume.append(filled(FRAME_BYTES)) {
             Ok(ticket) => {
-                pending.push(tokio::spawn(async move { ticket.await.map(|_| at.elapsed()) }))
+                pending.push(tokio::spawn(async move { ticket.await.map(|_| at.elapsed()) }));
             }
             Err(_) => refused += 1,
         }
