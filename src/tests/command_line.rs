@@ -122,3 +122,48 @@ fn a_failure_while_running_is_one_log_line_and_code_1() {
     assert_eq!(entry["level"], "ERROR");
     assert!(entry["error"].as_str().expect("text").contains(&http), "{last}");
 }
+
+#[test]
+fn tools_say_what_to_do_when_there_is_nothing_to_work_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (nothing, bucket) = (at("nothing"), format!("file:{}", at("bucket")));
+    std::fs::create_dir(at("bucket")).expect("a directory");
+    std::fs::write(at("file"), b"not a segment, and not a volume").expect("a file");
+    let refused: &[(&[&str], &str)] = &[
+        (&["verify", "--data-dir", &nothing], "say where it is with --bucket"),
+        (&["verify", "--data-dir", &nothing, "--bucket", &bucket], "the bucket has: none"),
+        (&["verify", "--bucket", &bucket, "--cluster", "x"], "has no cluster x"),
+        (&["verify", "--bucket", "ftp://x"], "--bucket"),
+        (&["restore", "--from", &bucket, "--data-dir", &nothing], "the bucket has: none"),
+        (&["restore", "--from", &bucket, "--data-dir", &at("")], "is not empty"),
+        (&["restore", "--from", "file:/no/such", "--data-dir", &nothing], "no bucket at /no/such"),
+        (&["volume", "inspect", &nothing], "no such volume"),
+        (&["segment", "inspect", &nothing, "--bucket", &bucket], "is missing"),
+        (&["restore", "--data-dir", &nothing], "--from"),
+    ];
+    for (args, hint) in refused {
+        let output = sluice(args, &[]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(output.stdout.is_empty() && stderr.contains(hint), "{args:?}: {stderr}");
+    }
+    assert!(!Path::new(&nothing).exists(), "nothing was made");
+    for tool in ["segment", "volume"] {
+        let output = sluice(&[tool, "inspect", &at("file"), "--output", "json"], &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let _: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    }
+}
+
+#[test]
+fn each_tool_explains_itself_with_examples_and_exit_codes() {
+    let tools: [&[&str]; 4] =
+        [&["verify"], &["restore"], &["segment", "inspect"], &["volume", "inspect"]];
+    for tool in tools {
+        let output = sluice(&[tool, &["--help"]].concat(), &[]);
+        let help = text(&output.stdout);
+        assert!(help.contains(&format!("Examples:\n  sluice {}", tool.join(" "))), "{help}");
+        assert!(help.contains("Exit codes: 0 "), "{help}");
+    }
+}

@@ -127,3 +127,85 @@ impl Segment {
         Ok(Block { entry, batches })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use sluice_format::segment::{Piece, SegmentBuilder};
+    use sluice_wire::batch::{BatchBuilder, NewRecord};
+
+    use super::*;
+
+    const ID: SegmentId = SegmentId { volume: 1, epoch: 2, sequence: 3 };
+
+    /// Two streams of two batches each.
+    fn segment() -> Vec<u8> {
+        let mut builder = SegmentBuilder::new(ID);
+        for partition in 0..2 {
+            let pieces: Vec<Piece> = [(0, 2), (2, 3)].map(|(base, end)| piece(base, end)).into();
+            builder.push_extent(StreamKey { topic: [7; 16], partition }, &pieces);
+        }
+        builder.finish().parts.concat()
+    }
+
+    fn piece(base: i64, end: i64) -> Piece {
+        let mut batch = BatchBuilder::new().base_offset(base);
+        for _ in base..end {
+            let value = Some(&b"value"[..]);
+            batch.push(&NewRecord { timestamp_ms: 5, key: None, value, headers: &[] });
+        }
+        Piece {
+            base_offset: base,
+            end_offset: end,
+            max_timestamp: 5,
+            batches: 1,
+            leader_epoch: 2,
+            bytes: batch.build(),
+        }
+    }
+
+    /// Everything there is, read as `--deep` does; gives the number of batches.
+    async fn read(bytes: Vec<u8>) -> Result<usize, Problem> {
+        let bucket: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let path = Path::from("segment");
+        bucket.put(&path, bytes.into()).await?;
+        let segment = Segment::open(bucket, path).await?;
+        let mut batches = 0;
+        for (_, extent) in &segment.directory {
+            for entry in segment.index(extent).await? {
+                batches += segment.block(entry).await?.batches.len();
+            }
+        }
+        if segment.id == ID { Ok(batches) } else { Err(Problem::Wrong("its id".to_owned())) }
+    }
+
+    #[tokio::test]
+    async fn any_byte_that_is_wrong_is_seen() {
+        let whole = segment();
+        assert_eq!(read(whole.clone()).await.expect("whole"), 4);
+        for at in 0..whole.len() {
+            for mask in [0x01, 0x80, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[at] ^= mask;
+                assert!(read(damaged).await.is_err(), "byte {at} ^ {mask:#x}");
+            }
+            assert!(read(whole[..at].to_vec()).await.is_err(), "cut at {at}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Also where the ends look right.
+        #[test]
+        fn arbitrary_bytes_never_panic(
+            position: u64, len: u64, bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
+        ) {
+            let mut framed = segment()[..HEADER_LEN].to_vec();
+            framed.extend(bytes);
+            framed.extend(position.to_le_bytes());
+            framed.extend(len.to_le_bytes());
+            framed.extend(b"SLSEGEND");
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            proptest::prop_assert!(runtime.block_on(read(framed)).is_err());
+        }
+    }
+}
