@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.request
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -383,3 +384,22 @@ def test_the_commands_of_the_page_work(filled, tmp_path):
         for place, name in places.items():
             line = line.replace(place, str(tmp_path / name))
         tool(*line.replace("SEGMENT", segment).split())
+
+
+def test_the_journal_says_how_far_behind_it_is(up, tmp_path):
+    server = up()
+
+    def metric(name: str) -> float:
+        with urllib.request.urlopen(f"http://{servers.HOST}:{server.http_port}/metrics") as answer:
+            text = answer.read().decode()
+        return float(re.search(rf"^sluice_catalog_journal_{name} (\S+)$", text, re.MULTILINE)[1])
+
+    create(server, "t")
+    waiting.until(lambda: metric("lag_seconds") == 0, 30, "the journal is up to date")
+    assert metric("revision") > 0
+    puts = metric("puts_total")
+    for number in range(20):
+        create(server, f"more-{number}")
+    waiting.until(lambda: metric("puts_total") > puts and metric("lag_seconds") == 0, 30, "a put")
+    assert metric("puts_total") - puts < 20, "changes share objects"
+    assert verify(tmp_path)["journal"]["revision"] == metric("revision")

@@ -69,7 +69,8 @@ impl Checks {
     }
 }
 
-fn names(state: &VolumeState) -> impl Iterator<Item = Name> {
+/// The objects that a volume's state names.
+pub(super) fn names(state: &VolumeState) -> impl Iterator<Item = Name> {
     let segments = state.segments.keys().map(|id| Name::Segment(*id));
     segments.chain(state.coordinator.map(|snapshot| Name::Snapshot(snapshot.id)))
 }

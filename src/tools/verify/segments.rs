@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use futures_util::{StreamExt, stream};
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::{Error, ObjectStoreExt};
 use sluice_format::key::Name;
 use sluice_format::snapshot::decode_snapshot;
 use sluice_format::{Extent, SegmentId, StreamKey};
 use sluice_model::{StreamId, TopicId};
+use sluice_writer::{ManifestError, ManifestStore};
 
 use super::super::segment::{Problem, Segment};
+use super::orphans::names;
 use super::{Checks, States};
 
 /// Blocks and segments that are read at once.
@@ -52,6 +54,7 @@ impl Checks {
             for (id, segment) in &state.segments {
                 let key = self.keys.segment(*id);
                 match self.len(Name::Segment(*id)).await? {
+                    None if !self.is_named(id.volume, Name::Segment(*id)).await? => {}
                     None => self.report.finding(key, "it is missing, and a manifest names it"),
                     Some(len) if len != segment.len => {
                         let wanted = segment.len;
@@ -74,6 +77,10 @@ impl Checks {
             let mut done = 0;
             while let Some((id, outcome, key)) = checked.next().await {
                 let outcome = outcome.with_context(|| format!("cannot check {key}"))?;
+                let name = Name::Segment(id);
+                if !outcome.findings.is_empty() && !self.is_named(id.volume, name).await? {
+                    continue;
+                }
                 for finding in outcome.findings {
                     self.report.finding(&key, finding);
                 }
@@ -93,16 +100,34 @@ impl Checks {
         Ok(())
     }
 
+    /// Whether the newest manifest names an object still: a process that serves may have replaced it since,
+    /// and deleted it.
+    async fn is_named(&self, volume: u32, name: Name) -> anyhow::Result<bool> {
+        let (bucket, keys) = (Arc::clone(&self.bucket), self.keys.clone());
+        match ManifestStore::load(bucket, keys, volume, 0).await {
+            Ok(store) => Ok(names(&store.state().read()).any(|named| named == name)),
+            Err(ManifestError::Bucket(error)) => Err(error).context("cannot read manifests again"),
+            // They could be read before; a finding that stands is better than one that is dropped.
+            Err(_) => Ok(true),
+        }
+    }
+
     async fn snapshot(&mut self, id: SegmentId) -> anyhow::Result<()> {
         let key = self.keys.snapshot(id);
-        if self.len(Name::Snapshot(id)).await?.is_none() {
-            self.report.finding(&key, "it is missing, and a manifest names it");
-        } else if self.deep {
-            let read = self.bucket.get(&Path::from(key.as_str())).await;
-            let bytes = read.with_context(|| format!("cannot read {key}"))?.bytes().await?;
-            if let Err(error) = decode_snapshot(&bytes) {
-                self.report.finding(&key, error);
+        let name = Name::Snapshot(id);
+        let finding = match self.bucket.get(&Path::from(key.as_str())).await {
+            Err(Error::NotFound { .. }) => {
+                Some("it is missing, and a manifest names it".to_owned())
             }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {key}")),
+            Ok(found) => {
+                decode_snapshot(&found.bytes().await?).err().map(|error| error.to_string())
+            }
+        };
+        if let Some(finding) = finding
+            && self.is_named(id.volume, name).await?
+        {
+            self.report.finding(&key, finding);
         }
         Ok(())
     }
