@@ -53,6 +53,19 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "sluice-gateway",
         ],
     ),
+    // The simulation sees all that it simulates.
+    (
+        "sluice-sim",
+        &[
+            "sluice-model",
+            "sluice-wire",
+            "sluice-format",
+            "sluice-volume",
+            "sluice-catalog",
+            "sluice-writer",
+            "sluice-reader",
+        ],
+    ),
 ];
 
 /// Crates without I/O, clock, runtime or log: what is not here they may not use outside of tests.
