@@ -105,6 +105,11 @@ impl History {
         self.0.lock().violation.is_some()
     }
 
+    /// How often this kind of event happened.
+    pub(crate) fn count(&self, kind: &str) -> u64 {
+        self.0.lock().counts.get(kind).copied().unwrap_or(0)
+    }
+
     pub(crate) fn summary(&self) -> Summary {
         let state = self.0.lock();
         Summary {

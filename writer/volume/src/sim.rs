@@ -28,6 +28,8 @@ use crate::scan;
 use crate::superblock::{SLOT_OFFSETS, Superblock};
 use crate::volume::{Kind, Recovery};
 
+mod inspect;
+
 /// What is written whole or not at all.
 const SECTOR: usize = 512;
 

@@ -1,0 +1,96 @@
+//! What administrators do: make volumes and topics at the start, then now and then delete records and,
+//! once, a topic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sluice_catalog::{Catalog, NewTopic, VolumeKind, VolumeSpec};
+use sluice_model::{Entropy, StreamId, TenantId, VolumeId};
+
+use super::{Answer, Ask, open_catalog};
+use crate::random::{Random, SeededEntropy};
+use crate::stage::{Stage, WRITERS};
+
+/// Kept for ever.
+const KEPT: &str = "kept";
+/// Retention by size.
+const BOUNDED: &str = "bounded";
+/// Its records are deleted by request.
+const CUT: &str = "cut";
+/// Deleted in the course of the run.
+const DOOMED: &str = "doomed";
+
+/// Makes volumes and topics; the network is whole meanwhile.
+pub(crate) async fn set_up(stage: Arc<Stage>) -> Catalog {
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(Random::new(stage.seed, 5)));
+    let catalog = open_catalog(&stage, &entropy).await;
+    for id in 0..stage.profile.volumes {
+        let spec = VolumeSpec {
+            id: VolumeId(id),
+            kind: VolumeKind::File,
+            location: format!("simulated-{id}"),
+            size_bytes: stage.profile.volume_bytes,
+        };
+        catalog.add_volume(spec).await.expect("nothing fails yet");
+    }
+    let mut topics = Vec::new();
+    for (name, partitions, retention_bytes) in
+        [(KEPT, 4, "-1"), (BOUNDED, 2, "30000"), (CUT, 2, "-1"), (DOOMED, 2, "-1")]
+    {
+        let overrides: BTreeMap<_, _> = [
+            ("retention.ms", "-1"),
+            ("retention.bytes", retention_bytes),
+            ("message.timestamp.after.max.ms", "9223372036854775807"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+        let new = NewTopic { name: name.to_owned(), partitions, overrides };
+        let topic = catalog.create_topic(TenantId::OPEN, new).await.expect("nothing fails yet");
+        if name == BOUNDED {
+            stage.logs.lock().bounded(topic.id);
+        }
+        topics.push(topic);
+    }
+    *stage.topics.lock() = topics;
+    catalog
+}
+
+/// Deletes records, and the doomed topic.
+pub(crate) async fn administrate(stage: Arc<Stage>, catalog: Catalog) {
+    let mut random = Random::new(stage.seed, 6);
+    let doom = random.ms(1500, 8000);
+    let began = tokio::time::Instant::now();
+    let mut doomed = stage.topic(DOOMED);
+    while !stage.wind_down.load(Ordering::Relaxed) {
+        tokio::time::sleep(random.ms(100, 900)).await;
+        delete_records(&stage, &mut random).await;
+        if began.elapsed() > doom
+            && let Some(topic) = &doomed
+        {
+            stage.logs.lock().dropped(topic.id);
+            let deleted = catalog.delete_topic(TenantId::OPEN, topic.id).await;
+            stage.history.event("delete-topic", format_args!("{deleted:?}"));
+            if deleted.is_ok() {
+                doomed = None;
+            }
+        }
+    }
+}
+
+async fn delete_records(stage: &Stage, random: &mut Random) {
+    let Some(topic) = stage.topic(CUT) else { return };
+    let partition = random.below(topic.partitions.len() as u64) as u32;
+    let stream = StreamId { topic: topic.id, partition };
+    let end = stage.logs.lock().end(stream);
+    let offset = random.below(end as u64 + 1) as i64;
+    stage.logs.lock().delete_asked(stream, offset);
+    let host = *random.pick(&WRITERS);
+    let ask = Ask::DeleteRecords { stream, offset };
+    let answer = stage.writer_service.call(host, ask, Duration::from_secs(2)).await;
+    if let Some(Answer::Deleted(Ok(log_start))) = answer {
+        stage.history.event("delete-records", format_args!("{stream} {offset}: {log_start}"));
+        stage.logs.lock().delete_done(stream, offset);
+    }
+}

@@ -1,0 +1,118 @@
+//! The end of a run: everything is read back, through the owner and from the bucket alone, and compared
+//! to all that anyone was ever told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use sluice_format::StreamKey;
+use sluice_model::{Entropy, StreamId};
+use sluice_reader::Reader;
+
+use super::writer::reader;
+use super::{Answer, Ask, open_catalog};
+use crate::random::{Random, SeededEntropy};
+use crate::stage::{Stage, WRITERS};
+
+const WAIT: Duration = Duration::from_secs(3);
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Where everything is read from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// The owner, on this host.
+    Owner(usize),
+    /// The bucket; no writer lives.
+    Bucket,
+}
+
+/// Reads every stream from its log start to its end.
+pub(crate) async fn audit(stage: Arc<Stage>, from: Source) -> turmoil::Result {
+    let streams = stage.logs.lock().streams();
+    match from {
+        Source::Owner(host) => {
+            for stream in streams {
+                of_owner(&stage, host, stream).await?;
+            }
+        }
+        Source::Bucket => {
+            let entropy: Arc<dyn Entropy> =
+                Arc::new(SeededEntropy::new(Random::new(stage.seed, 7)));
+            let catalog = open_catalog(&stage, &entropy).await;
+            let reader = reader(&stage, &catalog);
+            for volume in 0..stage.profile.volumes {
+                let state = stage.objects.lock().state(volume);
+                reader.attach(volume, Arc::new(RwLock::new(state)));
+            }
+            for stream in streams {
+                let topic = catalog.topic_of_any_tenant(stream.topic).ok_or("a topic is gone")?;
+                let volume = topic.partitions[stream.partition as usize];
+                of_bucket(&stage, &reader, volume.0, stream).await?;
+            }
+        }
+    }
+    stage.history.event("audit", format_args!("{from:?}"));
+    Ok(())
+}
+
+async fn of_owner(stage: &Stage, host: usize, stream: StreamId) -> turmoil::Result {
+    let mut at = 0;
+    let mut failures = 0;
+    let mut first = None;
+    loop {
+        let ask = Ask::Fetch { stream, offset: at, max_bytes: STEP_BYTES };
+        let answer = stage.writer_service.call(WRITERS[host], ask, WAIT).await;
+        let Some(Answer::Fetched(Ok(fetched))) = answer else {
+            failures += 1;
+            if failures > 5 {
+                return Err(format!("{stream} at {at}: no answer to the audit: {answer:?}").into());
+            }
+            continue;
+        };
+        let mut logs = stage.logs.lock();
+        let (log_start, end) = (fetched.log_start, fetched.high_watermark);
+        logs.offsets(stream, fetched.epoch, log_start, end, true);
+        match fetched.records {
+            None if at < log_start => at = log_start,
+            None => {
+                stage.history.violation(format_args!("{stream}: {at} is above the end {end}"));
+                return Ok(());
+            }
+            Some(records) => {
+                first.get_or_insert(at);
+                let next = logs.read(stream, at, &records);
+                if next == at {
+                    let log_start = first.unwrap_or(log_start);
+                    logs.complete("the owner", stream, log_start, at);
+                    return Ok(());
+                }
+                at = next;
+            }
+        }
+    }
+}
+
+async fn of_bucket(
+    stage: &Stage,
+    reader: &Reader,
+    volume: u32,
+    stream: StreamId,
+) -> turmoil::Result {
+    let key = StreamKey { topic: stream.topic.0, partition: stream.partition };
+    let state = stage.objects.lock().state(volume);
+    let Some(known) = state.streams.get(&key) else {
+        stage.logs.lock().complete("the bucket", stream, 0, 0);
+        return Ok(());
+    };
+    let mut at = known.log_start;
+    while at < known.end_offset {
+        let records = reader.read(volume, key, at, STEP_BYTES).await?.to_bytes();
+        let next = stage.logs.lock().read(stream, at, &records);
+        if next == at {
+            return Err(format!("{stream}: the bucket has nothing at {at}").into());
+        }
+        at = next;
+    }
+    stage.logs.lock().complete("the bucket", stream, known.log_start, known.end_offset);
+    Ok(())
+}
