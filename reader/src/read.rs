@@ -94,13 +94,11 @@ fn select(chunks: &[Arc<[Block]>], offset: i64, max_bytes: u64) -> (Chain, i64) 
         }
         let room = max_bytes.saturating_sub(out.len() as u64);
         let taken = scan::select(&block.payload, offset, room, out.is_empty());
-        let whole = taken.len() == block.payload.len();
-        let begins_inside = block.base_offset < offset;
-        if !taken.is_empty() {
-            last = taken.clone();
-            out.push(taken);
+        if !taken.batches.is_empty() {
+            last = taken.batches.clone();
+            out.push(taken.batches);
         }
-        if !whole && !begins_inside || out.len() as u64 >= max_bytes {
+        if !taken.to_end || out.len() as u64 >= max_bytes {
             break;
         }
     }

@@ -352,11 +352,10 @@ impl OwnedVolume {
             let bytes = self.run_bytes(run).await?;
             let room = max_bytes.saturating_sub(chain.len() as u64);
             let taken = scan::select(&bytes, offset, room, chain.is_empty());
-            let whole = taken.len() == bytes.len();
-            if !taken.is_empty() {
-                chain.push(taken);
+            if !taken.batches.is_empty() {
+                chain.push(taken.batches);
             }
-            if !whole && run.base_offset >= offset || chain.len() as u64 >= max_bytes {
+            if !taken.to_end || chain.len() as u64 >= max_bytes {
                 break;
             }
         }

@@ -59,22 +59,36 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     out
 }
 
+/// Some of the batches of a piece of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// Whole batches, in the memory of the piece.
+    pub batches: Bytes,
+    /// Whether nothing that follows in the piece was left out: else what lies behind the piece does not
+    /// follow these batches.
+    pub to_end: bool,
+}
+
 /// Whole batches from the one that holds `offset` on, up to `max_bytes`; if `at_least_one`, the first
-/// comes however large it is. Shares the memory of `bytes`.
-pub fn select(bytes: &Bytes, offset: i64, max_bytes: u64, at_least_one: bool) -> Bytes {
+/// comes however large it is.
+pub fn select(bytes: &Bytes, offset: i64, max_bytes: u64, at_least_one: bool) -> Selected {
     let mut range: Option<(usize, usize)> = None;
+    let mut to_end = true;
     for span in spans(bytes).skip_while(|span| span.end_offset <= offset) {
         let start = range.map_or(span.start, |(start, _)| start);
         let fits = (span.end - start) as u64 <= max_bytes;
         if !(fits || at_least_one && range.is_none()) {
+            to_end = false;
             break;
         }
         range = Some((start, span.end));
         if !fits {
+            to_end = span.end == bytes.len();
             break;
         }
     }
-    range.map_or_else(Bytes::new, |(start, end)| bytes.slice(start..end))
+    let batches = range.map_or_else(Bytes::new, |(start, end)| bytes.slice(start..end));
+    Selected { batches, to_end }
 }
 
 /// The first record at or after `from_offset` whose timestamp is at least `timestamp_ms`: its offset and
@@ -127,13 +141,18 @@ mod tests {
     #[test]
     fn selects_whole_batches_around_an_offset() {
         let bytes = Bytes::from([batch(0, 10, 39), batch(10, 10, 39), batch(20, 1, 39)].concat());
-        let offsets = |taken: Bytes| spans(&taken).map(|span| span.base_offset).collect::<Vec<_>>();
-        assert_eq!(offsets(select(&bytes, 0, 1000, false)), [0, 10, 20]);
-        assert_eq!(offsets(select(&bytes, 15, 1000, false)), [10, 20], "begins inside a batch");
-        assert_eq!(offsets(select(&bytes, 15, 100, false)), [10]);
-        assert_eq!(offsets(select(&bytes, 15, 99, false)), [0; 0]);
-        assert_eq!(offsets(select(&bytes, 15, 1, true)), [10], "one whole batch all the same");
-        assert_eq!(offsets(select(&bytes, 21, 1000, true)), [0; 0]);
+        let taken = |offset, max_bytes, at_least_one| {
+            let taken = select(&bytes, offset, max_bytes, at_least_one);
+            let offsets: Vec<_> = spans(&taken.batches).map(|span| span.base_offset).collect();
+            (offsets, taken.to_end)
+        };
+        assert_eq!(taken(0, 1000, false), (vec![0, 10, 20], true));
+        assert_eq!(taken(15, 1000, false), (vec![10, 20], true), "begins inside a batch");
+        assert_eq!(taken(15, 100, false), (vec![10], false));
+        assert_eq!(taken(15, 99, false), (vec![], false));
+        assert_eq!(taken(15, 1, true), (vec![10], false), "one whole batch all the same");
+        assert_eq!(taken(20, 1, true), (vec![20], true));
+        assert_eq!(taken(21, 1000, true), (vec![], true));
     }
 
     #[test]
