@@ -195,7 +195,8 @@ impl Director {
 
     fn bucket(&mut self, now: Duration) {
         let random = &mut self.random;
-        let mut chance = |most: u64| if random.per_mille(600) { random.below(most) as u32 } else { 0 };
+        let mut chance =
+            |most: u64| if random.per_mille(600) { random.below(most) as u32 } else { 0 };
         let faults = BucketFaults {
             silent: false,
             busy: chance(500),
@@ -254,7 +255,9 @@ impl Director {
         let skew = &self.stage.skews[host];
         let new = (skew.load(Ordering::Relaxed) + jump).clamp(-MOST_SKEW_MS, MOST_SKEW_MS);
         skew.store(new, Ordering::Relaxed);
-        self.stage.history.event("clock-jump", format_args!("{} by {jump} to {new}", WRITERS[host]));
+        self.stage
+            .history
+            .event("clock-jump", format_args!("{} by {jump} to {new}", WRITERS[host]));
     }
 
     /// A bit of a frame that is known to be durable turns, while no one has the volume open. Whoever
@@ -324,10 +327,10 @@ impl Director {
                 sim.repair(writer, other);
             }
         }
-        for host in 0..WRITERS.len() {
+        for (host, name) in WRITERS.into_iter().enumerate() {
             self.stage.wishes[host].gentle.store(false, Ordering::Relaxed);
             if std::mem::take(&mut self.down[host]) {
-                sim.bounce(WRITERS[host]);
+                sim.bounce(name);
             }
         }
         let owner = self.random.below(2) as usize;

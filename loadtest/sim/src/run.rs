@@ -14,8 +14,8 @@ use crate::director::{CONSUMERS, Director, PRODUCERS};
 use crate::history::{History, Summary};
 use crate::host::{self, Source};
 use crate::metadata;
-use crate::stage::{IDEMPOTENT, PLAIN, Stage, WRITERS};
 use crate::random::Random;
+use crate::stage::{IDEMPOTENT, PLAIN, Stage, WRITERS};
 
 /// How finely hosts are interleaved, and the shortest way through the network.
 const TICK: Duration = Duration::from_millis(2);

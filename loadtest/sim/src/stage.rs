@@ -131,11 +131,7 @@ impl Stage {
         Arc::new(Self {
             devices: devices.collect(),
             logs: Mutex::new(LogCheck::new(history.clone(), IDEMPOTENT)),
-            bucket: BucketServer::new(
-                Random::new(seed, 2),
-                Arc::clone(&objects),
-                history.clone(),
-            ),
+            bucket: BucketServer::new(Random::new(seed, 2), Arc::clone(&objects), history.clone()),
             objects,
             bucket_service: Service::new(80),
             metadata: MetadataServer::default(),

@@ -74,7 +74,7 @@ fn meta(listed: &Listed) -> ObjectMeta {
 
 fn collect(payload: &PutPayload) -> Bytes {
     let mut bytes = BytesMut::with_capacity(payload.content_length());
-    for part in payload.iter() {
+    for part in payload {
         bytes.extend_from_slice(part);
     }
     bytes.freeze()

@@ -36,11 +36,17 @@ pub(crate) struct Listed {
 
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Done { etag: u64 },
+    Done {
+        etag: u64,
+    },
     Exists,
     Missing,
     BadRange,
-    Object { listed: Listed, start: u64, bytes: Bytes },
+    Object {
+        listed: Listed,
+        start: u64,
+        bytes: Bytes,
+    },
     Listing(Vec<Listed>),
     /// 503: nothing was done.
     Busy,

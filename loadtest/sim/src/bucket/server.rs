@@ -53,8 +53,7 @@ pub(crate) struct BucketServer {
 
 impl BucketServer {
     pub(crate) fn new(random: Random, check: Arc<Mutex<BucketCheck>>, history: History) -> Self {
-        let state =
-            State { objects: BTreeMap::new(), random, faults: BucketFaults::default() };
+        let state = State { objects: BTreeMap::new(), random, faults: BucketFaults::default() };
         Self { state: Arc::new(Mutex::new(state)), check, history }
     }
 

@@ -131,7 +131,8 @@ impl BucketCheck {
             _ => false,
         };
         if needed {
-            self.history.violation(format_args!("{key} is deleted, and the newest manifest needs it"));
+            self.history
+                .violation(format_args!("{key} is deleted, and the newest manifest needs it"));
         }
     }
 
@@ -148,7 +149,8 @@ impl BucketCheck {
 
 /// Whether the state's own parts fit, whoever computed it, and its segments are there.
 fn whole(history: &History, key: &str, state: &VolumeState, objects: &BTreeMap<String, Bytes>) {
-    let volume_of = |object: &str| parse(object).map(|(kind, volume, _)| (kind == "segments", volume));
+    let volume_of =
+        |object: &str| parse(object).map(|(kind, volume, _)| (kind == "segments", volume));
     let volume = parse(key).map_or(0, |(_, volume, _)| volume);
     let there: BTreeMap<&str, u64> = objects
         .iter()

@@ -39,7 +39,9 @@ impl Growing {
         let own = self.0.entry(epoch).or_insert((value, value));
         let forward = !in_order || value >= own.1;
         *own = (own.0.min(value), own.1.max(value));
-        forward && older.is_none_or(|older| value >= older) && newer.is_none_or(|newer| value <= newer)
+        forward
+            && older.is_none_or(|older| value >= older)
+            && newer.is_none_or(|newer| value <= newer)
     }
 }
 
@@ -120,11 +122,14 @@ impl LogCheck {
         let found = fingerprint(&seen.value);
         let offset = seen.offset;
         if *log.known.entry(offset).or_insert(found) != found {
-            self.history.violation(format_args!("{stream} offset {offset}: another record than before"));
+            self.history
+                .violation(format_args!("{stream} offset {offset}: another record than before"));
         }
         log.end = log.end.max(offset + 1);
         let Some(maker) = maker(&seen.value) else {
-            return self.history.violation(format_args!("{stream} offset {offset}: nobody made this"));
+            return self
+                .history
+                .violation(format_args!("{stream} offset {offset}: nobody made this"));
         };
         if maker.0 >= self.plain_from {
             return;
@@ -138,7 +143,8 @@ impl LogCheck {
         let (who, number) = maker;
         let earlier = log.made.range((who, i64::MIN)..(who, number)).next_back();
         let later = log.made.range((who, number + 1)..=(who, i64::MAX)).next();
-        if earlier.is_some_and(|(_, at)| *at > offset) || later.is_some_and(|(_, at)| *at < offset) {
+        if earlier.is_some_and(|(_, at)| *at > offset) || later.is_some_and(|(_, at)| *at < offset)
+        {
             self.history.violation(format_args!("{stream}: record {maker:?} is out of order"));
         }
     }
@@ -231,10 +237,8 @@ impl LogCheck {
         let mut seen = Vec::new();
         for record in records {
             match record {
-                Ok(record) => seen.push(Seen {
-                    offset: record.offset,
-                    value: record.value.unwrap_or_default(),
-                }),
+                Ok(record) => seen
+                    .push(Seen { offset: record.offset, value: record.value.unwrap_or_default() }),
                 Err(error) => return broken(&error),
             }
         }

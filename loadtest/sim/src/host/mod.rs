@@ -28,15 +28,28 @@ pub(crate) type WriterService = Service<Ask, Answer>;
 #[derive(Debug)]
 pub(crate) enum Ask {
     /// Batches of one stream, appended in this order; one answer each.
-    Produce { stream: StreamId, batches: Vec<Bytes> },
-    Fetch { stream: StreamId, offset: i64, max_bytes: u64 },
-    DeleteRecords { stream: StreamId, offset: i64 },
+    Produce {
+        stream: StreamId,
+        batches: Vec<Bytes>,
+    },
+    Fetch {
+        stream: StreamId,
+        offset: i64,
+        max_bytes: u64,
+    },
+    DeleteRecords {
+        stream: StreamId,
+        offset: i64,
+    },
 }
 
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// Of the batch with this index: its base offset and the epoch.
-    Produced { index: usize, result: Result<(i64, i32), Refusal> },
+    Produced {
+        index: usize,
+        result: Result<(i64, i32), Refusal>,
+    },
     Fetched(Result<Fetched, Refusal>),
     Deleted(Result<i64, Refusal>),
 }

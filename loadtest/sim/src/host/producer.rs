@@ -47,8 +47,7 @@ struct Producer {
 /// Runs a producer until the host crashes.
 pub(crate) async fn produce(stage: Arc<Stage>, id: u32) {
     let random = Random::new(stage.seed, 1000 + u64::from(id));
-    let mut producer =
-        Producer { stage, id, random, lines: BTreeMap::new(), made: 0, host: 0 };
+    let mut producer = Producer { stage, id, random, lines: BTreeMap::new(), made: 0, host: 0 };
     loop {
         let rest = producer.random.ms(1, producer.stage.profile.rest_ms);
         tokio::time::sleep(rest).await;
@@ -172,7 +171,11 @@ impl Producer {
         let batch = &self.lines[&stream].open[index];
         self.stage.history.event(
             "ack",
-            format_args!("p{} {stream} {} at {base_offset} epoch {epoch}", self.id, batch.values.len()),
+            format_args!(
+                "p{} {stream} {} at {base_offset} epoch {epoch}",
+                self.id,
+                batch.values.len()
+            ),
         );
         self.stage.logs.lock().acknowledged(stream, base_offset, &batch.values);
         self.stage.just_acknowledged.store(true, Ordering::Relaxed);

@@ -75,7 +75,8 @@ async fn own_once(stage: &Arc<Stage>, host: usize, slot: &Slot, random: &mut Ran
     let writer = match open(stage, host, catalog.clone(), entropy).await {
         Ok(writer) => writer,
         Err(error) => {
-            let kind = if error.contains("damaged at lsn") { "open-damaged" } else { "open-failed" };
+            let kind =
+                if error.contains("damaged at lsn") { "open-damaged" } else { "open-failed" };
             history.event(kind, format_args!("writer-{host}: {error}"));
             return tokio::time::sleep(random.ms(50, 300)).await;
         }
