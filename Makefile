@@ -9,7 +9,7 @@ CARGO_DENY_VERSION := 0.20.2
 TARGET_DIR = $(abspath $(or $(CARGO_TARGET_DIR),target))
 COMMIT = $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: build test lint fmt test-clients bench deny docs
+.PHONY: build test lint fmt test-clients simulate mutants bench deny docs
 
 # The release binary, which knows its commit.
 build:
@@ -30,6 +30,17 @@ fmt:
 # The release binary against other people's clients, alone.
 test-clients: build
 	SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/clients/run
+
+# The storage engine under faults of all kinds, a seed a run (docs/simulation.md). FROM is the first.
+SEEDS ?= 300
+FROM ?= 1
+simulate:
+	$(CARGO) build --release --locked -p sluice-sim
+	'$(TARGET_DIR)/release/sluice-sim' --seeds '$(SEEDS)' --from '$(FROM)'
+
+# Breaks the code on purpose, in one place at a time, and shows that the simulation finds it.
+mutants:
+	loadtest/sim/mutants/run
 
 bench:
 	$(CARGO) bench -p sluice-wire --locked

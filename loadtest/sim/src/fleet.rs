@@ -151,8 +151,10 @@ fn report(sum: &Sum) -> anyhow::Result<()> {
     for (kind, count) in &sum.counts {
         println!("{count:>10} {kind}");
     }
-    println!("{} seeds, {} events, {} failed", sum.seeds, sum.events, sum.failed.len());
-    if !sum.failed.is_empty() {
+    println!("{} seeds, {} events", sum.seeds, sum.events);
+    let failed = sum.failed.len() as u64;
+    println!("{} passed, {failed} failed", sum.seeds.saturating_sub(failed));
+    if failed > 0 {
         bail!("seeds that failed: {:?}", sum.failed);
     }
     let never = MUST_HAPPEN.iter().filter(|kind| !sum.counts.contains_key(**kind));
