@@ -256,6 +256,7 @@ impl VolumeTask {
         mut control: mpsc::UnboundedReceiver<Control>,
     ) {
         let mut open = true;
+        let mut closing = false;
         let mut health = self.volume.health();
         while open || !self.in_flight.is_empty() || !self.gathering.is_empty() {
             tokio::select! {
@@ -268,7 +269,10 @@ impl VolumeTask {
                 }
                 Some(command) = control.recv() => match command {
                     // What was queued before is still taken.
-                    Control::Close => appends.close(),
+                    Control::Close => {
+                        appends.close();
+                        closing = true;
+                    }
                     command => self.obey(command),
                 },
                 // The device may be lost while nothing is written.
@@ -282,7 +286,8 @@ impl VolumeTask {
                     None => open = false,
                 },
             }
-            if !self.submit() || (!open && self.full) {
+            let stuck = closing && self.full && self.in_flight.is_empty();
+            if !self.submit() || stuck {
                 // Lost; or full with nobody left to make room: what waits was never acknowledged.
                 break;
             }

@@ -115,6 +115,28 @@ async fn a_close_uploads_what_it_can_and_no_longer_than_it_may() {
 }
 
 #[tokio::test]
+async fn a_close_ends_although_the_volume_is_full_and_appends_wait() {
+    let mut cluster = Cluster::with_volumes(1, 24 << 20).await;
+    cluster.options.append_timeout = Duration::from_millis(300);
+    let topic = cluster.topic("t", &[("max.message.bytes", "2000000")]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    cluster.bucket.down.store(true, Ordering::Relaxed);
+    let large = batch(1, 900_000, 5);
+    // Room comes with the bucket only: what does not fit stays in the queue.
+    while append(&writer, a, &large).await.is_ok() {}
+    let end = writer.offsets(a).unwrap().high_watermark;
+    let close = writer.close(Duration::from_millis(50));
+    tokio::time::timeout(Duration::from_secs(10), close)
+        .await
+        .expect("a full volume can be closed");
+
+    cluster.bucket.down.store(false, Ordering::Relaxed);
+    let writer = cluster.start().await;
+    assert!(writer.offsets(a).unwrap().high_watermark >= end, "what was acknowledged is there");
+}
+
+#[tokio::test]
 async fn when_the_bucket_is_down_the_volume_fills_appends_wait_and_all_goes_on_after() {
     let mut cluster = Cluster::with_volumes(1, 24 << 20).await;
     cluster.options.upload_segment_bytes = 1 << 20;

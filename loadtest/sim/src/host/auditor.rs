@@ -39,7 +39,7 @@ pub(crate) async fn audit(stage: Arc<Stage>, from: Source) -> turmoil::Result {
             let entropy: Arc<dyn Entropy> =
                 Arc::new(SeededEntropy::new(Random::new(stage.seed, 7)));
             let catalog = open_catalog(&stage, &entropy).await;
-            let reader = reader(&stage, &catalog);
+            let reader = Arc::new(reader(&stage, &catalog));
             for volume in 0..stage.profile.volumes {
                 let state = stage.objects.lock().state(volume);
                 reader.attach(volume, Arc::new(RwLock::new(state)));
@@ -94,7 +94,7 @@ async fn of_owner(stage: &Stage, host: usize, stream: StreamId) -> turmoil::Resu
 
 async fn of_bucket(
     stage: &Stage,
-    reader: &Reader,
+    reader: &Arc<Reader>,
     volume: u32,
     stream: StreamId,
 ) -> turmoil::Result {
