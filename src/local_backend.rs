@@ -292,7 +292,7 @@ const NOTHING: OffsetFound = OffsetFound { offset: -1, timestamp: -1, leader_epo
 fn answer(offsets: Offsets, records: Chain, diverging: Option<(i32, i64)>) -> ReadAnswer {
     ReadAnswer {
         high_watermark: offsets.high_watermark,
-        last_stable: offsets.high_watermark,
+        last_stable: offsets.last_stable,
         log_start: offsets.log_start,
         records,
         aborted: Vec::new(),

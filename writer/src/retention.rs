@@ -52,6 +52,7 @@ mod tests {
             data_len: 100,
             blocks: 1,
             leader_epoch: 1,
+            section_len: 0,
         });
         StreamState { end_offset: 40, extents: extents.collect(), ..StreamState::default() }
     }

@@ -5,11 +5,12 @@
 //! last ends at the high watermark; what lies before the first run lies in the bucket.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_format::VolumeState;
+use sluice_format::{AbortedTransaction, VolumeState};
 use sluice_model::StreamId;
 use sluice_volume::Lsn;
 use tokio::sync::Notify;
@@ -69,6 +70,8 @@ pub struct Offsets {
     pub tail_start: i64,
     /// One past the last durable offset.
     pub high_watermark: i64,
+    /// Below it every transaction is decided: what a consumer sees that reads committed records only.
+    pub last_stable: i64,
 }
 
 /// What the tail has at an offset.
@@ -130,12 +133,17 @@ impl Stream {
     }
 
     pub(crate) fn offsets(&self) -> Offsets {
-        let shared = self.shared.lock();
-        Offsets {
-            log_start: shared.log_start,
-            tail_start: shared.runs.front().map_or(shared.high_watermark, |run| run.base_offset),
-            high_watermark: shared.high_watermark,
+        let mut offsets = {
+            let shared = self.shared.lock();
+            let high_watermark = shared.high_watermark;
+            let tail_start = shared.runs.front().map_or(high_watermark, |run| run.base_offset);
+            let log_start = shared.log_start;
+            Offsets { log_start, tail_start, high_watermark, last_stable: high_watermark }
+        };
+        if let Some(first) = self.sequencer.lock().first_unstable(offsets.high_watermark) {
+            offsets.last_stable = first;
         }
+        offsets
     }
 
     pub(crate) fn high_watermark(&self) -> i64 {
@@ -177,6 +185,15 @@ impl Stream {
         if shared.runs.capacity() > 64 && shared.runs.is_empty() {
             shared.runs.shrink_to_fit();
         }
+        let tail_start = shared.runs.front().map_or(shared.high_watermark, |run| run.base_offset);
+        drop(shared);
+        self.sequencer.lock().forget_ended_before(tail_start);
+    }
+
+    /// Transactions in the tail whose abort marker lies in `range`. For what is in the bucket, the
+    /// extents' sections say so.
+    pub(crate) fn aborted(&self, range: &Range<i64>) -> Vec<AbortedTransaction> {
+        self.sequencer.lock().aborted(range)
     }
 
     /// The topic was deleted: waiters wake, and nothing is uploaded any more.

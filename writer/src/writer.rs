@@ -1,6 +1,7 @@
 //! The writer of a process: its volumes, and the operations on streams that lie on them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 use parking_lot::RwLock;
 use sluice_catalog::{Catalog, Change, Topic};
-use sluice_format::VolumeState;
 use sluice_format::key::Keys;
+use sluice_format::{AbortedTransaction, VolumeState};
 use sluice_model::topic_config::TimestampType;
 use sluice_model::{Clock, Entropy, NodeId, StreamId, TenantId, TopicId, VolumeId};
 use sluice_wire::batch::{Attributes, BatchError, Compression, ProduceRules, validate_produce};
@@ -228,6 +229,16 @@ impl Writer {
     /// The offsets of a stream.
     pub fn offsets(&self, stream: StreamId) -> Result<Offsets, TailError> {
         Ok(self.stream(stream)?.1.offsets())
+    }
+
+    /// Transactions in the tail whose abort marker lies in `range`, by that; [`Offsets::tail_start`] says
+    /// where the tail begins.
+    pub fn aborted(
+        &self,
+        stream: StreamId,
+        range: Range<i64>,
+    ) -> Result<Vec<AbortedTransaction>, TailError> {
+        Ok(self.stream(stream)?.1.aborted(&range))
     }
 
     /// The bytes of a stream's batches, in the bucket and above that in the tail; 0 if it is not here.

@@ -11,10 +11,12 @@ pub mod manifest;
 pub mod segment;
 pub mod snapshot;
 pub mod state;
+pub mod transactions;
 
 pub use manifest::{Manifest, ManifestBody, Replacement, StreamUpdate, VolumeChange};
 pub use segment::{Extent, SegmentId};
 pub use state::{StreamState, VolumeState};
+pub use transactions::{AbortedTransaction, TransactionSection};
 
 /// One partition's log, as formats name it: the topic's 16-byte id and the partition's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

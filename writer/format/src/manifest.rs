@@ -17,8 +17,7 @@
 //! stream: topic 16, partition u32, log start i64, end offset i64, [full: cleaned offset i64]
 //!         extents: count u32, count * extent            (a change has at most one)
 //!         epochs: count u32, count * (epoch u32, start i64)
-//!         producers: count u32, count * (id i64, epoch i16, last ms i64, batches u8,
-//!                    batches * (first sequence i32, last i32, base offset i64, timestamp i64))
+//!         producers: see `transactions.rs`
 //! replacement: topic 16, partition u32, base offset i64, end offset i64,
 //!         replaced: count u32, count * segment id 16, extents: count u32, count * extent
 //! ```
@@ -33,14 +32,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::cursor::Cursor;
 use crate::segment::{Extent, SegmentId, checked};
-use crate::state::{
-    CoordinatorSnapshot, ProducerBatch, ProducerSnapshot, SegmentState, StreamState, VolumeState,
-};
+use crate::state::{CoordinatorSnapshot, ProducerSnapshot, SegmentState, StreamState, VolumeState};
+use crate::transactions::{decode_producers, encode_producers};
 use crate::{FormatError, StreamKey, crc32c};
 
 const MAGIC: &[u8; 8] = b"SLMANFST";
-/// 2 added replacements and cleaned offsets.
-const VERSION: u16 = 2;
+/// 2 added replacements and cleaned offsets, 3 sections of extents and open transactions.
+const VERSION: u16 = 3;
 const FULL: u8 = 1;
 const CHANGE: u8 = 2;
 const WHAT: &str = "manifest";
@@ -288,20 +286,7 @@ fn encode_epochs_and_producers(
         out.put_u32_le(*epoch);
         out.put_i64_le(*start);
     }
-    out.put_u32_le(producers.len() as u32);
-    for producer in producers {
-        out.put_i64_le(producer.id);
-        out.put_i16_le(producer.epoch);
-        out.put_i64_le(producer.last_ms);
-        let kept = producer.batches.len().min(usize::from(u8::MAX));
-        out.put_u8(kept as u8);
-        for batch in &producer.batches[producer.batches.len() - kept..] {
-            out.put_i32_le(batch.first_sequence);
-            out.put_i32_le(batch.last_sequence);
-            out.put_i64_le(batch.base_offset);
-            out.put_i64_le(batch.timestamp_ms);
-        }
-    }
+    encode_producers(producers, out);
 }
 
 fn decode_full(
@@ -414,29 +399,6 @@ fn decode_stream(
         .collect::<Result<_, FormatError>>()?;
     let producers = decode_producers(cursor)?;
     Ok((key, StreamState { log_start, end_offset, extents, epochs, producers, cleaned_to }))
-}
-
-fn decode_producers(cursor: &mut Cursor<'_>) -> Result<Vec<ProducerSnapshot>, FormatError> {
-    let count = cursor.count(19)?;
-    let mut producers = Vec::with_capacity(count);
-    for _ in 0..count {
-        let id = cursor.i64()?;
-        let epoch = cursor.i16()?;
-        let last_ms = cursor.i64()?;
-        let batches = cursor.u8()?;
-        let batches = (0..batches)
-            .map(|_| {
-                Ok(ProducerBatch {
-                    first_sequence: cursor.i32()?,
-                    last_sequence: cursor.i32()?,
-                    base_offset: cursor.i64()?,
-                    timestamp_ms: cursor.i64()?,
-                })
-            })
-            .collect::<Result<_, FormatError>>()?;
-        producers.push(ProducerSnapshot { id, epoch, last_ms, batches });
-    }
-    Ok(producers)
 }
 
 #[cfg(test)]

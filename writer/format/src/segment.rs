@@ -3,7 +3,7 @@
 //! ```text
 //! segment:  header | extent | extent | ... | directory | trailer
 //! header    32   magic "SLSEGMNT", version u16, zero u16, volume u32, epoch u32, sequence u64, crc u32
-//! extent         block | block | ... | index
+//! extent         block | block | ... | index | section (see `transactions.rs`; may be absent)
 //! block     40   magic "BLK1", length u32 of the payload, base offset i64, end offset i64,
 //!                max timestamp i64, batches u32, crc u32 over the 36 bytes before it and the payload
 //!                payload: whole Kafka batches, back to back
@@ -21,11 +21,13 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::cursor::Cursor;
+use crate::transactions::TransactionSection;
 use crate::{FormatError, StreamKey, crc32c};
 
 const MAGIC: &[u8; 8] = b"SLSEGMNT";
 const TRAILER_MAGIC: &[u8; 8] = b"SLSEGEND";
-const VERSION: u16 = 1;
+/// 2 added sections of extents.
+const VERSION: u16 = 2;
 /// Length of a segment's header.
 pub const HEADER_LEN: usize = 32;
 /// Length of a block's header.
@@ -87,6 +89,8 @@ pub struct Extent {
     pub blocks: u32,
     /// The leader epoch of its last batch.
     pub leader_epoch: u32,
+    /// Bytes of its [`TransactionSection`], which follows the index; 0 if there is none.
+    pub section_len: u32,
 }
 
 impl Extent {
@@ -96,13 +100,19 @@ impl Extent {
         start..start + index_len(self.blocks as usize) as u64
     }
 
+    /// Where the transaction section lies; empty if there is none.
+    pub fn section_range(&self) -> std::ops::Range<u64> {
+        let start = self.index_range().end;
+        start..start + u64::from(self.section_len)
+    }
+
     /// Where the blocks lie.
     pub fn data_range(&self) -> std::ops::Range<u64> {
         self.position..self.position + u64::from(self.data_len)
     }
 
     /// stream 20, segment 16, base i64, end i64, max timestamp i64, position u64, data length u32,
-    /// blocks u32, leader epoch u32, zero u32.
+    /// blocks u32, leader epoch u32, section length u32.
     pub(crate) fn encode(&self, stream: StreamKey, out: &mut BytesMut) {
         out.put_slice(&stream.topic);
         out.put_u32_le(stream.partition);
@@ -114,7 +124,7 @@ impl Extent {
         out.put_u32_le(self.data_len);
         out.put_u32_le(self.blocks);
         out.put_u32_le(self.leader_epoch);
-        out.put_u32_le(0);
+        out.put_u32_le(self.section_len);
     }
 
     pub(crate) const ENCODED_LEN: usize = EXTENT_LEN;
@@ -130,8 +140,8 @@ impl Extent {
             data_len: cursor.u32()?,
             blocks: cursor.u32()?,
             leader_epoch: cursor.u32()?,
+            section_len: cursor.u32()?,
         };
-        cursor.u32()?;
         if extent.base_offset < 0 || extent.end_offset <= extent.base_offset {
             return Err(FormatError::Invalid { what: "extent", why: "its offset range is empty" });
         }
@@ -202,6 +212,19 @@ impl SegmentBuilder {
     /// # Panics
     /// If they do not: such a segment would lie about what it holds.
     pub fn push_extent(&mut self, stream: StreamKey, pieces: &[Piece]) {
+        self.push_extent_with(stream, pieces, &TransactionSection::default());
+    }
+
+    /// As [`SegmentBuilder::push_extent`], with what is to be said of its transactions and producers.
+    ///
+    /// # Panics
+    /// As that does.
+    pub fn push_extent_with(
+        &mut self,
+        stream: StreamKey,
+        pieces: &[Piece],
+        section: &TransactionSection,
+    ) {
         assert!(self.extents.last().is_none_or(|(last, _)| *last < stream), "streams ascend");
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
             panic!("an extent has at least one piece");
@@ -234,6 +257,11 @@ impl SegmentBuilder {
         framed.put_slice(&index);
         framed.put_u32_le(crc32c(&framed));
         self.push(framed.freeze());
+        let section = section.encode().freeze();
+        let section_len = section.len() as u32;
+        if !section.is_empty() {
+            self.push(section);
+        }
         self.extents.push((
             stream,
             Extent {
@@ -245,6 +273,7 @@ impl SegmentBuilder {
                 data_len,
                 blocks,
                 leader_epoch: last.leader_epoch,
+                section_len,
             },
         ));
     }

@@ -27,7 +27,9 @@ pub struct ProducerSnapshot {
     pub epoch: i16,
     /// When it last wrote, ms since the epoch.
     pub last_ms: i64,
-    /// Its last batches, oldest first.
+    /// The first offset of its transaction, if one is open.
+    pub open_since: Option<i64>,
+    /// Its last batches, oldest first; none if only its epoch is known.
     pub batches: Vec<ProducerBatch>,
 }
 

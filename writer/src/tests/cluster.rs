@@ -160,6 +160,12 @@ pub(super) fn sequenced(id: i64, epoch: i16, sequence: i32, count: usize) -> Byt
     fill(BatchBuilder::new().producer(id, epoch, sequence), count, 10, 1_000_000)
 }
 
+/// A batch of a transactional producer.
+pub(super) fn transactional(id: i64, epoch: i16, sequence: i32, count: usize) -> Bytes {
+    let builder = BatchBuilder::new().producer(id, epoch, sequence).transactional();
+    fill(builder, count, 10, 1_000_000)
+}
+
 fn fill(mut builder: BatchBuilder, count: usize, len: usize, timestamp_ms: i64) -> Bytes {
     let value = vec![7; len];
     for _ in 0..count {

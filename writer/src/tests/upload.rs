@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use sluice_format::VolumeState;
 use sluice_format::segment::split_block;
+use sluice_format::{TransactionSection, VolumeState};
 use sluice_model::StreamId;
 use sluice_wire::scan;
 
-use super::cluster::{Cluster, append, batch, stream, tail, until_bucket};
+use super::cluster::{Cluster, append, batch, stream, tail, transactional, until_bucket};
 use crate::recovery::key_of;
 use crate::{AppendError, Writer};
 
@@ -75,6 +75,40 @@ async fn an_old_tail_is_uploaded_without_more_arriving() {
     let writer = cluster.start().await;
     append(&writer, a, &batch(3, 10, 5)).await.unwrap();
     until_bucket(&writer, |state| end_of(state, a) == 3).await;
+}
+
+#[tokio::test]
+async fn an_open_transaction_holds_the_last_stable_offset_through_upload_and_crash() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_segment_bytes = 1;
+    let topic = cluster.topic("t", &[]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    append(&writer, a, &batch(2, 10, 5)).await.unwrap();
+    append(&writer, a, &transactional(9, 0, 0, 3)).await.unwrap();
+    append(&writer, a, &batch(1, 10, 5)).await.unwrap();
+    let stable = |writer: &Writer| {
+        let offsets = writer.offsets(a).unwrap();
+        (offsets.last_stable, offsets.high_watermark)
+    };
+    assert_eq!(stable(&writer), (2, 6));
+    until_bucket(&writer, |state| end_of(state, a) == 6).await;
+    let extents = {
+        let (_, state) = writer.bucket_states().next().unwrap();
+        state.read().streams[&key_of(a)].extents.clone()
+    };
+    let last = extents[extents.len() - 1];
+    let key = Path::from(cluster.keys().segment(last.segment));
+    let section = cluster.bucket.get_range(&key, last.section_range()).await.unwrap();
+    let section = TransactionSection::decode(&section).unwrap();
+    let open: Vec<_> = section.producers.iter().map(|p| (p.id, p.open_since)).collect();
+    assert_eq!(open, [(9, Some(2))]);
+    assert_eq!(extents[0].section_len, 0, "nothing to say, no bytes");
+    writer.abandon().await;
+    drop(writer);
+    let writer = cluster.start().await;
+    assert_eq!(stable(&writer), (2, 6));
+    assert!(writer.aborted(a, 0..6).unwrap().is_empty());
 }
 
 #[tokio::test]

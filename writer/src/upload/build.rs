@@ -7,7 +7,8 @@ use bytes::Bytes;
 use object_store::PutPayload;
 use sluice_format::key::Keys;
 use sluice_format::segment::{BLOCK_TARGET_BYTES, BuiltSegment, Piece, SegmentBuilder};
-use sluice_format::{Extent, SegmentId, StreamUpdate};
+use sluice_format::state::ProducerSnapshot;
+use sluice_format::{Extent, SegmentId, StreamUpdate, TransactionSection};
 use sluice_model::Clock;
 use sluice_volume::{Lsn, ReadError, Volume};
 use sluice_wire::scan;
@@ -38,12 +39,14 @@ impl Builder {
         let segment = self.build(&cut, id).await?;
         let mut streams = Vec::new();
         let mut added = None;
-        if let Some(BuiltSegment { id, parts, len, extents }) = segment {
+        if let Some((BuiltSegment { id, parts, len, extents }, producers)) = segment {
             added = Some((id, len));
             let built = cut.streams.iter().filter(|(_, runs)| !runs.is_empty());
-            for ((key, extent), (stream, _)) in extents.into_iter().zip(built) {
+            for (((key, extent), producers), (stream, _)) in
+                extents.into_iter().zip(producers).zip(built)
+            {
                 debug_assert_eq!(key, key_of(stream.id));
-                streams.push((key, self.update(stream, extent)));
+                streams.push((key, update(stream, extent, producers)));
             }
             let started = Instant::now();
             self.objects.put(&self.keys.segment(id), &PutPayload::from_iter(parts)).await?;
@@ -60,21 +63,26 @@ impl Builder {
         })
     }
 
-    fn update(&self, stream: &Stream, extent: Extent) -> StreamUpdate {
-        let end_offset = extent.end_offset;
+    /// What is to be said of a stream beside its records, as of the end of `runs`.
+    fn section(&self, stream: &Stream, runs: &[Run]) -> TransactionSection {
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+            return TransactionSection::default();
+        };
         let mut sequencer = stream.sequencer.lock();
         sequencer.expire(self.clock.wall_ms());
-        StreamUpdate {
-            log_start: stream.offsets().log_start.min(end_offset),
-            end_offset,
-            extent: Some(extent),
-            epochs: stream.epochs_below(end_offset),
-            producers: sequencer.durable_producers(end_offset),
+        TransactionSection {
+            aborted: sequencer.aborted(&(first.base_offset..last.end_offset)),
+            producers: sequencer.durable_producers(last.end_offset),
         }
     }
 
-    /// None if all of the cut was deleted meanwhile.
-    async fn build(&self, cut: &Cut, id: SegmentId) -> Result<Option<BuiltSegment>, Failed> {
+    /// The segment, and of each extent the producers as of its end. None if all of the cut was deleted
+    /// meanwhile.
+    async fn build(
+        &self,
+        cut: &Cut,
+        id: SegmentId,
+    ) -> Result<Option<(BuiltSegment, Vec<Producers>)>, Failed> {
         let mut missing: BTreeMap<Lsn, Bytes> = BTreeMap::new();
         let mut payloads: HashMap<Lsn, Bytes> = HashMap::new();
         for run in cut.streams.iter().flat_map(|(_, runs)| runs) {
@@ -88,7 +96,7 @@ impl Builder {
             payloads.insert(lsn, self.read_frame(lsn).await?);
         }
         let mut builder = SegmentBuilder::new(id);
-        let mut empty = true;
+        let mut producers = Vec::new();
         for (stream, runs) in cut.streams.iter().filter(|(_, runs)| !runs.is_empty()) {
             let mut pieces = Vec::with_capacity(runs.len());
             for run in runs {
@@ -96,10 +104,11 @@ impl Builder {
                     push_pieces(run, payload, &mut pieces);
                 }
             }
-            builder.push_extent(key_of(stream.id), &pieces);
-            empty = false;
+            let section = self.section(stream, runs);
+            builder.push_extent_with(key_of(stream.id), &pieces, &section);
+            producers.push(section.producers);
         }
-        Ok((!empty).then(|| builder.finish()))
+        Ok((!producers.is_empty()).then(|| (builder.finish(), producers)))
     }
 
     async fn read_frame(&self, lsn: Lsn) -> Result<Bytes, Failed> {
@@ -115,6 +124,19 @@ impl Builder {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+type Producers = Vec<ProducerSnapshot>;
+
+fn update(stream: &Stream, extent: Extent, producers: Producers) -> StreamUpdate {
+    let end_offset = extent.end_offset;
+    StreamUpdate {
+        log_start: stream.offsets().log_start.min(end_offset),
+        end_offset,
+        extent: Some(extent),
+        epochs: stream.epochs_below(end_offset),
+        producers,
     }
 }
 

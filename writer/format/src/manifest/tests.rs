@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::Violation;
+use crate::state::{ProducerBatch, Violation};
 
 fn key(n: u8) -> StreamKey {
     StreamKey { topic: [n; 16], partition: 0 }
@@ -21,6 +21,7 @@ fn extent(sequence: u64, base: i64, end: i64) -> Extent {
         data_len: 1000,
         blocks: 1,
         leader_epoch: 1,
+        section_len: 0,
     }
 }
 
@@ -34,6 +35,7 @@ fn update(extent: Option<Extent>, log_start: i64, end_offset: i64) -> StreamUpda
             id: 5,
             epoch: 0,
             last_ms: 1,
+            open_since: None,
             batches: vec![ProducerBatch {
                 first_sequence: 0,
                 last_sequence: 9,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::transactions::AbortedTransaction;
 
 fn key(n: u8) -> StreamKey {
     StreamKey { topic: [n; 16], partition: u32::from(n) }
@@ -15,11 +16,17 @@ fn piece(base: i64, len: usize) -> Piece {
     }
 }
 
+fn section() -> TransactionSection {
+    let (producer_id, first_offset, last_offset, last_stable_offset) = (7, 100, 120, 121);
+    let aborted = AbortedTransaction { producer_id, first_offset, last_offset, last_stable_offset };
+    TransactionSection { aborted: vec![aborted], producers: Vec::new() }
+}
+
 fn build() -> (BuiltSegment, Bytes) {
     let mut builder = SegmentBuilder::new(SegmentId { volume: 1, epoch: 3, sequence: 9 });
     builder.push_extent(key(1), &[piece(0, 100), piece(10, 50)]);
     let many: Vec<_> = (0..8).map(|n| piece(100 + n * 10, 100_000)).collect();
-    builder.push_extent(key(2), &many);
+    builder.push_extent_with(key(2), &many, &section());
     let built = builder.finish();
     let whole = Bytes::from(built.parts.concat());
     (built, whole)
@@ -54,6 +61,9 @@ fn extents_blocks_and_index_agree() {
         assert_eq!(offset, extent.end_offset);
         assert!(data.is_empty());
     }
+    let sections = built.extents.iter().map(|(_, extent)| slice(&whole, extent.section_range()));
+    let sections: Vec<_> = sections.map(|b| TransactionSection::decode(&b).unwrap()).collect();
+    assert_eq!(sections, [TransactionSection::default(), section()]);
     // 300 KB of pieces close a block: 8 pieces of 100 KB make 3 blocks.
     assert_eq!(built.extents[1].1.blocks, 3);
 }
