@@ -81,6 +81,7 @@ mod tests {
             data_len: blocks * BLOCK as u32,
             blocks,
             leader_epoch: 0,
+            section_len: 0,
         };
         (extent, entries)
     }

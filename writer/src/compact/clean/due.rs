@@ -83,6 +83,7 @@ mod tests {
             data_len: 100,
             blocks: 1,
             leader_epoch: 1,
+            section_len: 0,
         });
         let extents = extents.collect();
         StreamState { end_offset: 40, extents, cleaned_to, ..StreamState::default() }

@@ -51,6 +51,7 @@ impl Model {
                 data_len: *len,
                 blocks: 1,
                 leader_epoch: 1,
+                section_len: 0,
             };
             let update = StreamUpdate {
                 log_start,
