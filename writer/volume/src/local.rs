@@ -192,8 +192,16 @@ impl Drop for Unfinished {
 }
 
 impl Drop for LocalDisk {
+    /// Lets go at once if nothing is in flight, whatever the runtime does; else when that is over.
     fn drop(&mut self) {
         self.stop();
+        if let Works::Ring { ring, .. } = &self.works
+            && ring.answer() == Next::Over
+        {
+            self.hold.let_go();
+            // The task that serves has to learn of the end too.
+            ring.stop();
+        }
     }
 }
 
