@@ -174,8 +174,8 @@ fn to_text(args: &RestoreArgs, plan: &Plan, built: Option<&build::Built>) -> Str
     out.push_str(&table.to_string());
     out.push_str(
         "\nThis is the recovery point: what was acknowledged after a volume's last commit and lay on \
-         that volume alone is gone. (Object volumes keep their log in the bucket: nothing of theirs \
-         is lost.)\n",
+         that volume alone is gone. (Object volumes keep their log in the bucket: of theirs only \
+         records of topics that were created after the catalog's time above are gone.)\n",
     );
     for finding in &plan.findings {
         out.push_str(&format!("damaged: {finding}\n"));
