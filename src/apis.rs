@@ -27,7 +27,7 @@ const DIFFERENCES: &str = "
 | fetch sessions | none are made (session id 0): every fetch names all its partitions, as Kafka allows | a session is state that a gateway would have to keep |
 | __consumer_offsets | not listed | committed offsets do not lie in a topic |
 | leader epoch | grows at each start | it is the epoch of the volume's owner |
-| cleanup.policy=compact | accepted, keys required, nothing removed yet | compaction is not built yet |
+| cleanup.policy=compact | as Kafka's cleaner does, on what is in the bucket; what is not uploaded yet is the active segment | records go to the bucket by `upload.*`, not by `segment.bytes` and `segment.ms` |
 | compression.type | stored as the producer sent it | never re-encoded |
 | transactions | transactional ids are refused (TRANSACTIONAL_ID_AUTHORIZATION_FAILED) | not built yet |
 | segment.*, flush.*, index.*, file.delete.delay.ms, preallocate, unclean.leader.election.enable | accepted, checked and reported, without effect | there are no segment files |

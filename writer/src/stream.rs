@@ -176,6 +176,15 @@ impl Stream {
         }
     }
 
+    /// Lets go of runs below `offset`, which must be in the bucket: there they were cleaned, and consumers
+    /// are not to be given from memory what is gone.
+    pub(crate) fn release_below(&self, offset: i64) {
+        let mut shared = self.shared.lock();
+        while shared.runs.front().is_some_and(|run| run.end_offset <= offset) {
+            shared.runs.pop_front();
+        }
+    }
+
     /// Lets go of runs whose frame lies before `lsn`.
     pub(crate) fn release_before(&self, lsn: Lsn) {
         let mut shared = self.shared.lock();

@@ -155,6 +155,7 @@ impl OwnedVolume {
             clock: Arc::clone(&around.clock),
             entropy: Arc::clone(&around.entropy),
             slot: Arc::clone(&around.compaction_slot),
+            source: Arc::clone(&streams) as Arc<dyn StreamSource>,
         };
         others.spawn(Compactor::new(parts, &around.options).run());
         let builder = Builder {

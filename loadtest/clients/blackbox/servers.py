@@ -44,6 +44,7 @@ class Options:
     tail_cache_bytes: int | None = None
     min_session_timeout_ms: int | None = None
     retention_check_ms: int | None = None
+    compaction_interval_ms: int | None = None
 
 
 def free_port() -> int:
@@ -229,6 +230,9 @@ class Sluice(Server):
         put("groups", "min_session_timeout",
             o.min_session_timeout_ms and f"{o.min_session_timeout_ms}ms")
         put("retention", "check_interval", o.retention_check_ms and f"{o.retention_check_ms}ms")
+        put("compaction", "interval",
+            o.compaction_interval_ms and f"{o.compaction_interval_ms}ms")
+        put("compaction", "min_age", o.compaction_interval_ms and "0ms")
         lines = []
         if o.node_id is not None:
             lines.append(f"node_id = {o.node_id}")

@@ -42,6 +42,7 @@ use crate::commit::{Change, Committer, Ended};
 use crate::objects::Objects;
 use crate::options::{CompactionOptions, WriterOptions};
 use crate::recovery::stream_of;
+use crate::upload::StreamSource;
 
 /// Jobs of one kind before the other kind has its turn.
 const JOBS_A_ROUND: usize = 16;
@@ -88,6 +89,7 @@ pub(crate) struct Compactor {
     pace: Pace,
     /// One job at a time in the process.
     slot: Arc<Semaphore>,
+    source: Arc<dyn StreamSource>,
     budget: Budget,
     /// Segments up to here were counted as uploaded, or are our own.
     counted: Option<SegmentId>,
@@ -110,12 +112,14 @@ pub(crate) struct CompactorParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) slot: Arc<Semaphore>,
+    pub(crate) source: Arc<dyn StreamSource>,
 }
 
 impl Compactor {
     /// A compactor of a volume that was just taken over.
     pub(crate) fn new(parts: CompactorParts, options: &WriterOptions) -> Self {
-        let CompactorParts { committer, objects, keys, catalog, clock, entropy, slot } = parts;
+        let CompactorParts { committer, objects, keys, catalog, clock, entropy, slot, source } =
+            parts;
         let counted = committer.state().read().segments.keys().next_back().copied();
         let pace = Pace {
             bytes_per_second: options.compaction.bytes_per_second,
@@ -132,6 +136,7 @@ impl Compactor {
             options: options.compaction.clone(),
             pace,
             slot,
+            source,
             budget: Budget::new(),
             counted,
             own: BTreeSet::new(),
@@ -299,6 +304,9 @@ impl Compactor {
                 self.objects.metrics.cleanings.inc();
                 self.objects.metrics.cleaned_records.inc_by(records);
                 let stream = stream_of(stream);
+                if let Some(in_use) = self.source.stream(stream) {
+                    in_use.release_below(to);
+                }
                 tracing::info!(%stream, from = due.first_dirty, to, records, written_bytes, "cleaned");
                 Ok(true)
             }

@@ -323,3 +323,82 @@ async fn damage_ends_the_job_and_removes_nothing() {
     until_bucket(&writer, |s| s.streams[&key_of(a)].cleaned_to == 3).await;
     assert_eq!(log(&cluster, &writer, a).await.into_keys().collect::<Vec<_>>(), [2]);
 }
+
+/// Numbers that look random, the same in each run.
+fn random(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % below
+}
+
+/// Appends, uploads, merges, cleanings and deletions in whatever order they come: at every moment what is
+/// in the bucket is what was appended there, and in the end nothing else is.
+#[tokio::test]
+async fn any_history_reads_as_the_model_says() {
+    for seed in 1..=4 {
+        let mut dice = seed;
+        let cluster = eager().await;
+        let plain = cluster.topic("plain", &[]).await;
+        let config = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.0")];
+        let compacted = cluster.topic("compacted", &config).await;
+        let (plain, compacted) = (stream(&plain, 0), stream(&compacted, 0));
+        let writer = cluster.start().await;
+        let mut models: BTreeMap<StreamId, Log> =
+            BTreeMap::from([(plain, Log::new()), (compacted, Log::new())]);
+        let mut log_start = 0;
+        for step in 0..120 {
+            let to = if random(&mut dice, 3) == 0 { plain } else { compacted };
+            let count = 1 + random(&mut dice, 6);
+            let keys: Vec<_> = (0..count).map(|_| format!("k{}", random(&mut dice, 9))).collect();
+            let values: Vec<_> = (0..count).map(|n| format!("{seed}-{step}-{n}")).collect();
+            let records: Vec<_> =
+                keys.iter().zip(&values).map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
+            let codec = Compression::ALL[random(&mut dice, 5) as usize];
+            let base = append(&writer, to, &keyed(&records, 5, codec)).await.unwrap().base_offset;
+            let model = models.get_mut(&to).unwrap();
+            for (n, (key, value)) in keys.into_iter().zip(values).enumerate() {
+                model.insert(base + n as i64, (Some(key), Some(value)));
+            }
+            if random(&mut dice, 15) == 0 && !models[&plain].is_empty() {
+                let end = *models[&plain].keys().next_back().unwrap() + 1;
+                log_start = log_start.max(random(&mut dice, end as u64 + 1) as i64);
+                writer.delete_records(plain, log_start).await.unwrap();
+            }
+            if random(&mut dice, 20) == 0 {
+                for (stream, model) in &models {
+                    for (offset, entry) in log(&cluster, &writer, *stream).await {
+                        assert_eq!(
+                            Some(&entry),
+                            model.get(&offset),
+                            "seed {seed}, offset {offset}"
+                        );
+                    }
+                }
+            }
+        }
+        let ends = models
+            .iter()
+            .map(|(id, model)| (key_of(*id), model.keys().next_back().map_or(0, |last| last + 1)));
+        let ends: Vec<_> = ends.collect();
+        until_bucket(&writer, |state| {
+            ends.iter().all(|(key, end)| {
+                let done = |s: &StreamState| {
+                    s.end_offset == *end && (*key != key_of(compacted) || s.cleaned_to == *end)
+                };
+                *end == 0 || state.streams.get(key).is_some_and(done)
+            })
+        })
+        .await;
+        until_bucket(&writer, |s| {
+            s.streams.get(&key_of(plain)).is_none_or(|s| s.log_start == log_start)
+        })
+        .await;
+        let rest = models.get_mut(&plain).unwrap().split_off(&log_start);
+        assert_eq!(log(&cluster, &writer, plain).await, rest, "seed {seed}");
+        let mut last = BTreeMap::new();
+        for (offset, (key, value)) in &models[&compacted] {
+            last.insert(key.clone(), (*offset, value.clone()));
+        }
+        let wanted: Log = last.into_iter().map(|(key, (at, value))| (at, (key, value))).collect();
+        assert_eq!(log(&cluster, &writer, compacted).await, wanted, "seed {seed}");
+    }
+}
