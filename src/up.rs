@@ -217,6 +217,7 @@ impl Node {
         let bucket_metrics = BucketMetrics::default();
         bucket_metrics.register(&mut registry.write());
         let bucket = bucket::open(config, Arc::clone(&entropy), bucket_metrics)?;
+        let background: Arc<dyn ObjectStore> = Arc::new(bucket.background());
         let bucket: Arc<dyn ObjectStore> = Arc::new(bucket);
         let keys = Keys::new(catalog.cluster_id());
         let lie_in = volumes::Bucket { store: &bucket, keys: &keys, entropy: &entropy };
@@ -240,6 +241,7 @@ impl Node {
             node: node_id,
             catalog: catalog.clone(),
             bucket: Arc::clone(&bucket),
+            background,
             keys: keys.clone(),
             options: writer_options(config),
             groups: group_config(config),

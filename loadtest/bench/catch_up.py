@@ -11,7 +11,7 @@
 - catch-up: one consumer from the beginning, after a restart, so that nothing is in memory; and the GET
   requests and bytes that the server made for a GiB of values.
 - p99: of an open loop of --rate records a second, latency from the scheduled time, alone and with
-  --readers consumers that catch up over and over, each a process of its own.
+  --readers consumers that catch up over and over, each a process of its own, at lower priority.
 
 All shares two cores with the clients and the S3 server: ratios of one run are what counts.
 """
@@ -161,6 +161,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     servers.end_on_sigterm()
+    if arguments.read:
+        # What is measured is what the server's work for readers does to producers, not what these
+        # processes take of the processors that producers run on.
+        os.nice(10)
     while arguments.read:
         base.read(arguments.read, "old", arguments.count)
     found: dict[str, list[float]] = collections.defaultdict(list)

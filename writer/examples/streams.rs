@@ -87,13 +87,15 @@ impl Bench {
     async fn start(&self) -> anyhow::Result<Writer> {
         let bucket = self.dir.path().join("bucket");
         std::fs::create_dir_all(&bucket)?;
+        let bucket = Arc::new(LocalFileSystem::new_with_prefix(bucket)?);
         let path = self.dir.path().join("0.wal");
         let place =
             VolumePlace { id: VolumeId(0), medium: Medium::File { path, size_bytes: 1 << 30 } };
         let parts = WriterParts {
             node: NodeId(1),
             catalog: self.catalog.clone(),
-            bucket: Arc::new(LocalFileSystem::new_with_prefix(bucket)?),
+            bucket: Arc::clone(&bucket) as _,
+            background: bucket,
             keys: Keys::new(self.catalog.cluster_id()),
             options: WriterOptions {
                 tail_cache_bytes: 0,

@@ -37,6 +37,7 @@ pub(crate) struct Surroundings {
     pub(crate) node: NodeId,
     pub(crate) catalog: Catalog,
     pub(crate) bucket: Arc<dyn ObjectStore>,
+    pub(crate) background: Arc<dyn ObjectStore>,
     pub(crate) keys: Keys,
     pub(crate) options: WriterOptions,
     pub(crate) clock: Arc<dyn Clock>,

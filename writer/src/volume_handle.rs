@@ -128,7 +128,7 @@ impl OwnedVolume {
             part_bytes: around.options.part_bytes,
         };
         let mut others = JoinSet::new();
-        let (deletions, deletion_task) = Deletions::new(&around.bucket, metrics);
+        let (deletions, deletion_task) = Deletions::new(&around.background, metrics);
         others.spawn(deletion_task);
         let (committer, commit_task) = Committer::new(
             manifests,
@@ -149,7 +149,7 @@ impl OwnedVolume {
         others.spawn(retirement.run());
         let parts = CompactorParts {
             committer: committer.clone(),
-            objects: objects.clone(),
+            objects: Objects { bucket: Arc::clone(&around.background), ..objects.clone() },
             keys: around.keys.clone(),
             catalog: around.catalog.clone(),
             clock: Arc::clone(&around.clock),

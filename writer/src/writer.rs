@@ -45,6 +45,8 @@ pub struct WriterParts {
     pub catalog: Catalog,
     /// Where segments and manifests go.
     pub bucket: Arc<dyn ObjectStore>,
+    /// The same bucket for work that nobody waits for: compaction, deletions.
+    pub background: Arc<dyn ObjectStore>,
     /// Names in the bucket.
     pub keys: Keys,
     /// Bounds and triggers.
@@ -87,12 +89,23 @@ pub struct Found {
 impl Writer {
     /// Takes over the volumes in `places` (at least one) and serves them. Groups live on the first.
     pub async fn open(places: &[VolumePlace], parts: WriterParts) -> Result<Self, OpenError> {
-        let WriterParts { node, catalog, bucket, keys, options, groups, clock, entropy, metrics } =
-            parts;
+        let WriterParts {
+            node,
+            catalog,
+            bucket,
+            background,
+            keys,
+            options,
+            groups,
+            clock,
+            entropy,
+            metrics,
+        } = parts;
         let around = Surroundings {
             node,
             catalog: catalog.clone(),
             bucket,
+            background,
             keys,
             options,
             clock: Arc::clone(&clock),

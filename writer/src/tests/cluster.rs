@@ -120,6 +120,7 @@ impl Cluster {
             node: NodeId(1),
             catalog: self.catalog.clone(),
             bucket: Arc::clone(&self.bucket) as Arc<dyn ObjectStore>,
+            background: Arc::clone(&self.bucket) as Arc<dyn ObjectStore>,
             keys: self.keys(),
             options: self.options.clone(),
             groups: GroupConfig::default(),
