@@ -244,7 +244,7 @@ impl Default for Config {
                 max_requests_per_second: 0,
                 hedge_percent: 5,
             },
-            reader: Reader { cache_bytes: 32 * MIB },
+            reader: Reader { cache_bytes: 64 * MIB },
             groups: Groups {
                 initial_rebalance_delay: Duration::ZERO,
                 min_session_timeout: millis(6 * SECOND),

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// The first window; a cache that has no room for it reads nothing ahead.
-const FIRST_WINDOW: u64 = 2 << 20;
+const FIRST_WINDOW: u64 = 1 << 20;
 /// The largest one.
 const MAX_WINDOW: u64 = 16 << 20;
 /// Tasks that read ahead at once.
@@ -212,23 +212,20 @@ mod tests {
         let ahead = Ahead::new(256 * MIB);
         assert!(ahead.follow(at(0), 10, MIB).is_none(), "one read is no sequence");
         let work = ahead.follow(at(10), 20, MIB).expect("now it is");
-        assert_eq!((work.cursor, work.bytes), (at(20), 2 * MIB));
+        assert_eq!((work.cursor, work.bytes), (at(20), MIB));
         assert!(ahead.follow(at(20), 30, MIB).is_none(), "its task is under way");
         work.done(40, 2 * MIB);
         drop(work);
-        let work = ahead.follow(at(30), 40, MIB).expect("the window is larger by now");
-        assert_eq!((work.cursor, work.bytes), (at(40), 8 * MIB));
-        work.done(120, 8 * MIB);
-        drop(work);
-        let work = ahead.follow(at(40), 50, MIB).expect("half of 16 MiB are missing");
-        assert_eq!((work.cursor, work.bytes), (at(120), 9 * MIB));
-        work.done(210, 9 * MIB);
-        drop(work);
-        for n in 5..12 {
+        for (from, ahead_from, mib) in [(30, 40, 4), (40, 80, 5), (50, 130, 9)] {
+            let work = ahead.follow(at(from), from + 10, MIB).expect("the window has doubled");
+            assert_eq!((work.cursor, work.bytes), (at(ahead_from), mib * MIB));
+            work.done(ahead_from + mib as i64 * 10, mib * MIB);
+        }
+        for n in 6..13 {
             assert!(ahead.follow(at(n * 10), n * 10 + 10, MIB).is_none(), "at {n}: all is there");
         }
-        let work = ahead.follow(at(120), 130, MIB).expect("half is used up");
-        assert_eq!((work.cursor, work.bytes), (at(210), 8 * MIB));
+        let work = ahead.follow(at(130), 140, MIB).expect("half of 16 MiB is used up");
+        assert_eq!((work.cursor, work.bytes), (at(220), 8 * MIB));
     }
 
     #[tokio::test(start_paused = true)]
@@ -249,7 +246,9 @@ mod tests {
         }
         let bytes: u64 = works.iter().map(|work| work.bytes).sum();
         assert!(!works.is_empty() && bytes <= 2 * FIRST_WINDOW, "{bytes}");
-        assert!(Ahead::new(MIB).follow(at(0), 10, MIB).is_none(), "no room for a window");
+        let small = Ahead::new(MIB);
+        assert!(small.follow(at(0), 10, MIB).is_none());
+        assert!(small.follow(at(10), 20, MIB).is_none(), "no room for a window");
     }
 
     #[tokio::test(start_paused = true)]

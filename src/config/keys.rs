@@ -357,7 +357,8 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "reader.cache_bytes",
-        doc: "Memory for what was read from the bucket.",
+        doc: "Memory for what was read from the bucket. Half of it may be filled ahead of consumers that \
+              read in order; they share that, and below 1 MiB for each nothing is read ahead.",
         bounds: Some((MIB, TIB)),
         field: |c| &mut c.reader.cache_bytes,
     },
