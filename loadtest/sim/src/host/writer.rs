@@ -130,6 +130,7 @@ async fn open(
         node: NodeId(host as i32 + 1),
         catalog,
         bucket: bucket(stage),
+        background: bucket(stage),
         keys,
         options: stage.profile.options.clone(),
         groups: GroupConfig::default(),
