@@ -15,6 +15,9 @@ use crate::random::{Random, SeededEntropy};
 use crate::stage::{Stage, WRITERS};
 
 const WAIT: Duration = Duration::from_secs(3);
+/// Between two tries, of which there may be so many in a row.
+const REST: Duration = Duration::from_millis(200);
+const MOST_FAILURES: u32 = 50;
 const STEP_BYTES: u64 = 1 << 20;
 
 /// Where everything is read from.
@@ -64,9 +67,11 @@ async fn of_owner(stage: &Stage, host: usize, stream: StreamId) -> turmoil::Resu
         let answer = stage.writer_service.call(WRITERS[host], ask, WAIT).await;
         let Some(Answer::Fetched(Ok(fetched))) = answer else {
             failures += 1;
-            if failures > 5 {
+            if failures > MOST_FAILURES {
                 return Err(format!("{stream} at {at}: no answer to the audit: {answer:?}").into());
             }
+            // A takeover that began before all was healed may still come to an end.
+            tokio::time::sleep(REST).await;
             continue;
         };
         let mut logs = stage.logs.lock();
