@@ -15,7 +15,7 @@ use crate::random::{Random, SeededEntropy};
 use crate::stage::{Stage, WRITERS};
 
 const WAIT: Duration = Duration::from_secs(3);
-/// Between two tries, of which there may be so many in a row.
+/// Between two tries, of which so many may fail in one stream.
 const REST: Duration = Duration::from_millis(200);
 const MOST_FAILURES: u32 = 50;
 const STEP_BYTES: u64 = 1 << 20;
