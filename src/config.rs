@@ -226,7 +226,7 @@ impl Default for Config {
             upload: Upload {
                 segment_bytes: 32 * MIB,
                 max_age: millis(10 * SECOND),
-                max_age_idle: millis(10 * MINUTE),
+                max_age_idle: millis(MINUTE),
                 in_flight: 3,
             },
             bucket: Bucket {

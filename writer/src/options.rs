@@ -97,7 +97,7 @@ impl Default for WriterOptions {
             tail_cache_bytes: 64 << 20,
             upload_segment_bytes: 32 << 20,
             upload_max_age: Duration::from_secs(10),
-            upload_max_age_idle: Duration::from_secs(600),
+            upload_max_age_idle: Duration::from_secs(60),
             multipart_above_bytes: 64 << 20,
             part_bytes: 16 << 20,
             upload_in_flight: 3,

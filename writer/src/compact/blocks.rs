@@ -1,4 +1,5 @@
-//! An extent's blocks, one after the other, read from the bucket a few MiB at a time.
+//! An extent's blocks, one after the other, read from the bucket a few MiB at a time; and its transaction
+//! section, which comes with the last of them.
 //!
 //! Every block's checksum is verified; damage ends the reading with an error, and whoever compacts leaves
 //! the source as it is.
@@ -8,7 +9,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use sluice_format::key::Keys;
 use sluice_format::segment::{BLOCK_HEADER_LEN, Block, split_block};
-use sluice_format::{Extent, FormatError, SegmentId};
+use sluice_format::{Extent, FormatError, SegmentId, TransactionSection};
+use std::ops::Range;
 
 /// How much is read at a time.
 const STEP_BYTES: u64 = 4 << 20;
@@ -36,6 +38,8 @@ pub(super) struct Blocks {
     at: u64,
     end: u64,
     buffered: Bytes,
+    section: Range<u64>,
+    section_bytes: Option<Bytes>,
 }
 
 impl Blocks {
@@ -47,7 +51,24 @@ impl Blocks {
             at: range.start,
             end: range.end,
             buffered: Bytes::new(),
+            section: extent.section_range(),
+            section_bytes: None,
         }
+    }
+
+    /// What the extent says of its transactions and producers. Costs no request after the last block.
+    pub(super) async fn section(
+        &mut self,
+        bucket: &dyn ObjectStore,
+    ) -> Result<TransactionSection, ReadError> {
+        if self.section.is_empty() {
+            return Ok(TransactionSection::default());
+        }
+        let bytes = match self.section_bytes.take() {
+            Some(bytes) => bytes,
+            None => self.read(bucket, self.section.clone()).await?,
+        };
+        TransactionSection::decode(&bytes).map_err(|error| self.damaged(error))
     }
 
     /// The next block; none at the end. Gives how many bytes were read for it, too.
@@ -88,10 +109,12 @@ impl Blocks {
     async fn more(&mut self, bucket: &dyn ObjectStore, wanted: u64) -> Result<(), ReadError> {
         let missing = wanted - self.buffered.len() as u64;
         let to = (self.at + missing.max(STEP_BYTES)).min(self.end);
-        let range = self.at..to;
-        let read = bucket.get_range(&Path::from(self.key.as_str()), range.clone()).await?;
-        if read.len() as u64 != to - self.at {
-            return Err(self.damaged(FormatError::Truncated { what: "segment" }));
+        let last = to == self.end && !self.section.is_empty();
+        let read_to = if last { self.section.end } else { to };
+        let mut read = self.read(bucket, self.at..read_to).await?;
+        if last {
+            self.section_bytes = Some(read.split_off((self.section.start - self.at) as usize));
+            read.truncate((to - self.at) as usize);
         }
         self.at = to;
         if self.buffered.is_empty() {
@@ -103,6 +126,15 @@ impl Blocks {
             self.buffered = joined.freeze();
         }
         Ok(())
+    }
+
+    async fn read(&self, bucket: &dyn ObjectStore, range: Range<u64>) -> Result<Bytes, ReadError> {
+        let wanted = range.end - range.start;
+        let read = bucket.get_range(&Path::from(self.key.as_str()), range).await?;
+        if read.len() as u64 != wanted {
+            return Err(self.damaged(FormatError::Truncated { what: "segment" }));
+        }
+        Ok(read)
     }
 
     fn damaged(&self, error: FormatError) -> ReadError {

@@ -2,7 +2,7 @@
 
 use object_store::ObjectStore;
 use sluice_format::segment::Piece;
-use sluice_format::{Replacement, StreamKey};
+use sluice_format::{Replacement, StreamKey, TransactionSection};
 
 use super::Failed;
 use super::blocks::Blocks;
@@ -10,6 +10,9 @@ use super::output::{Target, nothing, piece_of};
 use super::pace::Pace;
 use super::plan::{Plan, Run};
 use crate::commit::Change;
+
+/// What becomes one extent.
+type Output = (StreamKey, Vec<Piece>, TransactionSection);
 
 /// Reads what is planned, puts the new segment, and gives the change that names it. Memory: the plan's
 /// bytes once, and one read.
@@ -19,16 +22,17 @@ pub(super) async fn merge(
     bucket: &dyn ObjectStore,
     pace: &Pace,
 ) -> Result<Change, Failed> {
-    let mut extents: Vec<(StreamKey, Vec<Piece>)> = Vec::new();
+    let mut extents: Vec<Output> = Vec::new();
     let mut runs: Vec<&Run> = Vec::new();
     let mut segments = Vec::new();
     let mut replacements = Vec::new();
     for run in &plan.runs {
         // Two runs of one stream are two extents, which one segment cannot have.
-        if extents.last().is_some_and(|(stream, _)| *stream == run.stream) {
+        if extents.last().is_some_and(|(stream, ..)| *stream == run.stream) {
             put(&mut extents, &mut runs, target, &mut segments, &mut replacements).await?;
         }
-        extents.push((run.stream, pieces(run, target, bucket, pace).await?));
+        let (pieces, section) = content(run, target, bucket, pace).await?;
+        extents.push((run.stream, pieces, section));
         runs.push(run);
     }
     put(&mut extents, &mut runs, target, &mut segments, &mut replacements).await?;
@@ -37,7 +41,7 @@ pub(super) async fn merge(
 }
 
 async fn put(
-    extents: &mut Vec<(StreamKey, Vec<Piece>)>,
+    extents: &mut Vec<Output>,
     runs: &mut Vec<&Run>,
     target: &Target<'_>,
     segments: &mut Vec<(sluice_format::SegmentId, u64)>,
@@ -57,15 +61,16 @@ async fn put(
     Ok(())
 }
 
-/// All that a run's extents hold. Where one of them has no block, the piece before or after covers its
-/// offsets.
-async fn pieces(
+/// All that a run's extents hold: batches, aborted transactions, and the producers as of its end. Where
+/// an extent has no block, the piece before or after covers its offsets.
+async fn content(
     run: &Run,
     target: &Target<'_>,
     bucket: &dyn ObjectStore,
     pace: &Pace,
-) -> Result<Vec<Piece>, Failed> {
+) -> Result<(Vec<Piece>, TransactionSection), Failed> {
     let mut out: Vec<Piece> = Vec::new();
+    let mut section = TransactionSection::default();
     let mut at = run.extents[0].base_offset;
     for extent in &run.extents {
         let mut blocks = Blocks::new(target.keys, extent);
@@ -76,6 +81,9 @@ async fn pieces(
             out.push(piece);
             pace.spent(read).await?;
         }
+        let TransactionSection { aborted, producers } = blocks.section(bucket).await?;
+        section.aborted.extend(aborted);
+        section.producers = producers;
         if let Some(last) = out.last_mut() {
             last.end_offset = extent.end_offset;
             at = extent.end_offset;
@@ -85,5 +93,5 @@ async fn pieces(
     if out.is_empty() {
         out.push(nothing(at, last.end_offset, last.leader_epoch));
     }
-    Ok(out)
+    Ok((out, section))
 }

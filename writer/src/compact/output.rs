@@ -3,7 +3,7 @@
 use object_store::PutPayload;
 use sluice_format::key::Keys;
 use sluice_format::segment::{Block, Piece, SegmentBuilder};
-use sluice_format::{Extent, SegmentId, StreamKey};
+use sluice_format::{Extent, SegmentId, StreamKey, TransactionSection};
 use sluice_wire::scan;
 
 use crate::commit::{Committer, Ended};
@@ -30,12 +30,12 @@ impl Target<'_> {
     /// Puts a segment with these extents, which must ascend by stream.
     pub(super) async fn write(
         &self,
-        extents: Vec<(StreamKey, Vec<Piece>)>,
+        extents: Vec<(StreamKey, Vec<Piece>, TransactionSection)>,
     ) -> Result<Written, Ended> {
         let id = self.committer.next_segment_id();
         let mut builder = SegmentBuilder::new(id);
-        for (stream, pieces) in &extents {
-            builder.push_extent(*stream, pieces);
+        for (stream, pieces, section) in &extents {
+            builder.push_extent_with(*stream, pieces, section);
         }
         let built = builder.finish();
         self.objects.put(&self.keys.segment(id), &PutPayload::from_iter(built.parts)).await?;

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use sluice_format::StreamState;
 use sluice_format::segment::split_block;
+use sluice_format::{StreamState, TransactionSection};
 use sluice_model::StreamId;
 use sluice_wire::batch::{BatchBuilder, Batches, Compression, NewRecord};
 
-use super::cluster::{Cluster, append, batch, stream, until_bucket};
+use super::cluster::{Cluster, append, batch, stream, transactional, until_bucket};
 use crate::recovery::key_of;
 use crate::{CompactionOptions, Writer};
 
@@ -110,6 +110,8 @@ async fn many_small_extents_become_few_and_nothing_is_lost() {
     let topic = cluster.topic("t", &[]).await;
     let (a, b) = (stream(&topic, 0), stream(&topic, 1));
     let writer = cluster.start().await;
+    // A producer is known from here on, so that every extent of `b` has something to say.
+    append(&writer, b, &transactional(9, 0, 0, 1)).await.unwrap();
     for n in 0..150 {
         append(&writer, a, &batch(2, 300, 1_000_000)).await.unwrap();
         if n % 3 == 0 {
@@ -132,8 +134,13 @@ async fn many_small_extents_become_few_and_nothing_is_lost() {
     );
     assert_eq!(
         log(&cluster, &writer, b).await.into_keys().collect::<Vec<_>>(),
-        (0..50).collect::<Vec<_>>()
+        (0..51).collect::<Vec<_>>()
     );
+    let merged = in_state(&writer, b).extents[0];
+    let key = Path::from(cluster.keys().segment(merged.segment));
+    let section = cluster.bucket.get_range(&key, merged.section_range()).await.unwrap();
+    let section = TransactionSection::decode(&section).unwrap();
+    assert_eq!(section.producers[0].open_since, Some(0), "what extents said is kept");
     writer.close(Duration::ZERO).await;
 
     let writer = cluster.start().await;

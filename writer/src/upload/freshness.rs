@@ -1,7 +1,7 @@
 //! How old the oldest record that is only on the volume may become.
 //!
 //! Each segment costs two PUTs, so the less there is to upload, the longer it waits: a volume that gets
-//! next to nothing makes a segment every `upload_max_age_idle` (at the default of ten minutes: 288 PUTs a
+//! next to nothing makes a segment every `upload_max_age_idle` (at the default of one minute: 2880 PUTs a
 //! day), one with a few MiB to upload makes one every `upload_max_age`.
 //! Readers that follow the bucket ask for what they need; an ask holds until it expires.
 

@@ -30,7 +30,7 @@ use bytes::{Bytes, BytesMut};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use sluice_format::segment::{Block, Piece};
-use sluice_format::{Extent, Replacement, SegmentId, StreamKey, StreamState};
+use sluice_format::{Extent, Replacement, SegmentId, StreamKey, StreamState, TransactionSection};
 use sluice_wire::batch::{BatchView, Batches};
 
 pub(super) use self::due::{Due, Rules, due};
@@ -219,7 +219,8 @@ impl Cleaning<'_> {
             }
             let bound = if group.changed { 1 } else { UNDECIDED };
             if group.held_bytes >= self.segment_bytes * bound {
-                let written = self.target.write(vec![(self.stream, group.take())]).await?;
+                let section = group.section_before(at);
+                let written = self.target.write(vec![(self.stream, group.take(), section)]).await?;
                 self.pace.spent(written.len).await?;
                 group.written.push(written);
             }
@@ -227,6 +228,7 @@ impl Cleaning<'_> {
             tokio::task::yield_now().await;
         }
         group.at = at;
+        group.says(blocks.section(self.bucket).await?);
         Ok(())
     }
 
@@ -253,7 +255,9 @@ impl Cleaning<'_> {
         }
         let pieces = group.finish();
         if !pieces.is_empty() {
-            group.written.push(self.target.write(vec![(self.stream, pieces)]).await?);
+            let section = group.section();
+            let written = self.target.write(vec![(self.stream, pieces, section)]).await?;
+            group.written.push(written);
         }
         let (Some(first), Some(last)) = (group.sources.first(), group.sources.last()) else {
             return Ok(());
@@ -380,6 +384,8 @@ struct Group {
     changed: bool,
     /// Up to where pieces cover the offsets.
     at: i64,
+    /// What the sources say that no written extent says yet.
+    section: TransactionSection,
 }
 
 impl Group {
@@ -390,6 +396,24 @@ impl Group {
         }
         self.sources.push(*extent);
         self.at
+    }
+
+    /// Takes in what a source says, all of whose blocks were read.
+    fn says(&mut self, source: TransactionSection) {
+        self.section.aborted.extend(source.aborted);
+        self.section.producers = source.producers;
+    }
+
+    /// What the extent says that ends at `end`, inside a source. The producers as of there are not known.
+    fn section_before(&mut self, end: i64) -> TransactionSection {
+        let before = self.section.aborted.partition_point(|aborted| aborted.last_offset < end);
+        let aborted = self.section.aborted.drain(..before).collect();
+        TransactionSection { aborted, producers: Vec::new() }
+    }
+
+    /// What the last extent says.
+    fn section(&mut self) -> TransactionSection {
+        std::mem::take(&mut self.section)
     }
 
     fn push(&mut self, piece: Piece) {
