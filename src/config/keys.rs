@@ -257,7 +257,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "upload.max_age_idle",
         doc: "What is so old goes to the bucket even if it is next to nothing; more goes sooner, in \
               inverse proportion to its size, down to `upload.max_age`. A volume makes two requests \
-              each time: at `10m` at most 288 a day while little is written to it. Until then \
+              each time: at `1m` at most 2880 a day while little is written to it. Until then \
               records are on the volume alone.",
         bounds: Some((100, DAY)),
         field: |c| &mut c.upload.max_age_idle,
