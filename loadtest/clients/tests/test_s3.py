@@ -68,6 +68,13 @@ def uploaded(server: SluiceOnS3) -> None:
                   "all is in the bucket")
 
 
+def journalled(server: SluiceOnS3) -> None:
+    """Waits until the catalog is in the bucket, too: from then on its journal is quiet."""
+    waiting.until(lambda: server.metrics()["sluice_catalog_journal_puts_total"] > 0
+                  and server.metrics()["sluice_catalog_journal_lag_seconds"] == 0, 30,
+                  "the catalog is in the bucket")
+
+
 def starting(server: SluiceOnS3) -> None:
     """Waits until the process answers that it lives and is not ready."""
     waiting.until(lambda: server.http("/livez")[0] == 200, 10, "the process lives")
@@ -135,27 +142,32 @@ def test_all_of_it_comes_back_after_a_crash(running_s3, bucket, sluice):
 def test_keys_are_hashed_and_nothing_is_listed(running_s3, bucket, sluice):
     server = sluice(running_s3, bucket).start()
     create(AdminClient({"bootstrap.servers": server.bootstrap}), "t", 2)
+    journalled(server)
     requests, before = running_s3.requests(bucket), server.metrics()
-    assert requests["LIST"] == 1, "a new volume's first start looks for manifests, and is seen to"
+    assert requests["LIST"] == 2, "a first start looks for manifests and a journal, and is seen to"
     for i in range(8):
         PRODUCERS["librdkafka"](server.bootstrap, "t", "none",
                                 [Record(b"x" * 100_000, partition=i % 2)])
         uploaded(server)
     after = server.metrics()
-    segments, puts = (after[name] - before[name] for name in (
-        "sluice_writer_segments_total", "sluice_writer_bucket_puts_total"))
+    segments, puts, journal = (after[name] - before[name] for name in (
+        "sluice_writer_segments_total", "sluice_writer_bucket_puts_total",
+        "sluice_catalog_journal_puts_total"))
     assert segments >= 8
 
     def grown(kind: str) -> int:
         return running_s3.requests(bucket).get(kind, 0) - requests.get(kind, 0)
 
-    assert grown("PUT") == puts == 2 * segments, "a segment and a manifest for each upload"
+    assert puts == 2 * segments, "a segment and a manifest for each upload"
+    assert grown("PUT") == puts + journal
     assert grown("LIST") == 0, "uploads list"
     server.restart(crash=True)
-    assert grown("LIST") == 0, "a start lists although the volume knows a manifest"
+    journalled(server)
+    assert grown("LIST") == 1, "a start looks for the journal, not for manifests: the volume knows one"
 
     keys = running_s3.objects(bucket)
-    shape = re.compile(PREFIX + r"/([0-9a-f]{4})/[^/]+/(segments|manifests|snapshots)/\d+/[\d-]+")
+    keys = [key for key in keys if not re.fullmatch(PREFIX + "/clusters/[^/]+", key)]
+    shape = re.compile(PREFIX + r"/([0-9a-f]{4})/[^/]+/(?:(segments|manifests|snapshots)/\d+|catalog)/[\d-]+")
     found = [shape.fullmatch(key) for key in keys]
     assert all(found), [key for key, match in zip(keys, found) if not match]
     spread = {match[1] for match in found if match[2] == "segments"}
