@@ -22,6 +22,8 @@ const CHANGES_PART_OF_FULL: u64 = 2;
 const CHANGES_MIN_BYTES: u64 = 256 << 10;
 /// And at the latest after so many changes, as each is a GET when the state is loaded.
 const CHANGES_PER_FULL: u64 = 1024;
+/// How often a manifest is read before it is believed to be damaged where it lies.
+const MOST_READS: u32 = 3;
 /// Manifests that are read at once when the state is loaded.
 const LOAD_AHEAD: usize = 32;
 
@@ -163,7 +165,22 @@ impl ManifestStore {
         found.ok_or_else(|| ManifestError::Gap(self.keys.manifest(self.volume, version)))
     }
 
+    /// A version, if it is there. Bytes that do not make sense are asked for again, as they may have been
+    /// damaged on their way.
     async fn get(&self, version: u64) -> Result<Option<Loaded>, ManifestError> {
+        let mut reads = 1;
+        loop {
+            match self.read(version).await {
+                Err(ManifestError::Corrupt { key, error }) if reads < MOST_READS => {
+                    tracing::warn!(key, %error, "a manifest arrived damaged; reading it again");
+                    reads += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn read(&self, version: u64) -> Result<Option<Loaded>, ManifestError> {
         let key = self.keys.manifest(self.volume, version);
         let bytes = match self.bucket.get(&Path::from(key.as_str())).await {
             Ok(found) => found.bytes().await?,

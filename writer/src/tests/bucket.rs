@@ -1,17 +1,20 @@
 //! A bucket in memory that fails on demand.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::stream::BoxStream;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
 
@@ -23,6 +26,8 @@ pub(super) struct FaultyBucket {
     pub(super) down: AtomicBool,
     /// So many puts are made, but their answers are lost.
     pub(super) lost_answers: AtomicU32,
+    /// The bytes of so many gets are damaged on their way.
+    pub(super) damaged_gets: AtomicU32,
     /// What happens to puts, by a part of their key.
     rules: Mutex<Vec<(String, Rule)>>,
     /// Keys in the order in which their puts ended well.
@@ -162,7 +167,20 @@ impl ObjectStore for FaultyBucket {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.check()?;
-        self.inner.get_opts(location, options).await
+        let found = self.inner.get_opts(location, options).await?;
+        let damaged = |left: u32| left.checked_sub(1);
+        if self.damaged_gets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, damaged).is_err() {
+            return Ok(found);
+        }
+        let (meta, range) = (found.meta.clone(), found.range.clone());
+        let (attributes, extensions) = (found.attributes.clone(), found.extensions.clone());
+        let mut bytes = found.bytes().await?.to_vec();
+        if let Some(first) = bytes.first_mut() {
+            *first ^= 1;
+        }
+        let bytes = Bytes::from(bytes);
+        let payload = GetResultPayload::Stream(stream::once(ready(Ok(bytes))).boxed());
+        Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
     fn delete_stream(

@@ -1,8 +1,10 @@
 //! What is there after a stop, after a crash, and after a takeover.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::cluster::{Cluster, append, batch, sequenced, stream, tail};
+use super::cluster::{Cluster, append, batch, sequenced, stream, tail, until_bucket};
+use super::upload::end_of;
 use crate::{AppendError, OpenError, SequenceError, TailError};
 
 #[tokio::test]
@@ -57,10 +59,8 @@ async fn idempotence_survives_a_crash_with_and_without_an_upload() {
             assert_eq!(done.base_offset, i64::from(n) * 2);
         }
         if upload {
-            super::cluster::until_bucket(&writer, |s| {
-                s.streams.values().any(|stream| stream.end_offset == 14)
-            })
-            .await;
+            until_bucket(&writer, |s| s.streams.values().any(|stream| stream.end_offset == 14))
+                .await;
         }
         crash(writer).await;
         let writer = cluster.start().await;
@@ -104,7 +104,7 @@ async fn deleted_records_stay_deleted() {
     // And through an upload, when the log that says so is trimmed.
     cluster.options.upload_segment_bytes = 1;
     let writer = cluster.start().await;
-    super::cluster::until_bucket(&writer, |s| s.streams.values().any(|s| s.log_start == 7)).await;
+    until_bucket(&writer, |s| s.streams.values().any(|s| s.log_start == 7)).await;
     writer.close(Duration::ZERO).await;
     let writer = cluster.start().await;
     assert_eq!(writer.offsets(a).unwrap().log_start, 7);
@@ -142,7 +142,7 @@ async fn a_bucket_that_lost_its_manifests_is_told_from_a_new_one() {
     let topic = cluster.topic("t", &[]).await;
     let writer = cluster.start().await;
     append(&writer, stream(&topic, 0), &batch(1, 10, 5)).await.unwrap();
-    super::cluster::until_bucket(&writer, |s| !s.streams.is_empty()).await;
+    until_bucket(&writer, |s| !s.streams.is_empty()).await;
     writer.close(Duration::ZERO).await;
     cluster.bucket = super::bucket::FaultyBucket::new();
     assert!(matches!(cluster.try_start().await, Err(OpenError::Contradiction { .. })));
@@ -211,4 +211,25 @@ async fn a_stream_that_nobody_uses_leaves_memory_and_comes_back_as_it_was() {
     assert_eq!(writer.epoch_of(a, 1), 1);
     append(&writer, b, &batch(1, 10, 5)).await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), waiter.changed()).await.expect("it still wakes");
+}
+
+#[tokio::test]
+async fn manifests_that_arrive_damaged_are_read_again() {
+    let mut cluster = Cluster::new().await;
+    cluster.options.upload_segment_bytes = 1;
+    let topic = cluster.topic("t", &[]).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    append(&writer, a, &batch(3, 10, 5)).await.unwrap();
+    until_bucket(&writer, |state| end_of(state, a) == 3).await;
+    writer.abandon().await;
+    drop(writer);
+    cluster.bucket.damaged_gets.store(2, Ordering::Relaxed);
+    let writer = cluster.start().await;
+    assert_eq!(cluster.bucket.damaged_gets.load(Ordering::Relaxed), 0, "they were read");
+    assert_eq!(writer.offsets(a).unwrap().high_watermark, 3);
+    writer.abandon().await;
+    drop(writer);
+    cluster.bucket.damaged_gets.store(1000, Ordering::Relaxed);
+    assert!(cluster.try_start().await.is_err(), "what is damaged where it lies is told");
 }
