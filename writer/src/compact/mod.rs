@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use sluice_catalog::Catalog;
 use sluice_format::key::Keys;
-use sluice_format::{Extent, SegmentId, StreamKey, StreamState};
+use sluice_format::{SegmentId, StreamKey, StreamState};
 use sluice_model::{Clock, Entropy, TopicId};
 use sluice_wire::batch::BatchError;
 use tokio::sync::Semaphore;
@@ -211,11 +211,10 @@ impl Compactor {
         old.next().map(|(_, id)| *id)
     }
 
-    /// Whether an extent may be merged with others.
-    fn may_merge(&self, old_to: SegmentId, stream: StreamKey, extent: &Extent) -> bool {
+    /// Whether extents of a stream may be merged.
+    fn may_merge(&self, stream: StreamKey) -> bool {
         let topic = TopicId(stream.topic);
-        if extent.segment > old_to || topic.is_internal() || self.damaged.contains(&extent.segment)
-        {
+        if topic.is_internal() {
             return false;
         }
         let Some(topic) = self.catalog.topic_of_any_tenant(topic) else { return false };
@@ -235,7 +234,8 @@ impl Compactor {
             let state = self.committer.state().read();
             plan::plan(
                 &state,
-                |stream, extent| self.may_merge(old_to, stream, extent),
+                |stream| self.may_merge(stream),
+                |extent| extent.segment <= old_to && !self.damaged.contains(&extent.segment),
                 |id| Some(id) <= free_to,
                 most,
             )

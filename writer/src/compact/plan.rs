@@ -58,11 +58,12 @@ struct Candidate {
     saved_bytes: u64,
 }
 
-/// The best next job of at most `max_bytes`; none if nothing is worth it. `may` says of which streams'
-/// extents it may be made at all, `is_old` which segments may be freed.
+/// The best next job of at most `max_bytes`; none if nothing is worth it. `may` says of which streams it
+/// may be made at all, `may_extent` of which of their extents, `is_old` which segments may be freed.
 pub(super) fn plan(
     state: &VolumeState,
-    may: impl Fn(StreamKey, &Extent) -> bool,
+    may: impl Fn(StreamKey) -> bool,
+    may_extent: impl Fn(&Extent) -> bool,
     is_old: impl Fn(SegmentId) -> bool,
     max_bytes: u64,
 ) -> Option<Plan> {
@@ -70,8 +71,13 @@ pub(super) fn plan(
     let mut live: BTreeMap<SegmentId, Vec<(StreamKey, usize)>> = BTreeMap::new();
     let mostly_dead = mostly_dead(state, is_old);
     for (key, stream) in &state.streams {
+        // Most streams have nothing to do; the state is locked meanwhile, so that is found out first.
+        let few = stream.extents.len() < 2;
+        if few && mostly_dead.is_empty() || !stream.extents.iter().any(&may_extent) || !may(*key) {
+            continue;
+        }
         let extents: Vec<_> = stream.extents.iter().copied().collect();
-        let mergeable: Vec<bool> = extents.iter().map(|extent| may(*key, extent)).collect();
+        let mergeable: Vec<bool> = extents.iter().map(&may_extent).collect();
         for run in runs(&extents, &mergeable) {
             let bytes = bytes_of(&extents[run.clone()]);
             let saved_bytes = (run.len() as u64 - 1) * EXTENT_WORTH_BYTES;

@@ -96,7 +96,8 @@ impl Model {
     fn compact(&mut self, budget: &mut Budget) {
         while let Some(plan) = plan(
             &self.state,
-            |_, _| true,
+            |_| true,
+            |_| true,
             |id| id.sequence + 100 < self.sequence,
             JOB_BYTES.min(budget.bytes()),
         ) {
@@ -134,7 +135,7 @@ fn large_extents_are_left_where_they_are() {
     for _ in 0..100 {
         model.upload(&[(1, LARGE_BYTES as u32), (2, 5 << 20)]);
     }
-    assert_eq!(plan(&model.state, |_, _| true, |_| true, u64::MAX), None);
+    assert_eq!(plan(&model.state, |_| true, |_| true, |_| true, u64::MAX), None);
 }
 
 #[test]
@@ -170,13 +171,14 @@ fn extents_that_make_a_large_one_are_rewritten_once() {
 fn a_segment_of_which_most_is_dead_is_freed() {
     let mut model = Model::default();
     model.upload(&[(1, 3 << 20), (2, 100_000), (3, 50_000)]);
-    assert_eq!(plan(&model.state, |_, _| true, |_| true, u64::MAX), None);
+    assert_eq!(plan(&model.state, |_| true, |_| true, |_| true, u64::MAX), None);
     model.retire(1, 0);
-    let freed = plan(&model.state, |_, _| true, |_| true, u64::MAX).expect("it is mostly dead");
+    let freed =
+        plan(&model.state, |_| true, |_| true, |_| true, u64::MAX).expect("it is mostly dead");
     assert_eq!(freed.bytes, 150_000);
-    assert_eq!(plan(&model.state, |_, _| true, |_| false, u64::MAX), None, "not yet");
+    assert_eq!(plan(&model.state, |_| true, |_| true, |_| false, u64::MAX), None, "not yet");
     assert_eq!(
-        plan(&model.state, |key, _| key.partition != 3, |_| true, u64::MAX),
+        plan(&model.state, |key| key.partition != 3, |_| true, |_| true, u64::MAX),
         None,
         "all or nothing"
     );
