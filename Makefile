@@ -9,7 +9,7 @@ CARGO_DENY_VERSION := 0.20.2
 TARGET_DIR = $(abspath $(or $(CARGO_TARGET_DIR),target))
 COMMIT = $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: build test lint fmt test-clients simulate mutants bench deny docs
+.PHONY: build test lint fmt test-clients test-fencing simulate mutants bench deny docs
 
 # The release binary, which knows its commit.
 build:
@@ -41,6 +41,10 @@ simulate:
 # Breaks the code on purpose, in one place at a time, and shows that the simulation finds it.
 mutants:
 	loadtest/sim/mutants/run
+
+# Two owners of one volume on real SCSI and NVMe reservations, in a virtual machine that it fetches.
+test-fencing:
+	loadtest/fencing/run
 
 bench:
 	$(CARGO) bench -p sluice-wire --locked

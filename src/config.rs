@@ -24,6 +24,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sluice_volume::Reservations;
+
 pub(crate) use load::{FILE_VARIABLE, Loaded, Sources, load};
 pub(crate) use media::{Devices, VolumeMedium};
 pub(crate) use show::{reference, show};
@@ -97,6 +99,7 @@ pub(crate) struct Volumes {
     pub(crate) size: VolumeSize,
     pub(crate) queue_depth: u32,
     pub(crate) linger: Duration,
+    pub(crate) reservations: Reservations,
 }
 
 /// When the tail of a volume goes to the bucket.
@@ -222,6 +225,7 @@ impl Default for Config {
                 size: VolumeSize::Auto,
                 queue_depth: 8,
                 linger: millis(100),
+                reservations: Reservations::Auto,
             },
             upload: Upload {
                 segment_bytes: 32 * MIB,

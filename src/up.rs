@@ -362,6 +362,7 @@ fn writer_options(config: &Config) -> WriterOptions {
             interval: config.compaction.orphan_interval,
             grace: config.compaction.orphan_grace,
         },
+        reservations: config.volumes.reservations,
         ..WriterOptions::default()
     }
 }

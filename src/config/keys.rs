@@ -241,6 +241,15 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.volumes.linger,
     },
     Key {
+        name: "volumes.reservations",
+        doc: "How a device keeps out the hosts of earlier owners. `require`: by persistent \
+              reservation (SCSI, NVMe), without which the volume does not open: for devices that \
+              several hosts share. `auto`: where the device has them, else not at all, with a \
+              warning. `off`: not at all. The same on all nodes. See docs/fencing.md.",
+        bounds: None,
+        field: |c| &mut c.volumes.reservations,
+    },
+    Key {
         name: "upload.segment_bytes",
         doc: "As soon as so much has gathered on a volume it goes to the bucket, as one segment.",
         bounds: Some((64 * KIB, GIB)),

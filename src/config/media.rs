@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use sluice_volume::Reservations;
+
 use super::setting::{Bounds, Refusal, Setting};
 
 /// What new volumes are made of.
@@ -37,6 +39,31 @@ impl Setting for VolumeMedium {
 
     fn allowed(&self, _: Bounds) -> String {
         "file, block or object".to_owned()
+    }
+}
+
+impl Setting for Reservations {
+    fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {
+        *self = match text {
+            "auto" => Self::Auto,
+            "require" => Self::Require,
+            "off" => Self::Off,
+            _ => return Err(Refusal::NOT_ALLOWED),
+        };
+        Ok(())
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto",
+            Self::Require => "require",
+            Self::Off => "off",
+        }
+        .to_owned()
+    }
+
+    fn allowed(&self, _: Bounds) -> String {
+        "auto, require or off".to_owned()
     }
 }
 

@@ -19,6 +19,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("sluice-bucket", &["sluice-model"]),
     ("sluice-volume", &["sluice-model", "sluice-wire", "sluice-format", "sluice-device"]),
     ("sluice-catalog", &["sluice-model", "sluice-wire", "sluice-format"]),
+    // Runs in the virtual machine of loadtest/fencing.
+    ("sluice-fencing", &["sluice-model", "sluice-device", "sluice-volume"]),
     // Writer, reader and tenants never know each other. A reader serves from the bucket alone: it
     // has no use for volumes and the catalog.
     (

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sluice_model::VolumeId;
-use sluice_volume::Medium;
+use sluice_volume::{Medium, Reservations};
 
 /// Bounds and triggers of one volume's owner.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct WriterOptions {
     pub delete_grace: Duration,
     /// Frames in flight to the device.
     pub queue_depth: usize,
+    /// Whether volumes on block devices fence by persistent reservation.
+    pub reservations: Reservations,
     /// Compaction of what is in the bucket.
     pub compaction: CompactionOptions,
     /// Objects in the bucket that nothing names.
@@ -105,6 +107,7 @@ impl Default for WriterOptions {
             retention_interval: Duration::from_secs(30),
             delete_grace: Duration::from_secs(60),
             queue_depth: 8,
+            reservations: Reservations::Auto,
             compaction: CompactionOptions::default(),
             orphans: OrphanOptions::default(),
         }

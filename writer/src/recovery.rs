@@ -71,7 +71,11 @@ pub(crate) async fn take_over(
     around: &Surroundings,
 ) -> Result<Recovered, OpenError> {
     let epoch = claim(place, around).await?;
-    let options = OpenOptions { queue_depth: around.options.queue_depth, ..OpenOptions::default() };
+    let options = OpenOptions {
+        queue_depth: around.options.queue_depth,
+        reservations: around.options.reservations,
+        ..OpenOptions::default()
+    };
     let mut recovery = place.medium.open(place.id, epoch, options).await.map_err(|error| {
         OpenError::Volume { volume: place.id.0, path: place.medium.to_string(), error }
     })?;

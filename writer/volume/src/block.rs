@@ -4,7 +4,7 @@
 //! other exclusive openers whatever name they use, and by a lock on the node, which lasts until the
 //! kernel has ended the last write of a process that was killed.
 //!
-//! What it does not do: it does not keep away another host. That is for persistent reservations.
+//! Other hosts are kept away by persistent reservations (`reserve`), for which that claim is needed.
 
 use std::fs::{File, OpenOptions as FileOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -20,6 +20,7 @@ use crate::error::{CreateError, OpenError};
 use crate::file::{OpenOptions, Opening, lock};
 use crate::geometry::{BLOCK, Geometry, LEAST_RING_BYTES, RING_OFFSET};
 use crate::local::{LocalDisk, Opened, read_at};
+use crate::reserve;
 use crate::scan;
 use crate::superblock::{NotASuperblock, SLOT_OFFSETS, Superblock};
 use crate::volume::{Kind, Recovery};
@@ -80,7 +81,8 @@ impl BlockVolume {
     }
 
     /// Opens the volume `id` on the device at `path` under `epoch`, which must be larger than any before:
-    /// claims the device, and stores the epoch. The log is read by the recovery.
+    /// claims the device, fences older owners on other hosts as the options say, and stores the epoch.
+    /// The log is read by the recovery.
     pub async fn open(
         path: impl AsRef<Path>,
         id: VolumeId,
@@ -93,12 +95,14 @@ impl BlockVolume {
             move || Ok(Device::open(&path)?)
         });
         let device = opening.await.map_err(io::Error::other)?.map_err(Opening::refusal)?;
+        let file = Arc::new(device.file);
+        let still_ours = reserve::fence(&file, id, epoch, options.reservations).await?;
         let opened = Opened {
-            file: Arc::new(device.file),
+            file,
             claim: Some(device.claim),
             size_bytes: device.size_bytes,
             kind: Kind::Block,
-            still_ours: None,
+            still_ours,
         };
         let disk = LocalDisk::new(opened, options.engine, options.depth())?;
         let engine = disk.engine();

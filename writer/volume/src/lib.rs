@@ -7,8 +7,9 @@
 //!
 //! Where things are: [`FrameBuf`] gathers a payload; `frame` and `superblock` are the bytes on disk;
 //! `ring` decides where a frame goes and what is durable (pure, no I/O); `log` joins it to a `disk`;
-//! `reserve` keeps other hosts off a block device; `scan` reads the log after a restart; `file` and `sim`
-//! are the kinds of volume, and `object`: in the bucket, with the same frames and ring, a log of its own.
+//! `reserve` keeps other hosts off a block device; `scan` reads the log after a restart; `file`, `block`
+//! and `sim` are the kinds of volume, and `object`: in the bucket, with the same frames and ring, a log of
+//! its own.
 //!
 //! What always holds: nothing is said to be durable before all that precedes it is; nothing durable is
 //! overwritten before it is trimmed; what a recovery yields is exactly what was appended, from the trim
@@ -31,7 +32,6 @@ mod log;
 mod medium;
 mod object;
 mod pool;
-#[expect(dead_code, reason = "block volumes call it as soon as they are there")]
 mod reserve;
 mod ring;
 mod scan;

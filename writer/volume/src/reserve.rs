@@ -139,7 +139,6 @@ fn perform(
         Step::Register(Over::Epoch(before)) => reservation::replace(device, key(before), own)?,
         Step::Take | Step::Hold => reservation::reserve(device, own)?,
         Step::Preempt(victim) => reservation::preempt_and_abort(device, own, key(victim))?,
-        Step::Unregister => reservation::unregister(device, own)?,
         Step::ReadStored => match read_current(device).map_err(ReservationError::Io)? {
             Ok(found) => return Ok(Answer::Stored(found.epoch)),
             Err(why) => return Err(ReservationError::Io(io::Error::other(why.refusal()))),

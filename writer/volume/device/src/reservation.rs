@@ -5,6 +5,9 @@
 //! Each call is one command to the device and blocks until it is answered: not for the threads of a
 //! runtime. What a claim does with them, in which order, is decided by who calls.
 //!
+//! There is no way here to take a registration back: the kernel makes of a new key of zero an
+//! unregistration on SCSI, but on NVMe a registration under the key zero, which nobody can replace.
+//!
 //! What always holds: only a zero is success. Drivers answer failures with positive numbers too (24 for
 //! a conflict, 2 for a SCSI check condition), and not the same in every release of Linux.
 
@@ -46,11 +49,6 @@ pub fn register(device: impl AsFd, key: u64) -> Result<(), ReservationError> {
 /// Registers `key` for this host in place of `old`, which must be its registration.
 pub fn replace(device: impl AsFd, old: u64, key: u64) -> Result<(), ReservationError> {
     command(device, 200, Registration { old_key: old, new_key: key, flags: 0, pad: 0 })
-}
-
-/// Takes this host's registration back. A reservation that it holds ends with it, for every host.
-pub fn unregister(device: impl AsFd, key: u64) -> Result<(), ReservationError> {
-    command(device, 200, Registration { old_key: key, new_key: 0, flags: 0, pad: 0 })
 }
 
 /// Takes the reservation if nobody holds it; also succeeds if this host does already. Registered under
@@ -185,7 +183,6 @@ mod tests {
         let refused = [
             register(&file, 1),
             replace(&file, 1, 2),
-            unregister(&file, 1),
             reserve(&file, 1),
             preempt_and_abort(&file, 1, 2),
         ];

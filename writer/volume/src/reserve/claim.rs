@@ -42,8 +42,6 @@ pub(crate) enum Step {
     Preempt(VolumeEpoch),
     /// See whether the reservation is one's own. The same command as [`Step::Take`].
     Hold,
-    /// Take back the own registration.
-    Unregister,
     /// Read the superblock again: under which epoch was the volume opened?
     ReadStored,
     /// Wait until a write that the device has accepted has surely ended.
@@ -139,11 +137,10 @@ impl Claim {
             // Nobody has registered it (any more).
             (Step::Preempt(victim), Answer::Conflict) => self.preempt_from(victim.0 + 1),
             (Step::Hold, Answer::Done) => Step::ReadStored,
-            // Not the holder: no reservation ends with this registration.
-            (Step::Hold, Answer::Conflict) => Step::Unregister,
-            (Step::Unregister, _) => Step::End(End::Held),
+            // The registration stays, unused: the kernel's ioctls cannot take back one of NVMe's.
+            (Step::Hold, Answer::Conflict) => Step::End(End::Held),
             // Somebody opens the volume without reservations.
-            (Step::ReadStored, Answer::Stored(now)) if now >= self.epoch => Step::Unregister,
+            (Step::ReadStored, Answer::Stored(now)) if now >= self.epoch => Step::End(End::Held),
             (Step::ReadStored, Answer::Stored(now)) => {
                 if self.saw_the_end_of(now) {
                     Step::End(End::Owner)

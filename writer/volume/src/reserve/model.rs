@@ -281,13 +281,6 @@ impl Model {
                 }
                 if mine || self.broken == Broken::NoHold { Answer::Done } else { Answer::Conflict }
             }
-            Step::Unregister => {
-                if world.registered[host] != Some(epoch) {
-                    return Answer::Conflict;
-                }
-                world.unregister(host);
-                Answer::Done
-            }
             Step::ReadStored => Answer::Stored(VolumeEpoch(world.superblock.0)),
             Step::Preempt(_) | Step::Drain | Step::End(_) => unreachable!("not at once"),
         }
