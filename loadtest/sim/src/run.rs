@@ -111,6 +111,7 @@ impl Run<'_> {
         self.sim.set_fail_rate(0.0);
         let owner = self.director.heal(&mut self.sim);
         self.stage.wind_down.store(true, Ordering::Relaxed);
+        self.settle_on(owner)?;
         let everyone = (IDEMPOTENT + PLAIN) as usize;
         self.until("every producer to be acknowledged", |stage| {
             stage.settled.lock().len() == everyone
@@ -128,6 +129,18 @@ impl Run<'_> {
         self.stage.wishes[next].own.store(true, Ordering::Relaxed);
         self.until_serving(next)?;
         self.audit(Source::Owner(next))
+    }
+
+    /// A takeover that began before all was healed comes to its end, and `owner` takes over after it: from
+    /// here on nobody believes wrongly that the volumes are its own.
+    fn settle_on(&mut self, owner: usize) -> turmoil::Result {
+        let idle =
+            |host: usize| move |stage: &Stage| !stage.wishes[host].busy.load(Ordering::Relaxed);
+        self.until("the other to let go", idle(1 - owner))?;
+        self.stage.wishes[owner].own.store(false, Ordering::Relaxed);
+        self.until("the owner to let go", idle(owner))?;
+        self.stage.wishes[owner].own.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn until_serving(&mut self, host: usize) -> turmoil::Result {

@@ -77,6 +77,8 @@ pub(crate) struct Wish {
     pub(crate) own: AtomicBool,
     /// Let go by handing over, not by losing the device.
     pub(crate) gentle: AtomicBool,
+    /// Whether the host has the volumes, or is about to.
+    pub(crate) busy: AtomicBool,
     /// Whether the host serves now.
     pub(crate) serves: AtomicBool,
 }

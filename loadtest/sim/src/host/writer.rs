@@ -2,7 +2,7 @@
 //! a service that answers as the gateway's backend does.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,8 +66,25 @@ pub(crate) async fn own(stage: Arc<Stage>, host: usize) -> turmoil::Result {
     }
 }
 
+/// Says that a host is at it, until the host is done or dies.
+struct Busy<'a>(&'a AtomicBool);
+
+impl<'a> Busy<'a> {
+    fn begin(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Relaxed);
+        Self(flag)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Takes the volumes over, serves them until they are lost or should be let go of.
 async fn own_once(stage: &Arc<Stage>, host: usize, slot: &Slot, random: &mut Random) {
+    let _busy = Busy::begin(&stage.wishes[host].busy);
     let history = &stage.history;
     let entropy: Arc<dyn Entropy> =
         Arc::new(crate::random::SeededEntropy::new(Random::new(random.next(), 0)));
