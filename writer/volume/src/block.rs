@@ -17,7 +17,7 @@ use sluice_model::{VolumeEpoch, VolumeId};
 
 use crate::buffer::AlignedBuf;
 use crate::error::{CreateError, OpenError};
-use crate::file::{OpenOptions, Opening, lock};
+use crate::file::{OpenOptions, lock, unlocked};
 use crate::geometry::{BLOCK, Geometry, LEAST_RING_BYTES, RING_OFFSET};
 use crate::local::{LocalDisk, Opened, read_at};
 use crate::reserve;
@@ -90,11 +90,11 @@ impl BlockVolume {
         options: OpenOptions,
     ) -> Result<Box<dyn Recovery>, OpenError> {
         let path = path.as_ref().to_owned();
-        let opening = tokio::task::spawn_blocking({
+        let opening = {
             let path = path.clone();
             move || Ok(Device::open(&path)?)
-        });
-        let device = opening.await.map_err(io::Error::other)?.map_err(Opening::refusal)?;
+        };
+        let device = unlocked(options.locked_within, opening).await?;
         let file = Arc::new(device.file);
         let still_ours = reserve::fence(&file, id, epoch, options.reservations).await?;
         let opened = Opened {

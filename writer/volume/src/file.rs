@@ -12,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use sluice_model::{VolumeEpoch, VolumeId};
+use tokio::time::{Instant, sleep};
 
 use crate::error::{CreateError, OpenError};
 use crate::geometry::{BLOCK, Geometry, LEAST_RING_BYTES, RING_OFFSET};
@@ -22,6 +23,9 @@ use crate::reserve::Reservations;
 use crate::scan;
 use crate::superblock::{SLOT_OFFSETS, Superblock};
 use crate::volume::{Kind, Lsn, Recovery};
+
+/// Between two looks at a lock that somebody has.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The kind of volume that is a file. Its open form is a [`crate::Volume`].
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +67,9 @@ pub struct OpenOptions {
     pub engine: Engine,
     /// Whether a volume on a block device fences its older owners by persistent reservation.
     pub reservations: Reservations,
+    /// How long to wait for a lock that somebody has: a process that was killed lets go of it only when
+    /// the kernel is done with the writes that it had begun, some time after its end.
+    pub locked_within: Duration,
     /// After how long of failing writes [`crate::Health::Failing`] is shown.
     pub failing_after: Duration,
     /// How long a close waits for frames in flight.
@@ -76,6 +83,7 @@ impl Default for OpenOptions {
             prewrite_bytes: 16 << 20,
             engine: Engine::Auto,
             reservations: Reservations::Auto,
+            locked_within: Duration::from_secs(3),
             failing_after: Duration::from_secs(1),
             close_within: Duration::from_secs(3),
         }
@@ -126,20 +134,37 @@ impl FileVolume {
         options: OpenOptions,
     ) -> Result<Box<dyn Recovery>, OpenError> {
         let path = path.as_ref().to_owned();
-        let opened = tokio::task::spawn_blocking(move || {
-            let (file, direct) = open(&path)?;
-            let size_bytes = file.metadata()?.len();
-            let kind = Kind::File { direct };
-            let file = Arc::new(file);
-            Ok((path, Opened { file, claim: None, size_bytes, kind, still_ours: None }))
-        });
-        let opened = opened.await.map_err(io::Error::other)?;
-        let (path, opened) = opened.map_err(Opening::refusal)?;
+        let opening = {
+            let path = path.clone();
+            move || {
+                let (file, direct) = open(&path)?;
+                let size_bytes = file.metadata()?.len();
+                let kind = Kind::File { direct };
+                let file = Arc::new(file);
+                Ok(Opened { file, claim: None, size_bytes, kind, still_ours: None })
+            }
+        };
+        let opened = unlocked(options.locked_within, opening).await?;
         let kind = opened.kind;
         let disk = LocalDisk::new(opened, options.engine, options.depth())?;
         let engine = disk.engine();
         tracing::info!(volume = %id, path = %path.display(), ?kind, ?engine, "opening volume");
         scan::open(disk, id, epoch, options.settings()).await
+    }
+}
+
+/// Opens, again and again while somebody has the lock, for so long.
+pub(crate) async fn unlocked<T: Send + 'static>(
+    within: Duration,
+    open: impl Fn() -> Result<T, Opening> + Clone + Send + 'static,
+) -> Result<T, OpenError> {
+    let end = Instant::now() + within;
+    loop {
+        let opened = tokio::task::spawn_blocking(open.clone()).await.map_err(io::Error::other)?;
+        match opened {
+            Err(Opening::Locked) if Instant::now() < end => sleep(LOCK_PAUSE).await,
+            opened => return opened.map_err(Opening::refusal),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is particular to volumes on block devices.
 
+use std::time::Duration;
+
 use super::*;
 use crate::conformance::loop_device::LoopDevice;
 use crate::conformance::{ID, UUID, append, recover};
@@ -10,7 +12,8 @@ async fn create(device: &LoopDevice) -> Result<(), CreateError> {
 }
 
 async fn open(path: &Path, epoch: u32) -> Result<Box<dyn Recovery>, OpenError> {
-    BlockVolume::open(path, ID, VolumeEpoch(epoch), OpenOptions::default()).await
+    let options = OpenOptions { locked_within: Duration::ZERO, ..OpenOptions::default() };
+    BlockVolume::open(path, ID, VolumeEpoch(epoch), options).await
 }
 
 #[tokio::test]

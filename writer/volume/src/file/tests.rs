@@ -14,7 +14,8 @@ fn frame(payload: &[u8]) -> FrameBuf {
 }
 
 async fn open(path: &Path, epoch: u32) -> Result<Box<dyn Recovery>, OpenError> {
-    FileVolume::open(path, ID, VolumeEpoch(epoch), OpenOptions::default()).await
+    let options = OpenOptions { locked_within: Duration::ZERO, ..OpenOptions::default() };
+    FileVolume::open(path, ID, VolumeEpoch(epoch), options).await
 }
 
 #[tokio::test]
@@ -172,4 +173,19 @@ async fn writes_after_the_last_handle_is_gone_end_and_unlock() {
             opened => break drop(opened.unwrap()),
         }
     }
+}
+
+#[tokio::test]
+async fn a_lock_that_outlives_its_owner_for_a_moment_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("volume");
+    FileVolume::create(&path, CreateOptions::new(ID, [1; 16], 8 << 20)).await.unwrap();
+    let held = File::open(&path).unwrap();
+    lock(&held).unwrap();
+    let opening = FileVolume::open(&path, ID, VolumeEpoch(1), OpenOptions::default());
+    let mut opening = std::pin::pin!(opening);
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut opening).await;
+    assert!(early.is_err(), "nobody else has it");
+    drop(held);
+    opening.await.unwrap().finish().await.unwrap();
 }
