@@ -66,7 +66,7 @@ pub(crate) type ChunkCache = Cache<Chunk, Cached, ByBytes>;
 
 /// The part of the cache for what was asked for more than once. The rest is for what was just read: it
 /// must outlast the few requests in which a consumer walks through a chunk.
-const HOT_PART: f64 = 0.5;
+const HOT_PART: f64 = 0.25;
 
 /// A cache of `capacity_bytes`.
 pub(crate) fn chunk_cache(capacity_bytes: u64) -> ChunkCache {
