@@ -5,7 +5,7 @@
 //! nothing has to be known of connections. With each such read the window doubles; what is in it is read
 //! before it is asked for, by one task a cursor. A consumer that stops is not followed: no more is read.
 //!
-//! What is read ahead lies in the cache and nowhere else; all windows together are bounded by a quarter of
+//! What is read ahead lies in the cache and nowhere else; all windows together are bounded by a half of
 //! it. Reads that somebody waits for go first: while many are under way nothing is read ahead.
 
 use std::collections::HashMap;
@@ -119,7 +119,7 @@ impl Ahead {
             cursors: Mutex::default(),
             tasks: Arc::new(Semaphore::new(TASKS)),
             demand: Arc::default(),
-            budget_bytes: cache_bytes / 4,
+            budget_bytes: cache_bytes / 2,
         }
     }
 
@@ -237,8 +237,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn windows_share_a_quarter_of_the_cache() {
-        let ahead = Ahead::new(8 * FIRST_WINDOW);
+    async fn windows_share_half_of_the_cache() {
+        let ahead = Ahead::new(4 * FIRST_WINDOW);
         let mut works = Vec::new();
         for n in 0..4 {
             assert!(ahead.follow(at(n * 1000), n * 1000 + 10, MIB).is_none());
