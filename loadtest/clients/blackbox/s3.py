@@ -255,3 +255,9 @@ class SluiceOnS3(servers.Sluice):
         assert status == 200, f"/metrics answers {status}"
         found = re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", text, re.M)
         return {name: float(value) for name, value in found}
+
+    def wait_for_journal(self) -> None:
+        """Waits until the catalog is in the bucket, too: from then on its journal is quiet."""
+        waiting.until(lambda: self.metrics()["sluice_catalog_journal_puts_total"] > 0
+                      and self.metrics()["sluice_catalog_journal_lag_seconds"] == 0, 30,
+                      "the catalog is in the bucket")

@@ -82,8 +82,7 @@ def test_an_append_costs_a_put_alone_and_a_trim_removes(s3):
         server.start()
         create(AdminClient({"bootstrap.servers": server.bootstrap}), "t", 1)
         # The journal of the catalog looks for an older one once.
-        waiting.until(lambda: server.metrics()["sluice_catalog_journal_puts_total"] > 0, 30,
-                      "the catalog is journalled")
+        server.wait_for_journal()
         before = s3.requests("costs")
         begun = time.monotonic()
         for i in range(20):

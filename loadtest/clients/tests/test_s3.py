@@ -68,13 +68,6 @@ def uploaded(server: SluiceOnS3) -> None:
                   "all is in the bucket")
 
 
-def journalled(server: SluiceOnS3) -> None:
-    """Waits until the catalog is in the bucket, too: from then on its journal is quiet."""
-    waiting.until(lambda: server.metrics()["sluice_catalog_journal_puts_total"] > 0
-                  and server.metrics()["sluice_catalog_journal_lag_seconds"] == 0, 30,
-                  "the catalog is in the bucket")
-
-
 def starting(server: SluiceOnS3) -> None:
     """Waits until the process answers that it lives and is not ready."""
     waiting.until(lambda: server.http("/livez")[0] == 200, 10, "the process lives")
@@ -142,7 +135,7 @@ def test_all_of_it_comes_back_after_a_crash(running_s3, bucket, sluice):
 def test_keys_are_hashed_and_nothing_is_listed(running_s3, bucket, sluice):
     server = sluice(running_s3, bucket).start()
     create(AdminClient({"bootstrap.servers": server.bootstrap}), "t", 2)
-    journalled(server)
+    server.wait_for_journal()
     requests, before = running_s3.requests(bucket), server.metrics()
     assert requests["LIST"] == 2, "a first start looks for manifests and a journal, and is seen to"
     for i in range(8):
@@ -162,7 +155,7 @@ def test_keys_are_hashed_and_nothing_is_listed(running_s3, bucket, sluice):
     assert grown("PUT") == puts + journal
     assert grown("LIST") == 0, "uploads list"
     server.restart(crash=True)
-    journalled(server)
+    server.wait_for_journal()
     assert grown("LIST") == 1, "a start looks for the journal, not for manifests: the volume knows one"
 
     keys = running_s3.objects(bucket)

@@ -75,23 +75,7 @@ impl Rig for FileRig {
         epoch: u32,
         options: OpenOptions,
     ) -> Result<Box<dyn Recovery>, OpenError> {
-        let path = &self.path;
-        unlocked(async || FileVolume::open(path, id, VolumeEpoch(epoch), options).await).await
-    }
-}
-
-/// Opens, as soon as the owner before has let go.
-async fn unlocked(
-    open: impl AsyncFn() -> Result<Box<dyn Recovery>, OpenError>,
-) -> Result<Box<dyn Recovery>, OpenError> {
-    let mut tries = 0;
-    loop {
-        match open().await {
-            // The threads of the owner before are about to end.
-            Err(OpenError::Locked) if tries < 1000 => tries += 1,
-            other => return other,
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        FileVolume::open(&self.path, id, VolumeEpoch(epoch), options).await
     }
 }
 
@@ -165,8 +149,7 @@ impl Rig for BlockRig {
         epoch: u32,
         options: OpenOptions,
     ) -> Result<Box<dyn Recovery>, OpenError> {
-        let path = self.0.path();
-        unlocked(async || BlockVolume::open(path, id, VolumeEpoch(epoch), options).await).await
+        BlockVolume::open(self.0.path(), id, VolumeEpoch(epoch), options).await
     }
 }
 

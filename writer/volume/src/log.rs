@@ -381,13 +381,13 @@ impl<D: Disk> Shared<D> {
 }
 
 /// Why an append is refused, before the frame is handed back with it.
-enum Refusal {
+pub(crate) enum Refusal {
     Stopped(NotDurable),
     NoPlace(Refused),
 }
 
 impl Refusal {
-    fn with(self, frame: FrameBuf) -> AppendError {
+    pub(crate) fn with(self, frame: FrameBuf) -> AppendError {
         match self {
             Self::Stopped(NotDurable::Fenced) => AppendError::Fenced,
             Self::Stopped(NotDurable::Closed) => AppendError::Closed,

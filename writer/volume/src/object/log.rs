@@ -26,7 +26,8 @@ use crate::error::{AppendError, CloseError, NotDurable, ReadError, TrimError};
 use crate::file::OpenOptions;
 use crate::frame::{self, FrameHeader, crc32c};
 use crate::geometry::Geometry;
-use crate::ring::{Refused, Ring};
+use crate::log::Refusal;
+use crate::ring::Ring;
 use crate::volume::{Health, Kind, Lsn, Ticket, Usage, Volume};
 
 mod flow;
@@ -260,14 +261,14 @@ impl Shared {
         // Refused before the checksum is paid for; asked again below, where it counts.
         let refusal = self.state.lock().place(payload_len).err();
         if let Some(refusal) = refusal {
-            return Err(refuse(refusal, frame));
+            return Err(refusal.with(frame));
         }
         let payload_crc = crc32c(frame.payload());
         let ticket = {
             let mut state = self.state.lock();
             let place = match state.place(payload_len) {
                 Ok(place) => place,
-                Err(refusal) => return Err(refuse(refusal, frame)),
+                Err(refusal) => return Err(refusal.with(frame)),
             };
             let header = FrameHeader {
                 // At most 8 MiB: the place was given for it.
@@ -388,23 +389,6 @@ impl Shared {
             }
             woken.await;
         }
-    }
-}
-
-/// Why an append is refused, before the frame is handed back with it.
-#[derive(Clone, Copy)]
-enum Refusal {
-    Stopped(NotDurable),
-    NoPlace(Refused),
-}
-
-fn refuse(why: Refusal, frame: FrameBuf) -> AppendError {
-    match why {
-        Refusal::Stopped(NotDurable::Fenced) => AppendError::Fenced,
-        Refusal::Stopped(NotDurable::Closed) => AppendError::Closed,
-        Refusal::NoPlace(Refused::Full) => AppendError::Full(frame),
-        Refusal::NoPlace(Refused::Busy) => AppendError::Busy(frame),
-        Refusal::NoPlace(Refused::TooLarge) => AppendError::TooLarge(frame),
     }
 }
 
