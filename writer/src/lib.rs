@@ -32,6 +32,7 @@ mod stream;
 mod task;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod upload;
 mod volume_handle;
 mod writer;

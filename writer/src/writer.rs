@@ -12,9 +12,9 @@ use sluice_catalog::{Catalog, Change, Topic};
 use sluice_format::key::Keys;
 use sluice_format::{AbortedTransaction, VolumeState};
 use sluice_model::topic_config::TimestampType;
-use sluice_model::{Clock, Entropy, NodeId, StreamId, TenantId, TopicId, VolumeId};
+use sluice_model::{Clock, Entropy, NodeId, StreamId, VolumeId};
 use sluice_wire::batch::{Attributes, BatchError, Compression, ProduceRules, validate_produce};
-use sluice_wire::{Chain, ErrorCode, Str, scan};
+use sluice_wire::{Chain, ErrorCode, scan};
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -30,6 +30,7 @@ use crate::recovery::Surroundings;
 use crate::sequence::BatchHeader;
 use crate::stream::{Offsets, Stream, Waiter};
 use crate::task::Appended;
+use crate::topics::CatalogTopics;
 use crate::volume_handle::OwnedVolume;
 
 /// A compressed batch may hold this many times `max.message.bytes` uncompressed.
@@ -126,11 +127,8 @@ impl Writer {
             max_group_bytes: groups.max_group_bytes.min(largest_append(first)),
             ..groups
         };
-        let names_from = catalog.clone();
-        let names = Arc::new(move |tenant: TenantId, topic: TopicId| {
-            names_from.topic_by_id(tenant, topic).map(|topic| Str::from(&*topic.name))
-        });
-        let groups = Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, names));
+        let topics = Arc::new(CatalogTopics(catalog.clone()));
+        let groups = Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, topics));
         let log = VolumeLog::open(first, &around, Arc::clone(&groups) as _).await?;
         groups.start(log);
         let orphans = Orphans {

@@ -185,6 +185,12 @@ impl Catalog {
         self.inner.shared.view.read().topics(tenant).cloned().collect()
     }
 
+    /// Tells whether a tenant's topics have changed: another number after each creation, deletion or
+    /// change of one of them, in this process; 0 while there are none. It means nothing to others.
+    pub fn topics_version(&self, tenant: TenantId) -> u64 {
+        self.inner.shared.view.read().topics_version(tenant)
+    }
+
     /// Every topic of every tenant, in no order: for writers.
     pub fn topics_of_all_tenants(&self) -> Vec<Arc<Topic>> {
         self.inner.shared.view.read().all_topics().cloned().collect()

@@ -196,6 +196,30 @@ async fn tenants_have_limits() {
 }
 
 #[tokio::test]
+async fn a_tenants_topics_have_another_version_after_each_change() {
+    let catalog = with_volumes(&memory(), 1).await;
+    assert_eq!(catalog.topics_version(A), 0);
+    let mut seen = vec![0];
+    let mut changed = |catalog: &Catalog| {
+        let version = catalog.topics_version(A);
+        assert!(!seen.contains(&version), "{version} in {seen:?}");
+        seen.push(version);
+    };
+    let topic = catalog.create_topic(A, new_topic("a", 1)).await.unwrap();
+    changed(&catalog);
+    catalog.create_partitions(A, topic.id, 2).await.unwrap();
+    changed(&catalog);
+    catalog.create_topic(A, new_topic("b", 1)).await.unwrap();
+    changed(&catalog);
+    catalog.delete_topic(A, topic.id).await.unwrap();
+    changed(&catalog);
+    // Another tenant's changes are not seen.
+    let before = catalog.topics_version(A);
+    catalog.create_topic(B, new_topic("a", 1)).await.unwrap();
+    assert_eq!(catalog.topics_version(A), before);
+}
+
+#[tokio::test]
 async fn a_topic_that_is_made_again_is_another() {
     let catalog = with_volumes(&memory(), 1).await;
     catalog.create_topic(A, new_topic("stays", 1)).await.unwrap();

@@ -24,6 +24,8 @@ pub(crate) struct View {
     volumes: BTreeMap<VolumeId, Arc<Volume>>,
     /// Partitions of all topics, by volume.
     load: HashMap<VolumeId, usize>,
+    /// Counts the changes of topics of all tenants.
+    topic_changes: u64,
 }
 
 #[derive(Default)]
@@ -32,6 +34,8 @@ struct TenantTopics {
     /// Names by their collision form, for those that have one.
     by_form: HashMap<String, Arc<str>>,
     partitions: usize,
+    /// The count of changes as of this tenant's last.
+    changed: u64,
 }
 
 /// What is not in the store's records but decides what a view holds.
@@ -53,6 +57,11 @@ impl View {
     /// Sorted by name.
     pub(crate) fn topics(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Topic>> {
         self.tenants.get(&tenant).into_iter().flat_map(|topics| topics.by_name.values())
+    }
+
+    /// Another number after each change of the tenant's topics; 0 while there are none.
+    pub(crate) fn topics_version(&self, tenant: TenantId) -> u64 {
+        self.tenants.get(&tenant).map_or(0, |topics| topics.changed)
     }
 
     pub(crate) fn all_topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
@@ -169,7 +178,9 @@ impl View {
         if let Some(old) = &old {
             self.remove_topic(old);
         }
+        self.topic_changes += 1;
         let of_tenant = self.tenants.entry(topic.tenant).or_default();
+        of_tenant.changed = self.topic_changes;
         of_tenant.partitions += topic.partitions.len();
         of_tenant.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
         if let Some(form) = collision_form(&topic.name) {
@@ -207,6 +218,8 @@ impl View {
             }
         }
         let Some(of_tenant) = self.tenants.get_mut(&topic.tenant) else { return };
+        self.topic_changes += 1;
+        of_tenant.changed = self.topic_changes;
         of_tenant.partitions -= topic.partitions.len();
         of_tenant.by_name.remove(&topic.name);
         if let Some(form) = collision_form(&topic.name)

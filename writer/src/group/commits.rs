@@ -258,7 +258,7 @@ impl GroupCoordinator {
         let tenant = caller.tenant;
         // Names are looked up before the group is locked.
         let names: Vec<Option<Str>> =
-            partitions.iter().map(|(topic, _)| (shared.names)(tenant, *topic)).collect();
+            partitions.iter().map(|(topic, _)| shared.topics.name(tenant, *topic)).collect();
         let decided = shared.with_group(tenant, group_id, |cell, state| {
             state.machine.check_offset_delete()?;
             let mut records = Vec::new();

@@ -13,8 +13,8 @@
 //! - Keys are (tenant, name): no request sees a group of another tenant.
 //! - A client that goes away in the middle of a request changes nothing for the group.
 //!
-//! It does not know topics but for their names ([`TopicNames`]): that they exist and are the
-//! tenant's is checked before a request comes here. Authorization, throttling and the name of a
+//! What it knows of topics is in [`Topics`]. That those of a request exist and are the tenant's is
+//! checked before it comes here. Authorization, throttling and the name of a
 //! topic in an answer are the gateway's as well.
 //!
 //! [`CoordinatorState::apply`]: log::CoordinatorState::apply
@@ -34,6 +34,7 @@ mod retention;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ use self::record::{Key, RecordError};
 use self::shared::{Phase, Shared};
 
 pub use self::config::GroupConfig;
-pub use self::shared::TopicNames;
+pub use self::topics::{TopicShape, Topics};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -74,14 +75,14 @@ pub struct GroupCoordinator {
 }
 
 impl GroupCoordinator {
-    /// A coordinator without groups, still loading. `names` tells a topic's present name.
+    /// A coordinator without groups, still loading.
     pub fn new(
         config: GroupConfig,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
-        names: TopicNames,
+        topics: Arc<dyn Topics>,
     ) -> Self {
-        let shared = Arc::new(Shared::new(config, clock, entropy, names));
+        let shared = Arc::new(Shared::new(config, clock, entropy, topics));
         Self { shared, tasks: Mutex::default() }
     }
 

@@ -61,7 +61,7 @@ fn tombstones(shared: &Shared, cell: &Cell, state: &CellState) -> Vec<LogRecord>
     let (tenant, group): (_, &Str) = (cell.tenant(), cell.id());
     let machine = &state.machine;
     let in_use =
-        |topic| (shared.names)(tenant, topic).is_some_and(|name| machine.is_subscribed(&name));
+        |topic| shared.topics.name(tenant, topic).is_some_and(|name| machine.is_subscribed(&name));
     let wall_ms = shared.clock.wall_ms();
     let retention_ms = shared.config.offsets_retention_ms;
     let old = state.offsets.expired(wall_ms, retention_ms, machine.expiry_base(), in_use);

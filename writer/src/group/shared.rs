@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::RwLock;
-use sluice_model::{Clock, Entropy, TenantId, TopicId};
+use sluice_model::{Clock, Entropy, TenantId};
 use sluice_wire::{ErrorCode, Str};
 use tokio::time::Instant;
 
@@ -24,9 +24,7 @@ use super::machine::{Action, Context, Group, Persist, Tick};
 use super::record::metadata::GroupMetadata;
 use super::record::offset::Committed;
 use super::record::{Key, RecordError};
-
-/// The name of a tenant's topic, as it is now; `None` when it is gone.
-pub type TopicNames = Arc<dyn Fn(TenantId, TopicId) -> Option<Str> + Send + Sync>;
+use super::topics::Topics;
 
 /// Records of its own that a group may have queued. One is the rule; a leader that repeats its
 /// SyncGroup while the log is slow makes more.
@@ -47,7 +45,7 @@ pub(crate) struct Shared {
     pub(crate) config: GroupConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) names: TopicNames,
+    pub(crate) topics: Arc<dyn Topics>,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) origin: Instant,
     tenants: DashMap<TenantId, Arc<TenantGroups>>,
@@ -64,13 +62,13 @@ impl Shared {
         config: GroupConfig,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
-        names: TopicNames,
+        topics: Arc<dyn Topics>,
     ) -> Self {
         Self {
             config,
             clock,
             entropy,
-            names,
+            topics,
             alarms: Arc::default(),
             origin: Instant::now(),
             tenants: DashMap::new(),

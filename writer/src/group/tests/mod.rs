@@ -6,6 +6,7 @@ mod members;
 mod offsets;
 mod replay;
 mod retention;
+pub(crate) mod topic_table;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -31,8 +32,9 @@ use sluice_wire::messages::sync_group_response::SyncGroupResponse;
 use sluice_wire::{ErrorCode, Str, Uuid};
 use tokio::sync::Semaphore;
 
+use self::topic_table::TopicTable;
 use super::log::{CoordinatorLog, CoordinatorState, LogError, LogRecord};
-use super::{GroupCaller, GroupConfig, GroupCoordinator, TopicNames};
+use super::{GroupCaller, GroupConfig, GroupCoordinator, Topics};
 
 const TENANT: TenantId = TenantId(1);
 const OTHER: TenantId = TenantId(2);
@@ -109,7 +111,7 @@ struct Rig {
     groups: Arc<GroupCoordinator>,
     log: Arc<MemoryLog>,
     seams: Arc<Seams>,
-    names: Arc<Mutex<HashMap<TopicId, Str>>>,
+    topics: Arc<TopicTable>,
     config: GroupConfig,
 }
 
@@ -125,14 +127,13 @@ impl Rig {
     }
 
     fn loading(config: GroupConfig, seams: Arc<Seams>) -> Self {
-        let names = Arc::new(Mutex::new(HashMap::from([(TOPIC, Str::from_static("topic"))])));
-        let lookup = Arc::clone(&names);
-        let by_id: TopicNames = Arc::new(move |_, topic| lookup.lock().get(&topic).cloned());
+        let topics = Arc::new(TopicTable::default());
+        topics.set(TENANT, "topic", TOPIC, 4);
         let groups = Arc::new(GroupCoordinator::new(
             config.clone(),
             Arc::clone(&seams) as Arc<dyn Clock>,
             Arc::clone(&seams) as Arc<dyn Entropy>,
-            by_id,
+            Arc::clone(&topics) as Arc<dyn Topics>,
         ));
         let log = Arc::new(MemoryLog {
             state: Arc::downgrade(&groups),
@@ -141,7 +142,7 @@ impl Rig {
             turns: Semaphore::new(1_000_000),
             appends: AtomicUsize::new(0),
         });
-        Self { groups, log, seams, names, config }
+        Self { groups, log, seams, topics, config }
     }
 
     /// Another coordinator on the same log, as after a restart.

@@ -143,7 +143,7 @@ async fn offsets_of_subscribed_topics_are_not_deleted() {
     let rig = Rig::new();
     let joined = rig.stable("g").await;
     let unsubscribed = TopicId([2; 16]);
-    rig.names.lock().insert(unsubscribed, Str::from_static("other"));
+    rig.topics.set(TENANT, "other", unsubscribed, 1);
     let mut request = commit_request("g", &[(0, 7)]);
     let mut topic = request.topics[0].clone();
     topic.topic_id = Uuid(unsubscribed.0);

@@ -49,7 +49,8 @@ async fn a_live_groups_subscribed_topics_keep_their_offsets() {
     rig.sync("g", &joined, &[]).await;
     age(&rig, RETENTION * 2).await;
     assert_eq!(rig.offset("g").await, 1);
-    rig.names.lock().insert(TOPIC, Str::from_static("renamed"));
+    rig.topics.remove(TENANT, "topic");
+    rig.topics.set(TENANT, "renamed", TOPIC, 4);
     age(&rig, Duration::ZERO).await;
     assert_eq!(rig.offset("g").await, -1);
 }
