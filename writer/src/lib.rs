@@ -15,6 +15,7 @@
 mod commit;
 mod compact;
 mod coordinator_log;
+mod coordinator_state;
 mod deletions;
 mod error;
 pub mod group;

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::coordinator_log::{VolumeLog, largest_append};
+use crate::coordinator_state::{GROUP_KINDS, SharedLogState};
 use crate::error::{AppendError, OpenError, TailError};
 use crate::group::{GroupConfig, GroupCoordinator};
 use crate::metrics::WriterMetrics;
@@ -129,7 +130,8 @@ impl Writer {
         };
         let topics = Arc::new(CatalogTopics(catalog.clone()));
         let groups = Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, topics));
-        let log = VolumeLog::open(first, &around, Arc::clone(&groups) as _).await?;
+        let state = SharedLogState::new(vec![(GROUP_KINDS, Arc::clone(&groups) as _)]);
+        let log = VolumeLog::open(first, &around, Arc::new(state)).await?;
         groups.start(log);
         let orphans = Orphans {
             bucket: Arc::clone(&around.bucket),
