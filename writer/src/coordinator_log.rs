@@ -140,7 +140,7 @@ impl LogTask {
             .map(|view| BatchHeader::of(&view))
             .map_err(|_| LogError::TooLarge)?;
         let stream = Arc::clone(&self.stream);
-        let answer = self.volume.append(stream, batch, header, false).await;
+        let answer = self.volume.append(stream, batch, header, None, false).await;
         let durable = answer.map_err(|_| LogError::NotOwner)?.await;
         durable.map_err(|_| LogError::NotOwner)?.map_err(|_| LogError::Unavailable)?;
         for record in records {

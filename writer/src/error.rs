@@ -41,6 +41,10 @@ impl AppendError {
             Self::Invalid { code, .. } => *code,
             Self::Sequence(SequenceError::ProducerFenced) => ErrorCode::InvalidProducerEpoch,
             Self::Sequence(SequenceError::OutOfOrder) => ErrorCode::OutOfOrderSequenceNumber,
+            Self::Sequence(SequenceError::NotInTransaction) => ErrorCode::InvalidTxnState,
+            Self::Sequence(SequenceError::CoordinatorFenced) => {
+                ErrorCode::TransactionCoordinatorFenced
+            }
             Self::TimedOut => ErrorCode::RequestTimedOut,
         }
     }

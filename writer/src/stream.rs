@@ -141,7 +141,8 @@ impl Stream {
             Offsets { log_start, tail_start, high_watermark, last_stable: high_watermark }
         };
         if let Some(first) = self.sequencer.lock().first_unstable(offsets.high_watermark) {
-            offsets.last_stable = first;
+            // What was deleted needs no decision.
+            offsets.last_stable = first.max(offsets.log_start);
         }
         offsets
     }
@@ -199,10 +200,10 @@ impl Stream {
         self.sequencer.lock().forget_ended_before(tail_start);
     }
 
-    /// Transactions in the tail whose abort marker lies in `range`. For what is in the bucket, the
-    /// extents' sections say so.
-    pub(crate) fn aborted(&self, range: &Range<i64>) -> Vec<AbortedTransaction> {
-        self.sequencer.lock().aborted(range)
+    /// Aborted transactions that may have records in `range`, of those whose marker lies in the tail. For
+    /// the others, the extents' sections say so.
+    pub(crate) fn aborted_over(&self, range: &Range<i64>) -> Vec<AbortedTransaction> {
+        self.sequencer.lock().aborted_over(range)
     }
 
     /// The topic was deleted: waiters wake, and nothing is uploaded any more.

@@ -25,7 +25,7 @@ use crate::error::AppendError;
 use crate::metrics::WriterMetrics;
 use crate::options::WriterOptions;
 use crate::payload::{ENTRY_LEN, Entry, EntryKind, HEADER_LEN, encode_entries};
-use crate::sequence::{BatchHeader, Sequenced};
+use crate::sequence::{BatchHeader, Sequenced, Voucher};
 use crate::stream::{Frame, Run, Stream};
 
 /// Entries in a frame at most.
@@ -68,6 +68,8 @@ pub(crate) struct Append {
     pub(crate) stream: Arc<Stream>,
     pub(crate) batch: Bytes,
     pub(crate) header: BatchHeader,
+    /// With it a transaction may begin.
+    pub(crate) voucher: Option<Voucher>,
     /// The topic wants the broker's time in its records.
     pub(crate) log_append_time: bool,
     pub(crate) reply: oneshot::Sender<Result<Appended, AppendError>>,
@@ -338,10 +340,11 @@ impl VolumeTask {
         if append.reply.is_closed() {
             return;
         }
-        let Append { stream, batch, header, log_append_time, reply, queued, _permit } = append;
+        let Append { stream, batch, header, voucher, log_append_time, reply, queued, _permit } =
+            append;
         let now_ms = self.clock.wall_ms();
         let durable = stream.high_watermark();
-        let decision = stream.sequencer.lock().take(&header, durable, now_ms);
+        let decision = stream.sequencer.lock().take(&header, voucher, durable, now_ms);
         let time = log_append_time.then_some(now_ms);
         match decision {
             Err(error) => {

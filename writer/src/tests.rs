@@ -7,4 +7,5 @@ mod groups;
 mod orphans;
 mod pipeline;
 mod restart;
+mod transactions;
 mod upload;

@@ -30,7 +30,7 @@ use crate::orphans::Scope;
 use crate::recovery::{Recovered, Surroundings, key_of, take_over};
 use crate::retention::Limits;
 use crate::retire::Retirement;
-use crate::sequence::BatchHeader;
+use crate::sequence::{BatchHeader, Voucher};
 use crate::stream::{Run, Stream, TailRead};
 use crate::task::{Append, Appended, Control, TaskState, VolumeTask, max_batch_bytes};
 use crate::upload::{Builder, Flush, Freshness, StreamSource, Uploader};
@@ -259,6 +259,7 @@ impl OwnedVolume {
         stream: Arc<Stream>,
         batch: Bytes,
         header: BatchHeader,
+        voucher: Option<Voucher>,
         log_append_time: bool,
     ) -> Result<oneshot::Receiver<Result<Appended, AppendError>>, AppendError> {
         let queued = Instant::now();
@@ -266,8 +267,16 @@ impl OwnedVolume {
         let room = Arc::clone(&self.room).acquire_many_owned(permits);
         let permit = room.await.map_err(|_| AppendError::NotOwner)?;
         let (reply, answer) = oneshot::channel();
-        let append =
-            Append { stream, batch, header, log_append_time, reply, queued, _permit: permit };
+        let append = Append {
+            stream,
+            batch,
+            header,
+            voucher,
+            log_append_time,
+            reply,
+            queued,
+            _permit: permit,
+        };
         self.appends.send(append).map_err(|_| AppendError::NotOwner)?;
         Ok(answer)
     }

@@ -1,7 +1,8 @@
 //! The writer of a process: its volumes, and the operations on streams that lie on them.
 
+mod transactions;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 use parking_lot::RwLock;
 use sluice_catalog::{Catalog, Change, Topic};
+use sluice_format::VolumeState;
 use sluice_format::key::Keys;
-use sluice_format::{AbortedTransaction, VolumeState};
 use sluice_model::topic_config::TimestampType;
 use sluice_model::{Clock, Entropy, NodeId, StreamId, VolumeId};
 use sluice_wire::batch::{Attributes, BatchError, Compression, ProduceRules, validate_produce};
@@ -28,11 +29,13 @@ use crate::metrics::WriterMetrics;
 use crate::options::{VolumePlace, WriterOptions};
 use crate::orphans::Orphans;
 use crate::recovery::Surroundings;
-use crate::sequence::BatchHeader;
+use crate::sequence::{BatchHeader, Voucher};
 use crate::stream::{Offsets, Stream, Waiter};
 use crate::task::Appended;
 use crate::topics::CatalogTopics;
 use crate::volume_handle::OwnedVolume;
+
+pub use self::transactions::Unverified;
 
 /// A compressed batch may hold this many times `max.message.bytes` uncompressed.
 const INFLATION_BOUND: usize = 64;
@@ -219,12 +222,23 @@ impl Writer {
 
     /// Appends the one batch in `records`, as Kafka allows one batch a partition and request. Returns
     /// when it is durable. The order of appends is the order in which these futures were first
-    /// polled. Dropping the future takes nothing back.
+    /// polled. Dropping the future takes nothing back. A batch that would begin a transaction is refused:
+    /// see [`Writer::unverified`].
     pub async fn append(
         &self,
         stream: StreamId,
         records: &Bytes,
         timeout: Duration,
+    ) -> Result<Appended, AppendError> {
+        self.append_with(stream, records, timeout, None).await
+    }
+
+    async fn append_with(
+        &self,
+        stream: StreamId,
+        records: &Bytes,
+        timeout: Duration,
+        voucher: Option<Voucher>,
     ) -> Result<Appended, AppendError> {
         let (volume, topic) = self.locate(stream).ok_or(AppendError::NotOwner)?;
         let now_ms = self.inner.clock.wall_ms();
@@ -233,7 +247,7 @@ impl Writer {
         let stream = volume.stream(stream);
         let limit = timeout.min(self.inner.append_timeout);
         let durable = async {
-            let answer = volume.append(stream, batch, header, log_append_time).await?;
+            let answer = volume.append(stream, batch, header, voucher, log_append_time).await?;
             answer.await.unwrap_or(Err(AppendError::NotOwner))
         };
         tokio::time::timeout(limit, durable).await.unwrap_or(Err(AppendError::TimedOut))
@@ -242,16 +256,6 @@ impl Writer {
     /// The offsets of a stream.
     pub fn offsets(&self, stream: StreamId) -> Result<Offsets, TailError> {
         Ok(self.stream(stream)?.1.offsets())
-    }
-
-    /// Transactions in the tail whose abort marker lies in `range`, by that; [`Offsets::tail_start`] says
-    /// where the tail begins.
-    pub fn aborted(
-        &self,
-        stream: StreamId,
-        range: Range<i64>,
-    ) -> Result<Vec<AbortedTransaction>, TailError> {
-        Ok(self.stream(stream)?.1.aborted(&range))
     }
 
     /// The bytes of a stream's batches, in the bucket and above that in the tail; 0 if it is not here.

@@ -38,7 +38,7 @@ use crate::{FormatError, StreamKey, crc32c};
 
 const MAGIC: &[u8; 8] = b"SLMANFST";
 /// 2 added replacements and cleaned offsets, 3 sections of extents and open transactions.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const FULL: u8 = 1;
 const CHANGE: u8 = 2;
 const WHAT: &str = "manifest";

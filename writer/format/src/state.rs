@@ -27,6 +27,8 @@ pub struct ProducerSnapshot {
     pub epoch: i16,
     /// When it last wrote, ms since the epoch.
     pub last_ms: i64,
+    /// The epoch of the coordinator that wrote its last marker; -1 for none.
+    pub coordinator_epoch: i32,
     /// The first offset of its transaction, if one is open.
     pub open_since: Option<i64>,
     /// Its last batches, oldest first; none if only its epoch is known.

@@ -2,10 +2,10 @@
 //! producers as of its end. Absent where there is nothing to say.
 //!
 //! ```text
-//! section   magic "TXN1", aborted count u32, aborted * 32, producers, crc u32 over all before it
+//! section   magic "TXN2", aborted count u32, aborted * 32, producers, crc u32 over all before it
 //!   aborted     producer id i64, first offset i64, last offset i64, last stable offset i64
-//! producers   count u32, count * (id i64, epoch i16, last ms i64, open since i64 (-1: no transaction),
-//!             batches u8, batches * (first sequence i32, last i32, base offset i64, timestamp i64))
+//! producers   count u32, count * (id i64, epoch i16, last ms i64, coordinator epoch i32 (-1: none),
+//!             open since i64 (-1: no transaction), batches u8, batches * (first sequence i32, last i32, base offset i64, timestamp i64))
 //! ```
 //!
 //! As in Kafka's `.txnindex`, an aborted transaction is listed where its *marker* lies, as it is not known
@@ -19,11 +19,11 @@ use crate::segment::checked;
 use crate::state::{ProducerBatch, ProducerSnapshot};
 use crate::{FormatError, crc32c};
 
-const MAGIC: &[u8; 4] = b"TXN1";
+const MAGIC: &[u8; 4] = b"TXN2";
 const WHAT: &str = "transaction section";
 const ABORTED_LEN: usize = 32;
 /// A producer without batches.
-const PRODUCER_LEN: usize = 27;
+const PRODUCER_LEN: usize = 31;
 
 /// A transaction that was aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,7 @@ pub(crate) fn encode_producers(producers: &[ProducerSnapshot], out: &mut BytesMu
         out.put_i64_le(producer.id);
         out.put_i16_le(producer.epoch);
         out.put_i64_le(producer.last_ms);
+        out.put_i32_le(producer.coordinator_epoch);
         out.put_i64_le(producer.open_since.unwrap_or(-1));
         let kept = producer.batches.len().min(usize::from(u8::MAX));
         out.put_u8(kept as u8);
@@ -119,6 +120,7 @@ pub(crate) fn decode_producers(
         let id = cursor.i64()?;
         let epoch = cursor.i16()?;
         let last_ms = cursor.i64()?;
+        let coordinator_epoch = cursor.i32()?;
         let open_since = Some(cursor.i64()?).filter(|since| *since >= 0);
         let batches = cursor.u8()?;
         let batches = (0..batches).map(|_| {
@@ -130,7 +132,14 @@ pub(crate) fn decode_producers(
             })
         });
         let batches = batches.collect::<Result<_, FormatError>>()?;
-        producers.push(ProducerSnapshot { id, epoch, last_ms, open_since, batches });
+        producers.push(ProducerSnapshot {
+            id,
+            epoch,
+            last_ms,
+            coordinator_epoch,
+            open_since,
+            batches,
+        });
     }
     Ok(producers)
 }
@@ -164,6 +173,7 @@ mod tests {
                     id: 7,
                     epoch: 2,
                     last_ms: 3,
+                    coordinator_epoch: 4,
                     open_since: *open_since,
                     batches: vec![ProducerBatch {
                         first_sequence: 0,

@@ -35,6 +35,7 @@ fn update(extent: Option<Extent>, log_start: i64, end_offset: i64) -> StreamUpda
             id: 5,
             epoch: 0,
             last_ms: 1,
+            coordinator_epoch: 2,
             open_since: None,
             batches: vec![ProducerBatch {
                 first_sequence: 0,
