@@ -34,6 +34,8 @@ use sluice_writer::{AppendError, Offsets, TailError, Writer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::low_priority::LowPriority;
+
 /// A fetch waits so long for the bucket; then it answers without, and the read goes on by itself, so that
 /// the client finds it in the cache when it asks again, and other partitions of the fetch are not held up.
 const BUCKET_WAIT: Duration = Duration::from_secs(2);
@@ -51,6 +53,8 @@ pub(crate) struct LocalBackend {
     reader: Arc<Reader>,
     catalog: Catalog,
     bucket_reads: Arc<Semaphore>,
+    /// Where the bucket is read.
+    low: LowPriority,
 }
 
 fn key_of(stream: StreamId) -> StreamKey {
@@ -85,9 +89,9 @@ fn refused(error: AppendError, log_start: i64) -> Refused {
 
 impl LocalBackend {
     /// Joins a writer and a reader that is attached to the writer's volumes.
-    pub(crate) fn new(writer: Writer, reader: Reader, catalog: Catalog) -> Self {
+    pub(crate) fn new(writer: Writer, reader: Reader, catalog: Catalog, low: LowPriority) -> Self {
         let bucket_reads = Arc::new(Semaphore::new(BUCKET_READS));
-        Self { writer, reader: Arc::new(reader), catalog, bucket_reads }
+        Self { writer, reader: Arc::new(reader), catalog, bucket_reads, low }
     }
 
     /// The writer.
@@ -107,7 +111,7 @@ impl LocalBackend {
             return Ok(Chain::default());
         };
         let reader = Arc::clone(&self.reader);
-        let read = tokio::spawn(async move {
+        let read = self.low.handle().spawn(async move {
             let read = reader.read(volume, key_of(stream), offset, max_bytes).await;
             drop(permit);
             read

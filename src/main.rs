@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod local_backend;
 mod logging;
+mod low_priority;
 mod seams;
 mod tools;
 mod up;

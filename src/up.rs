@@ -34,6 +34,7 @@ use tokio::time::Instant;
 use crate::bucket;
 use crate::config::{Config, HostPort};
 use crate::local_backend::LocalBackend;
+use crate::low_priority::LowPriority;
 use crate::seams::{SystemClock, SystemEntropy};
 use crate::volumes;
 
@@ -258,7 +259,8 @@ impl Node {
         for (volume, state) in writer.bucket_states() {
             reader.attach(volume.0, state);
         }
-        let backend = Arc::new(LocalBackend::new(writer, reader, catalog.clone()));
+        let low = LowPriority::start().context("cannot start threads")?;
+        let backend = Arc::new(LocalBackend::new(writer, reader, catalog.clone(), low));
         Ok(Self { store, catalog, registration, backend, journal })
     }
 

@@ -68,11 +68,16 @@ pub(crate) type ChunkCache = Cache<Chunk, Cached, ByBytes>;
 /// must outlast the few requests in which a consumer walks through a chunk.
 const HOT_PART: f64 = 0.25;
 
+/// The cache is divided by this: entries are large, and many small shards would fill unevenly and let
+/// go of what was read ahead before it is used.
+const SHARD_BYTES: u64 = 512 << 20;
+
 /// A cache of `capacity_bytes`.
 pub(crate) fn chunk_cache(capacity_bytes: u64) -> ChunkCache {
     // About one entry per MiB is expected; the estimate only sizes the table.
     let entries = (capacity_bytes >> 20).max(16) as usize;
     let options = OptionsBuilder::new()
+        .shards((capacity_bytes / SHARD_BYTES).clamp(1, 16) as usize)
         .estimated_items_capacity(entries)
         .weight_capacity(capacity_bytes)
         .hot_allocation(HOT_PART)

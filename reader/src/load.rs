@@ -17,7 +17,7 @@ use crate::plan::{Chunk, chunks};
 use crate::read::{ReadError, Reader};
 
 /// Neighbouring chunks are read by one request up to this size.
-const MAX_GET_BYTES: u64 = 8 << 20;
+pub(crate) const MAX_GET_BYTES: u64 = 8 << 20;
 
 /// The right to load a chunk, for which others then wait.
 type Guard<'a> = PlaceholderGuard<
@@ -34,7 +34,7 @@ type Run<'a> = Vec<(Chunk, Guard<'a>)>;
 
 impl Reader {
     /// An extent's index; none for an extent of one block. `with_data` says that all of the extent is
-    /// wanted: if it is not too large, the request for the index brings its blocks into the cache, too.
+    /// wanted: the request for the index brings its blocks into the cache, too.
     pub(crate) async fn index(
         &self,
         extent: &Extent,
@@ -52,9 +52,9 @@ impl Reader {
                 found
             }
             None => {
-                let whole = u64::from(extent.data_len) + chunk.len;
                 let load = async {
-                    if with_data && whole <= MAX_GET_BYTES {
+                    if with_data {
+                        let whole = u64::from(extent.data_len) + chunk.len;
                         return self.fetch_extent(extent, whole).await;
                     }
                     let decode = |bytes: &mut Bytes| Ok(Cached::Index(decode_index(bytes)?.into()));
@@ -83,7 +83,7 @@ impl Reader {
             let index = decode_index(bytes)?;
             let mut loaded = Vec::new();
             for chunk in chunks(extent, Some(&index), extent.base_offset, u64::MAX).0 {
-                loaded.push((chunk, split_blocks(cut(&mut data, chunk.len)?)?));
+                loaded.push((chunk, split_blocks(of_its_own(&cut(&mut data, chunk.len)?))?));
             }
             Ok((Cached::Index(index.into()), loaded))
         };
@@ -145,9 +145,11 @@ impl Reader {
     async fn load_run(&self, run: Run<'_>) -> Result<Vec<Arc<[Block]>>, ReadError> {
         let chunks: Vec<Chunk> = run.iter().map(|(chunk, _)| *chunk).collect();
         let mut lens = chunks.iter().map(|chunk| chunk.len);
+        let several = chunks.len() > 1;
         let decode = move |bytes: &mut Bytes| {
             let len = lens.next().unwrap_or(0).min(bytes.len() as u64);
-            split_blocks(bytes.split_to(len as usize))
+            let chunk = bytes.split_to(len as usize);
+            split_blocks(if several { of_its_own(&chunk) } else { chunk })
         };
         let loaded = self.fetch(&chunks, decode).await?;
         let mut out = Vec::with_capacity(loaded.len());
@@ -249,6 +251,12 @@ fn decode_blocks(chunk: Chunk) -> impl FnMut(&mut Bytes) -> Result<Cached, Forma
         let len = chunk.len.min(bytes.len() as u64) as usize;
         split_blocks(bytes.split_to(len))
     }
+}
+
+/// A copy: the cache counts the bytes of a chunk, so a chunk must not keep the memory of all that came
+/// with it.
+fn of_its_own(chunk: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(chunk)
 }
 
 fn split_blocks(mut bytes: Bytes) -> Result<Cached, FormatError> {

@@ -14,6 +14,7 @@ use sluice_wire::{Chain, scan};
 
 use crate::ahead::{Ahead, Cursor, Work};
 use crate::cache::{CacheMetrics, ChunkCache, chunk_cache};
+use crate::load::MAX_GET_BYTES;
 use crate::plan::{Chunk, chunks};
 
 /// A volume's state, shared with whoever advances it.
@@ -25,6 +26,8 @@ const MAX_EXTENTS: usize = 64;
 const INDEXES_AT_ONCE: usize = 8;
 /// An extent below this is read whole, wherever the consumer is in it.
 const SMALL_EXTENT_BYTES: u32 = 1 << 20;
+/// Room for an extent's index in a request that reads it whole.
+const INDEX_ALLOWANCE_BYTES: u64 = 64 << 10;
 
 /// Why a read gave nothing.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,6 +87,14 @@ fn end_of(extent: &Extent, index: Option<&[BlockEntry]>, chunk: &Chunk) -> i64 {
     last.map_or(extent.end_offset, |block| block.end_offset)
 }
 
+/// About how many bytes of `extent` lie at `offset` and behind it, as if its records were of one size.
+fn bytes_from(extent: &Extent, offset: i64) -> u64 {
+    let offsets = |from: i64| u128::try_from(extent.end_offset.saturating_sub(from)).unwrap_or(0);
+    let all = offsets(extent.base_offset).max(1);
+    let part = u128::from(extent.data_len) * offsets(offset.max(extent.base_offset)) / all;
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
 /// Whole batches of `chunks` from the one that holds `offset` on, and where the last of them ends.
 fn select(chunks: &[Arc<[Block]>], offset: i64, max_bytes: u64) -> (Chain, i64) {
     let mut out = Chain::default();
@@ -139,7 +150,7 @@ impl Reader {
         let _demand = self.ahead.demand();
         let mut at = offset;
         loop {
-            let plan = match self.plan(volume, stream, at, max_bytes).await {
+            let plan = match self.plan(volume, stream, at, max_bytes, max_bytes).await {
                 // All that follows in the bucket was looked at and holds nothing.
                 Err(ReadError::NotHere) if at > offset => {
                     return Err(ReadError::Compacted { next: at });
@@ -169,7 +180,10 @@ impl Reader {
         tokio::spawn(async move {
             let Work { cursor, bytes, .. } = work;
             let read = async {
-                let plan = reader.plan(cursor.volume, cursor.stream, cursor.offset, bytes).await?;
+                // All of an extent will be asked for: one request for it, if it fits the window.
+                let whole = 2 * bytes;
+                let plan =
+                    reader.plan(cursor.volume, cursor.stream, cursor.offset, bytes, whole).await?;
                 let (end, covered) = (plan.end, plan.covered);
                 reader.load(plan.chunks).await?;
                 Ok::<_, ReadError>((end, covered))
@@ -185,21 +199,24 @@ impl Reader {
         });
     }
 
-    /// The chunks to read for `max_bytes` from `offset` on.
+    /// The chunks to read for `max_bytes` from `offset` on. Extents that begin there or behind are read
+    /// whole if they have at most `whole` bytes.
     async fn plan(
         &self,
         volume: u32,
         stream: StreamKey,
         offset: i64,
         max_bytes: u64,
+        whole: u64,
     ) -> Result<Plan, ReadError> {
+        let whole = whole.min(MAX_GET_BYTES - INDEX_ALLOWANCE_BYTES);
         let extents = self.extents_from(volume, stream, offset, max_bytes)?;
         let mut plan = Plan { chunks: Vec::new(), covered: 0, end: offset };
         // A long read goes through extents that are small each: their indexes come side by side.
         let mut indexes = stream::iter(extents.clone())
             .map(|extent| async move {
                 let all = extent.base_offset >= offset || extent.data_len < SMALL_EXTENT_BYTES;
-                self.index(&extent, all && u64::from(extent.data_len) <= max_bytes).await
+                self.index(&extent, all && u64::from(extent.data_len) <= whole).await
             })
             .buffered(INDEXES_AT_ONCE);
         for extent in &extents {
@@ -212,7 +229,10 @@ impl Reader {
                 continue;
             }
             let index = index.flatten();
-            let left = max_bytes.saturating_sub(plan.covered).max(1);
+            let mut left = max_bytes.saturating_sub(plan.covered).max(1);
+            if extent.base_offset >= offset && u64::from(extent.data_len) <= whole {
+                left = left.max(u64::from(extent.data_len));
+            }
             let (more, bytes) = chunks(extent, index.as_deref(), offset, left);
             if let Some(last) = more.last() {
                 plan.end = end_of(extent, index.as_deref(), last);
@@ -246,10 +266,7 @@ impl Reader {
         let mut bytes = 0;
         for extent in stream.extents.range(first..).take(MAX_EXTENTS) {
             out.push(*extent);
-            // The first extent may hold little after the offset.
-            if out.len() > 1 {
-                bytes += u64::from(extent.data_len);
-            }
+            bytes += bytes_from(extent, offset);
             if bytes >= max_bytes {
                 break;
             }
