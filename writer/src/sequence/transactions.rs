@@ -76,7 +76,7 @@ impl Transactions {
         self.open_at(end).map(|(first, producer)| (producer, first)).collect()
     }
 
-    fn from_marker(&self, offset: i64) -> impl Iterator<Item = AbortedTransaction> + '_ {
+    fn aborted_from(&self, offset: i64) -> impl Iterator<Item = AbortedTransaction> + '_ {
         let first = self.ended.partition_point(|ended| ended.marker_offset < offset);
         let aborted = self.ended.range(first..).filter(|ended| ended.aborted);
         aborted.map(|ended| AbortedTransaction {
@@ -89,14 +89,14 @@ impl Transactions {
 
     /// Transactions whose abort marker lies in `range`, by that.
     pub(super) fn aborted(&self, range: &Range<i64>) -> Vec<AbortedTransaction> {
-        let from = self.from_marker(range.start);
+        let from = self.aborted_from(range.start);
         from.take_while(|aborted| aborted.last_offset < range.end).collect()
     }
 
     /// Transactions that were aborted and may have records in `range`, by their markers.
     pub(super) fn aborted_over(&self, range: &Range<i64>) -> Vec<AbortedTransaction> {
         let mut over = Vec::new();
-        for aborted in self.from_marker(range.start) {
+        for aborted in self.aborted_from(range.start) {
             if aborted.first_offset < range.end {
                 over.push(aborted);
             }
