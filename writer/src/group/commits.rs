@@ -29,10 +29,10 @@ use super::record::offset::Committed;
 use super::{GroupCaller, GroupCoordinator};
 
 /// What an offset's record takes beside group id and metadata.
-const RECORD_BYTES: usize = 64;
+pub(super) const RECORD_BYTES: usize = 64;
 
 /// Resolves when the queued records are durable, or have failed.
-type Durable = oneshot::Receiver<Result<(), LogError>>;
+pub(super) type Durable = oneshot::Receiver<Result<(), LogError>>;
 
 impl GroupCoordinator {
     /// OffsetCommit, versions 2 to 10, by topic id. Answers when the offsets are durable.
@@ -139,7 +139,7 @@ impl GroupCoordinator {
                 let index = partition.partition_index;
                 let is_new = state.offsets.get(id, index).is_none();
                 let total = state.offsets.len() + added + usize::from(is_new);
-                let code = if self.is_metadata_too_large(partition) {
+                let code = if self.is_metadata_too_large(metadata_of(partition)) {
                     ErrorCode::OffsetMetadataTooLarge
                 } else if is_new && total > shared.config.max_offsets_per_group {
                     ErrorCode::InvalidCommitOffsetSize
@@ -168,9 +168,8 @@ impl GroupCoordinator {
         Ok((codes, Some(durable)))
     }
 
-    fn is_metadata_too_large(&self, partition: &OffsetCommitRequestPartition) -> bool {
+    pub(super) fn is_metadata_too_large(&self, metadata: &str) -> bool {
         let max = self.shared.config.max_offset_metadata;
-        let metadata = partition.committed_metadata.as_deref().unwrap_or("");
         metadata.len() > max && metadata.encode_utf16().count() > max
     }
 
@@ -185,7 +184,7 @@ impl GroupCoordinator {
         for group in request.groups {
             let result = self.await_stable(caller, &group, request.require_stable).await;
             groups.push(match result {
-                Ok(()) => self.fetch(caller, group),
+                Ok(()) => self.fetch(caller, group, request.require_stable),
                 Err(code) => OffsetFetchResponseGroup {
                     group_id: group.group_id,
                     error_code: code.code(),
@@ -231,13 +230,16 @@ impl GroupCoordinator {
         &self,
         caller: &GroupCaller,
         group: OffsetFetchRequestGroup,
+        require_stable: bool,
     ) -> OffsetFetchResponseGroup {
         let wanted = group.topics.as_deref();
         let found = self.shared.with_group(caller.tenant, &group.group_id, |_, state| {
-            wanted.map_or_else(|| all_offsets(&state.offsets), |w| offsets_of(&state.offsets, w))
+            let found = Found { offsets: &state.offsets, require_stable };
+            wanted.map_or_else(|| found.all(), |wanted| found.of(wanted))
         });
         // A group that does not exist has no offsets.
-        let absent = || offsets_of(&Offsets::default(), wanted.unwrap_or_default());
+        let nothing = Offsets::default();
+        let absent = || Found { offsets: &nothing, require_stable }.of(wanted.unwrap_or_default());
         let topics = found.unwrap_or_else(absent);
         OffsetFetchResponseGroup { group_id: group.group_id, topics, ..Default::default() }
     }
@@ -269,7 +271,8 @@ impl GroupCoordinator {
                     continue;
                 }
                 codes.push(ErrorCode::None);
-                if state.pending > 0 || state.offsets.get(*topic, *partition).is_some() {
+                let waits = state.pending > 0 || state.offsets.pending().holds(*topic, *partition);
+                if waits || state.offsets.get(*topic, *partition).is_some() {
                     let (topic, partition) = (*topic, *partition);
                     let key = Key::Offset { tenant, group: group_id, topic, partition };
                     records.push(LogRecord { key: key.encode(), value: None });
@@ -311,8 +314,12 @@ fn committed(
         leader_epoch: partition.committed_leader_epoch,
         committed_ms,
         expires_ms,
-        metadata: Box::from(partition.committed_metadata.as_deref().unwrap_or("")),
+        metadata: Box::from(metadata_of(partition)),
     }
+}
+
+fn metadata_of(partition: &OffsetCommitRequestPartition) -> &str {
+    partition.committed_metadata.as_deref().unwrap_or("")
 }
 
 /// About the bytes that the records of a commit take.
@@ -326,50 +333,58 @@ fn size_of_commit(request: &OffsetCommitRequest) -> usize {
         .sum()
 }
 
-fn offsets_of(
-    offsets: &Offsets,
-    wanted: &[OffsetFetchRequestTopics],
-) -> Vec<OffsetFetchResponseTopics> {
-    wanted
-        .iter()
-        .map(|topic| {
-            let id = TopicId(topic.topic_id.0);
-            let partitions = topic.partition_indexes.iter();
-            OffsetFetchResponseTopics {
-                name: topic.name.clone(),
-                topic_id: topic.topic_id,
-                partitions: partitions
-                    .map(|index| answer(*index, offsets.get(id, *index)))
-                    .collect(),
-            }
-        })
-        .collect()
+/// Where an answer comes from.
+struct Found<'a> {
+    offsets: &'a Offsets,
+    /// Where an offset waits for a transaction, that is said instead (KIP-447).
+    require_stable: bool,
 }
 
-fn all_offsets(offsets: &Offsets) -> Vec<OffsetFetchResponseTopics> {
-    let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
-    for (topic, partition, held) in offsets.iter() {
-        let topic_id = Uuid(topic.0);
-        let found = answer(partition, Some(held));
-        match topics.last_mut().filter(|last| last.topic_id == topic_id) {
-            Some(last) => last.partitions.push(found),
-            None => topics.push(OffsetFetchResponseTopics {
-                topic_id,
-                partitions: vec![found],
-                ..Default::default()
-            }),
-        }
+impl Found<'_> {
+    fn of(&self, wanted: &[OffsetFetchRequestTopics]) -> Vec<OffsetFetchResponseTopics> {
+        wanted
+            .iter()
+            .map(|topic| {
+                let partitions = topic.partition_indexes.iter();
+                OffsetFetchResponseTopics {
+                    name: topic.name.clone(),
+                    topic_id: topic.topic_id,
+                    partitions: partitions
+                        .map(|index| self.answer(TopicId(topic.topic_id.0), *index))
+                        .collect(),
+                }
+            })
+            .collect()
     }
-    topics
-}
 
-/// An offset that was never committed is -1 with empty metadata, and no error.
-fn answer(partition_index: i32, held: Option<&Committed>) -> OffsetFetchResponsePartitions {
-    OffsetFetchResponsePartitions {
-        partition_index,
-        committed_offset: held.map_or(-1, |held| held.offset),
-        committed_leader_epoch: held.map_or(-1, |held| held.leader_epoch),
-        metadata: Some(held.map_or_else(Str::default, |held| Str::from(&*held.metadata))),
-        ..Default::default()
+    fn all(&self) -> Vec<OffsetFetchResponseTopics> {
+        let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
+        for (topic, partition, _) in self.offsets.iter() {
+            let topic_id = Uuid(topic.0);
+            let found = self.answer(topic, partition);
+            match topics.last_mut().filter(|last| last.topic_id == topic_id) {
+                Some(last) => last.partitions.push(found),
+                None => topics.push(OffsetFetchResponseTopics {
+                    topic_id,
+                    partitions: vec![found],
+                    ..Default::default()
+                }),
+            }
+        }
+        topics
+    }
+
+    /// An offset that was never committed is -1 with empty metadata, and no error.
+    fn answer(&self, topic: TopicId, partition_index: i32) -> OffsetFetchResponsePartitions {
+        let waits = self.require_stable && self.offsets.pending().holds(topic, partition_index);
+        let held = self.offsets.get(topic, partition_index).filter(|_| !waits);
+        let code = if waits { ErrorCode::UnstableOffsetCommit } else { ErrorCode::None };
+        OffsetFetchResponsePartitions {
+            partition_index,
+            committed_offset: held.map_or(-1, |held| held.offset),
+            committed_leader_epoch: held.map_or(-1, |held| held.leader_epoch),
+            metadata: Some(held.map_or_else(Str::default, |held| Str::from(&*held.metadata))),
+            error_code: code.code(),
+        }
     }
 }

@@ -29,12 +29,15 @@ pub mod log;
 mod machine;
 mod members;
 mod offsets;
+mod pending;
 pub mod record;
 mod retention;
 mod shared;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod transactional;
+mod vouchers;
 
 use std::sync::Arc;
 
@@ -51,6 +54,7 @@ use self::shared::{Phase, Shared};
 
 pub use self::config::GroupConfig;
 pub use self::topics::{TopicShape, Topics};
+pub use self::transactional::{TransactionalCommit, TransactionalOffset};
 
 /// Who asks.
 #[derive(Clone, Debug)]

@@ -1,25 +1,34 @@
-//! The committed offsets of one group. Changed only by durable records.
+//! The offsets of one group: what is committed, and what waits for a transaction to end. Changed only by
+//! durable records.
 
 use std::collections::BTreeMap;
 
 use sluice_model::TopicId;
 
 use super::machine::ExpiryBase;
+use super::pending::Pending;
 use super::record::offset::Committed;
+use super::record::pending::{PendingOffset, TransactionEnd};
 
 /// By topic and partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Offsets {
     committed: BTreeMap<(TopicId, i32), Committed>,
+    pending: Pending,
 }
 
 impl Offsets {
+    /// Those that are committed, and those that wait.
     pub(crate) fn len(&self) -> usize {
-        self.committed.len()
+        self.committed.len() + self.pending.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.committed.is_empty()
+        self.committed.is_empty() && self.pending.is_empty()
+    }
+
+    pub(crate) fn pending(&self) -> &Pending {
+        &self.pending
     }
 
     pub(crate) fn get(&self, topic: TopicId, partition: i32) -> Option<&Committed> {
@@ -28,26 +37,52 @@ impl Offsets {
 
     pub(crate) fn set(&mut self, topic: TopicId, partition: i32, committed: Committed) {
         self.committed.insert((topic, partition), committed);
+        self.pending.supersede(topic, partition, u64::MAX);
+    }
+
+    /// An offset that waits for the end of the producer's transaction; none: it does not any more.
+    pub(crate) fn set_pending(
+        &mut self,
+        producer_id: i64,
+        topic: TopicId,
+        partition: i32,
+        offset: Option<PendingOffset>,
+    ) {
+        match offset {
+            Some(offset) => self.pending.set(producer_id, topic, partition, offset),
+            None => self.pending.forget(producer_id, topic, partition),
+        }
+    }
+
+    /// The producer's transaction has ended.
+    pub(crate) fn end_transaction(&mut self, producer_id: i64, end: TransactionEnd) {
+        for ((topic, partition), committed, order) in self.pending.end(producer_id, end) {
+            self.committed.insert((topic, partition), committed);
+            self.pending.supersede(topic, partition, order);
+        }
     }
 
     pub(crate) fn remove(&mut self, topic: TopicId, partition: i32) {
         self.committed.remove(&(topic, partition));
+        self.pending.remove(topic, partition);
     }
 
     pub(crate) fn remove_topic(&mut self, topic: TopicId) {
         self.committed.retain(|(held, _), _| *held != topic);
+        self.pending.remove_topic(topic);
     }
 
     pub(crate) fn clear(&mut self) {
-        self.committed.clear();
+        *self = Self::default();
     }
 
-    /// Sorted by topic, then partition.
+    /// What is committed, sorted by topic, then partition.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TopicId, i32, &Committed)> {
         self.committed.iter().map(|((topic, partition), held)| (*topic, *partition, held))
     }
 
-    /// What has outlived the retention at `wall_ms`, leaving out topics that are in use.
+    /// What has outlived the retention at `wall_ms`, leaving out topics that are in use and partitions for
+    /// which an offset waits.
     pub(crate) fn expired(
         &self,
         wall_ms: i64,
@@ -70,7 +105,9 @@ impl Offsets {
         if base == ExpiryBase::Never {
             return Vec::new();
         }
-        let old = self.iter().filter(|(topic, _, held)| is_old(held) && !in_use(*topic));
+        let old = self.iter().filter(|(topic, partition, held)| {
+            is_old(held) && !in_use(*topic) && !self.pending.holds(*topic, *partition)
+        });
         old.map(|(topic, partition, _)| (topic, partition)).collect()
     }
 }

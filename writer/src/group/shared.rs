@@ -23,8 +23,10 @@ use super::log::{LogError, LogRecord};
 use super::machine::{Action, Context, Group, Persist, Tick};
 use super::record::metadata::GroupMetadata;
 use super::record::offset::Committed;
+use super::record::pending::{PendingOffset, TransactionEnd};
 use super::record::{Key, RecordError};
 use super::topics::Topics;
+use super::vouchers::Vouchers;
 
 /// Records of its own that a group may have queued. One is the rule; a leader that repeats its
 /// SyncGroup while the log is slow makes more.
@@ -47,11 +49,14 @@ pub(crate) struct Shared {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) topics: Arc<dyn Topics>,
     pub(crate) alarms: Arc<Alarms>,
+    pub(crate) vouchers: Vouchers,
     pub(crate) origin: Instant,
     tenants: DashMap<TenantId, Arc<TenantGroups>>,
     journal: RwLock<Option<Journal>>,
     phase: AtomicU8,
     next_serial: AtomicU64,
+    /// Of offsets that are committed in transactions.
+    next_order: AtomicU64,
 }
 
 /// The groups of one tenant, by id. Listing them never looks at another tenant's.
@@ -70,11 +75,13 @@ impl Shared {
             entropy,
             topics,
             alarms: Arc::default(),
+            vouchers: Vouchers::default(),
             origin: Instant::now(),
             tenants: DashMap::new(),
             journal: RwLock::new(None),
             phase: AtomicU8::new(Phase::Loading as u8),
             next_serial: AtomicU64::new(0),
+            next_order: AtomicU64::new(0),
         }
     }
 
@@ -106,6 +113,11 @@ impl Shared {
 
     pub(crate) fn set_journal(&self, journal: Option<Journal>) {
         *self.journal.write() = journal;
+    }
+
+    /// Grows with each call, over restarts too. To be taken under the group's lock.
+    pub(crate) fn order(&self) -> u64 {
+        self.next_order.fetch_add(1, Ordering::AcqRel)
     }
 
     pub(crate) fn now(&self) -> Tick {
@@ -359,6 +371,22 @@ impl Shared {
                     None => state.offsets.remove(topic, partition),
                 });
             }
+            Key::Pending { tenant, group, producer_id, topic, partition } => {
+                let offset = value.map(PendingOffset::decode).transpose()?;
+                let order = offset.as_ref().map_or(0, |offset| offset.order);
+                self.next_order.fetch_max(order.saturating_add(1), Ordering::AcqRel);
+                self.with_group_or_new(tenant, group, usize::MAX, |_, state| {
+                    state.offsets.set_pending(producer_id, topic, partition, offset);
+                });
+            }
+            Key::TransactionEnd { tenant, group, producer_id } => {
+                let end = value.map(TransactionEnd::decode).transpose()?;
+                if let Some(end) = end {
+                    self.with_group(tenant, group, |_, state| {
+                        state.offsets.end_transaction(producer_id, end);
+                    });
+                }
+            }
             Key::Topic { tenant, topic } => {
                 if value.is_some() {
                     return Err(RecordError::Value);
@@ -388,6 +416,10 @@ impl Shared {
                 for (topic, partition, committed) in offsets.iter() {
                     let key = Key::Offset { tenant, group, topic, partition };
                     emit(key.encode(), committed.encode());
+                }
+                for (producer_id, topic, partition, offset) in offsets.pending().iter() {
+                    let key = Key::Pending { tenant, group, producer_id, topic, partition };
+                    emit(key.encode(), offset.encode());
                 }
             }
         }

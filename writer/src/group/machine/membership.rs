@@ -102,6 +102,25 @@ impl Group {
         Ok(())
     }
 
+    /// Whether offsets may be committed in a transaction. Clients from before version 3 of
+    /// TxnOffsetCommit do not tell who they are, and the group's state does not matter (KIP-447).
+    pub(crate) fn check_transactional_commit(
+        &self,
+        member_id: &str,
+        instance: Option<&str>,
+        generation: i32,
+    ) -> Result<(), ErrorCode> {
+        let unnamed = member_id.is_empty() && instance.is_none();
+        if generation < 0 && (unnamed || self.state == State::Empty) {
+            return Ok(());
+        }
+        self.check_member(member_id, instance)?;
+        if generation != self.generation {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        Ok(())
+    }
+
     /// A commit that was let in keeps the member's session alive.
     pub(crate) fn committed(&mut self, cx: &Context<'_>, member_id: &str) {
         if matches!(self.state, State::Stable | State::PreparingRebalance) {

@@ -9,6 +9,14 @@
 //!                                                      value: offset; tombstone: forgotten
 //! topic      tenant u32 | 0x12 | topic id 16 bytes     tombstone only: every group of the tenant
 //!                                                      forgets its offsets in that topic
+//! pending    tenant u32 | 0x17 | producer id i64 | topic id 16 bytes | partition i32 | group id
+//!                                                      value: an offset that waits for the end of
+//!                                                      the producer's transaction; tombstone:
+//!                                                      forgotten
+//! end        tenant u32 | 0x18 | producer id i64 | group id
+//!                                                      value: the producer's transaction has ended:
+//!                                                      its pending offsets are committed or
+//!                                                      forgotten. Never in a snapshot
 //! ```
 //!
 //! Rule for change: kinds 0x10 to 0x1f are this module's, others may share the log. A value opens
@@ -16,6 +24,7 @@
 
 pub(crate) mod metadata;
 pub(crate) mod offset;
+pub(crate) mod pending;
 mod read;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -26,6 +35,8 @@ use read::Reader;
 const GROUP: u8 = 0x10;
 const OFFSET: u8 = 0x11;
 const TOPIC: u8 = 0x12;
+const PENDING: u8 = 0x17;
+const TRANSACTION_END: u8 = 0x18;
 
 /// Why stored bytes are not a record of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +72,10 @@ pub(crate) enum Key<'a> {
     Offset { tenant: TenantId, group: &'a str, topic: TopicId, partition: i32 },
     /// All offsets in a topic.
     Topic { tenant: TenantId, topic: TopicId },
+    /// One offset that waits for its transaction.
+    Pending { tenant: TenantId, group: &'a str, producer_id: i64, topic: TopicId, partition: i32 },
+    /// The end of a producer's transaction in a group.
+    TransactionEnd { tenant: TenantId, group: &'a str, producer_id: i64 },
 }
 
 impl<'a> Key<'a> {
@@ -84,6 +99,20 @@ impl<'a> Key<'a> {
                 out.put_u8(TOPIC);
                 out.put_slice(&topic.0);
             }
+            Self::Pending { tenant, group, producer_id, topic, partition } => {
+                out.put_u32(tenant.0);
+                out.put_u8(PENDING);
+                out.put_i64(producer_id);
+                out.put_slice(&topic.0);
+                out.put_i32(partition);
+                out.put_slice(group.as_bytes());
+            }
+            Self::TransactionEnd { tenant, group, producer_id } => {
+                out.put_u32(tenant.0);
+                out.put_u8(TRANSACTION_END);
+                out.put_i64(producer_id);
+                out.put_slice(group.as_bytes());
+            }
         }
         out.freeze()
     }
@@ -102,6 +131,18 @@ impl<'a> Key<'a> {
                 let topic = TopicId(reader.array()?);
                 reader.end()?;
                 Ok(Self::Topic { tenant, topic })
+            }
+            PENDING => {
+                let producer_id = reader.i64()?;
+                let topic = TopicId(reader.array()?);
+                let partition = reader.i32()?;
+                let group = reader.rest_as_text()?;
+                Ok(Self::Pending { tenant, group, producer_id, topic, partition })
+            }
+            TRANSACTION_END => {
+                let producer_id = reader.i64()?;
+                let group = reader.rest_as_text()?;
+                Ok(Self::TransactionEnd { tenant, group, producer_id })
             }
             kind => Err(RecordError::Unknown(kind)),
         }
@@ -122,6 +163,8 @@ mod tests {
             Key::Offset { tenant, group: "g", topic, partition: -1 },
             Key::Offset { tenant, group: "", topic, partition: i32::MAX },
             Key::Topic { tenant, topic },
+            Key::Pending { tenant, group: "g", producer_id: 5, topic, partition: 1 },
+            Key::TransactionEnd { tenant, group: "g", producer_id: i64::MAX },
         ];
         for key in keys {
             let bytes = key.encode();

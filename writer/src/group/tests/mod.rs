@@ -7,6 +7,7 @@ mod offsets;
 mod replay;
 mod retention;
 pub(crate) mod topic_table;
+mod transactional;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
