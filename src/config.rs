@@ -144,6 +144,8 @@ pub(crate) struct Groups {
     pub(crate) max_session_timeout: Duration,
     pub(crate) max_members: u32,
     pub(crate) max_groups: u32,
+    /// Defaults for groups, by Kafka's names of group configs; `up` has them checked.
+    pub(crate) defaults: BTreeMap<String, String>,
     pub(crate) offsets_retention: Duration,
 }
 
@@ -255,6 +257,7 @@ impl Default for Config {
                 max_session_timeout: millis(30 * MINUTE),
                 max_members: 5_000,
                 max_groups: 10_000,
+                defaults: BTreeMap::new(),
                 offsets_retention: millis(7 * DAY),
             },
             retention: Retention { check_interval: millis(30 * SECOND) },

@@ -20,7 +20,7 @@ use sluice_catalog::{Catalog, CatalogOptions, NodeRegistration, NodeSpec, Regist
 use sluice_format::key::Keys;
 use sluice_gateway::http::{OpsHttp, OpsLimits, Readiness};
 use sluice_gateway::{Gateway, GatewayConfig, Limits};
-use sluice_model::{CatalogLimits, Clock, Entropy, NodeId, TopicDefaults};
+use sluice_model::{CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, TopicDefaults};
 use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
 use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 use sluice_writer::group::GroupConfig;
@@ -204,6 +204,8 @@ impl Node {
             entropy: Arc::clone(&entropy),
             topic_defaults: TopicDefaults::new(config.topics.defaults.clone())
                 .context("topics.defaults")?,
+            group_defaults: GroupDefaults::new(config.groups.defaults.clone())
+                .context("groups.defaults")?,
             limits: CatalogLimits::default(),
         };
         let catalog = Catalog::open(Arc::new(store.clone()), options).await?;

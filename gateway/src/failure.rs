@@ -1,7 +1,10 @@
 //! From errors of the catalog to Kafka's codes, each by one total function; and the first error code
 //! of each answer, for the metrics.
 
-use sluice_catalog::{AlterTopicError, CreatePartitionsError, CreateTopicError, DeleteTopicError};
+use sluice_catalog::{
+    AlterResourceError, AlterTopicError, CreatePartitionsError, CreateTopicError, DeleteTopicError,
+};
+use sluice_model::client_metrics::InvalidSubscription;
 use sluice_wire::ErrorCode;
 use sluice_wire::messages as m;
 
@@ -48,6 +51,22 @@ pub(crate) fn of_alter_topic(error: &AlterTopicError) -> ErrorCode {
         AlterTopicError::NotFound => ErrorCode::UnknownTopicOrPartition,
         AlterTopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
         AlterTopicError::Unavailable(_) => TRY_AGAIN,
+    }
+}
+
+/// Why what is set on a group or a metrics subscription was not changed.
+pub(crate) fn of_alter_resource(error: &AlterResourceError) -> ErrorCode {
+    match error {
+        AlterResourceError::InvalidName(_)
+        | AlterResourceError::InvalidSubscription(InvalidSubscription::Request(_)) => {
+            ErrorCode::InvalidRequest
+        }
+        AlterResourceError::InvalidGroup(_)
+        | AlterResourceError::InvalidSubscription(InvalidSubscription::Config(_)) => {
+            ErrorCode::InvalidConfig
+        }
+        AlterResourceError::LimitReached { .. } => ErrorCode::PolicyViolation,
+        AlterResourceError::Unavailable(_) => TRY_AGAIN,
     }
 }
 

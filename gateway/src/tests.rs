@@ -24,7 +24,7 @@ use prometheus_client::registry::Registry;
 use sluice_catalog::embedded::EmbeddedStore;
 use sluice_catalog::{Catalog, CatalogOptions, VolumeKind, VolumeSpec};
 use sluice_model::{
-    CatalogLimits, Entropy, NodeId, TenantId, TopicDefaults, VolumeEpoch, VolumeId,
+    CatalogLimits, Entropy, GroupDefaults, NodeId, TenantId, TopicDefaults, VolumeEpoch, VolumeId,
 };
 use sluice_tenants::{Identity, ListenerPolicy, Principal, RemoteAccess};
 use tokio::sync::watch;
@@ -73,6 +73,7 @@ impl Server {
         let options = CatalogOptions {
             entropy,
             topic_defaults: TopicDefaults::default(),
+            group_defaults: GroupDefaults::default(),
             limits: CatalogLimits::default(),
         };
         let catalog = Catalog::open(Arc::new(store), options).await.unwrap();

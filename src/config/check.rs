@@ -1,9 +1,9 @@
 //! What single values do not tell: whether they fit together.
 
-use sluice_model::topic_config::TopicDefaults;
+use sluice_model::{GroupDefaults, TopicDefaults};
 use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 
-use super::keys::{TOPIC_DEFAULTS, find};
+use super::keys::{GROUP_DEFAULTS, TOPIC_DEFAULTS, find};
 use super::load::Loaded;
 use super::units::show_size;
 use super::{BucketUrl, VolumeMedium, VolumeSize};
@@ -85,6 +85,9 @@ pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {
             "groups.min_session_timeout",
             "is longer than groups.max_session_timeout".to_owned(),
         );
+    }
+    if let Err(invalid) = GroupDefaults::new(groups.defaults.clone()) {
+        refuse(GROUP_DEFAULTS, format!("has a config that is refused: {invalid}"));
     }
     if let Err(invalid) = TopicDefaults::new(config.topics.defaults.clone()) {
         refuse(TOPIC_DEFAULTS, format!("has a config that is refused: {invalid}"));

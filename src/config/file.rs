@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::TOPIC_DEFAULTS;
+use super::keys::{GROUP_DEFAULTS, TOPIC_DEFAULTS};
 
 /// A key that the file gives.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ fn flatten(text: &str, above: &str, table: &DeTable<'_>, entries: &mut Vec<Entry
         let name = join(above, key.get_ref());
         let line = line_of(text, Some(key.span()));
         match value.get_ref() {
-            DeValue::Table(topics) if name == TOPIC_DEFAULTS => {
-                entries.push(Entry { name, line, value: topic_configs(topics) });
+            DeValue::Table(configs) if [TOPIC_DEFAULTS, GROUP_DEFAULTS].contains(&&*name) => {
+                entries.push(Entry { name, line, value: kafka_configs(configs) });
             }
             DeValue::Table(inner) => flatten(text, &name, inner, entries),
             _ => entries.push(Entry { name, line, value: scalar(value) }),
@@ -56,7 +56,7 @@ fn flatten(text: &str, above: &str, table: &DeTable<'_>, entries: &mut Vec<Entry
 
 /// The table as `name=value;...`. `retention.ms = 1` without quotes makes tables within the table:
 /// the same is meant.
-fn topic_configs(table: &DeTable<'_>) -> Result<String, &'static str> {
+fn kafka_configs(table: &DeTable<'_>) -> Result<String, &'static str> {
     fn walk(above: &str, table: &DeTable<'_>, pairs: &mut Vec<String>) -> Result<(), &'static str> {
         for (key, value) in table {
             let name = join(above, key.get_ref());
@@ -66,7 +66,7 @@ fn topic_configs(table: &DeTable<'_>) -> Result<String, &'static str> {
             }
             let value = scalar(value)?;
             if value.contains(';') || name.contains([';', '=']) {
-                return Err("a topic config with a semicolon");
+                return Err("a config with a semicolon");
             }
             pairs.push(format!("{name}={value}"));
         }

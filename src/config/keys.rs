@@ -36,6 +36,8 @@ impl Key {
 
 /// The key whose value is a table of topic configs.
 pub(super) const TOPIC_DEFAULTS: &str = "topics.defaults";
+/// The key whose value is a table of group configs.
+pub(super) const GROUP_DEFAULTS: &str = "groups.defaults";
 
 /// A key of that name.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
@@ -391,6 +393,15 @@ pub(super) const KEYS: &[Key] = &[
               `group.max.session.timeout.ms`.",
         bounds: Some((1, DAY)),
         field: |c| &mut c.groups.max_session_timeout,
+    },
+    Key {
+        name: GROUP_DEFAULTS,
+        doc: "What groups of the consumer, share and streams protocols have that do not set it \
+              themselves: a table of Kafka's group configs, such as \
+              `\"consumer.session.timeout.ms\" = 45000`. Tenants may set them for single groups \
+              within Kafka's default bounds, widened to what stands here.",
+        bounds: None,
+        field: |c| &mut c.groups.defaults,
     },
     Key {
         name: "groups.max_members",

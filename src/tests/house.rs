@@ -71,9 +71,9 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without I/O, clock, runtime or log: what is not here they may not use outside of tests.
-/// Serialization, checksums and compression are computations.
+/// Serialization, checksums, compression and pattern matching are computations.
 const PURE: &[(&str, &[&str])] = &[
-    ("sluice-model", &["serde", "thiserror"]),
+    ("sluice-model", &["regex", "serde", "thiserror"]),
     (
         "sluice-wire",
         &["bytes", "crc-fast", "flate2", "lz4_flex", "snap", "thiserror", "twox-hash", "zstd"],

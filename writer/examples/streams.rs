@@ -17,7 +17,8 @@ use sluice_catalog::embedded::EmbeddedStore;
 use sluice_catalog::{Catalog, CatalogOptions, NewTopic, VolumeKind, VolumeSpec};
 use sluice_format::key::Keys;
 use sluice_model::{
-    CatalogLimits, Clock, Entropy, NodeId, StreamId, TenantId, TopicDefaults, VolumeId,
+    CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults,
+    VolumeId,
 };
 use sluice_volume::Medium;
 use sluice_wire::batch::{BatchBuilder, NewRecord};
@@ -65,6 +66,7 @@ impl Bench {
         let options = CatalogOptions {
             entropy,
             topic_defaults: TopicDefaults::default(),
+            group_defaults: GroupDefaults::default(),
             limits: CatalogLimits { partitions_per_tenant: usize::MAX, ..CatalogLimits::default() },
         };
         let catalog = Catalog::open(Arc::new(store), options).await?;

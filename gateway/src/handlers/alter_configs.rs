@@ -1,15 +1,19 @@
-//! AlterConfigs, which replaces all that is set on a topic, and IncrementalAlterConfigs, which changes
-//! some of it (KIP-339). What is set on brokers is in the server's configuration, out of clients' reach.
+//! AlterConfigs, which replaces all that is set on a resource, and IncrementalAlterConfigs, which changes
+//! some of it (KIP-339): on topics, groups and metrics subscriptions. What is set on brokers is in the
+//! server's configuration, out of clients' reach.
+//!
+//! Kafka's order of checks is kept: the request's own faults, the resource's name, the configs that would
+//! result, and only then whether there is such a topic.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use sluice_catalog::Topic;
-use sluice_model::topic_config::{self, ConfigType};
-use sluice_wire::messages::alter_configs_request::{self as legacy, AlterConfigsRequest};
+use sluice_catalog::ResourceKind;
+use sluice_model::{topic_config, topic_name};
+use sluice_wire::messages::alter_configs_request::AlterConfigsRequest;
 use sluice_wire::messages::alter_configs_response::{self, AlterConfigsResponse};
 use sluice_wire::messages::incremental_alter_configs_request::{
-    self as incremental, IncrementalAlterConfigsRequest,
+    AlterableConfig, IncrementalAlterConfigsRequest,
 };
 use sluice_wire::messages::incremental_alter_configs_response::{
     self, IncrementalAlterConfigsResponse,
@@ -17,14 +21,14 @@ use sluice_wire::messages::incremental_alter_configs_response::{
 use sluice_wire::{ErrorCode, Str};
 
 use super::create_topics::Failure;
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use super::resolve;
 use crate::context::Context;
 use crate::failure;
 use crate::gateway::Core;
 
-/// Kafka's `ConfigResource.Type`: besides those that are described, what nobody may alter here.
-const BROKER_LOGGER: i8 = 8;
+/// What a request makes of the configs that are set.
+type Edit<'a> = &'a (dyn Fn(&mut BTreeMap<String, String>) + Sync);
 
 /// One change to one key.
 #[derive(Clone, Debug)]
@@ -33,6 +37,12 @@ enum Change {
     Delete,
     Append(String),
     Subtract(String),
+}
+
+/// What a request may alter.
+enum Target {
+    Topic(Str),
+    Resource(ResourceKind, Str),
 }
 
 /// AlterConfigs.
@@ -44,10 +54,24 @@ pub(crate) async fn alter_configs(
     let twice = duplicates(request.resources.iter().map(|r| (r.resource_type, &r.resource_name)));
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
-        let key = (resource.resource_type, resource.resource_name.clone());
-        let result = match check(core, ctx, &key, &twice, resource.configs.iter().map(|c| &c.name))
-        {
-            Ok(topic) => replace(core, &topic, &resource, request.validate_only).await,
+        let key = (resource.resource_type, resource.resource_name);
+        let names = resource.configs.iter().map(|config| &config.name);
+        let nulls = resource.configs.iter().filter(|config| config.value.is_none());
+        let checked = check(&key, &twice, names, nulls.map(|config| config.name.as_str()));
+        let target = checked.and_then(|()| match key.0 {
+            // Log levels are not for this request, as in Kafka.
+            BROKER_LOGGER => Err(unknown_type(BROKER_LOGGER)),
+            _ => target(core, &key),
+        });
+        let result = match target {
+            Ok(target) => {
+                let set = resource.configs.iter().filter_map(|config| {
+                    Some((config.name.to_string(), config.value.as_ref()?.to_string()))
+                });
+                let overrides: BTreeMap<String, String> = set.collect();
+                let edit = |stored: &mut BTreeMap<String, String>| stored.clone_from(&overrides);
+                alter(core, ctx, &target, &edit, request.validate_only).await
+            }
             Err(failure) => Err(failure),
         };
         let (error_code, error_message) = told(result);
@@ -70,10 +94,26 @@ pub(crate) async fn incremental_alter_configs(
     let twice = duplicates(request.resources.iter().map(|r| (r.resource_type, &r.resource_name)));
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
-        let key = (resource.resource_type, resource.resource_name.clone());
-        let result = match check(core, ctx, &key, &twice, resource.configs.iter().map(|c| &c.name))
-        {
-            Ok(topic) => change(core, &topic, &resource, request.validate_only).await,
+        let key = (resource.resource_type, resource.resource_name);
+        let names = resource.configs.iter().map(|config| &config.name);
+        let nulls = resource.configs.iter();
+        let nulls =
+            nulls.filter(|config| config.value.is_none() && config.config_operation != DELETE);
+        let checked = check(&key, &twice, names, nulls.map(|config| config.name.as_str()));
+        let prepared = checked.and_then(|()| {
+            let target = target(core, &key)?;
+            let changes = changes(core, &target, &resource.configs)?;
+            Ok((target, changes))
+        });
+        let result = match prepared {
+            Ok((target, changes)) => {
+                let edit = |stored: &mut BTreeMap<String, String>| {
+                    for (name, change) in &changes {
+                        apply(core, stored, name, change);
+                    }
+                };
+                alter(core, ctx, &target, &edit, request.validate_only).await
+            }
             Err(failure) => Err(failure),
         };
         let (error_code, error_message) = told(result);
@@ -99,134 +139,146 @@ fn duplicates<'a>(resources: impl Iterator<Item = (i8, &'a Str)>) -> HashSet<(i8
     resources.filter(|key| !seen.insert(*key)).map(|(kind, name)| (kind, name.clone())).collect()
 }
 
-/// What holds for both requests; gives the topic that is meant.
+/// The faults of the request itself.
 fn check<'a>(
-    core: &Core,
-    ctx: &Context,
     key: &(i8, Str),
     twice: &HashSet<(i8, Str)>,
-    names: impl Iterator<Item = &'a Str>,
-) -> Result<Arc<Topic>, Failure> {
+    mut names: impl Iterator<Item = &'a Str>,
+    nulls: impl Iterator<Item = &'a str>,
+) -> Result<(), Failure> {
     let invalid = |message: String| Err((ErrorCode::InvalidRequest, message));
     if twice.contains(key) {
         return invalid("Each resource must appear at most once.".to_owned());
     }
     let mut seen = HashSet::new();
-    if !names.into_iter().all(|name| seen.insert(name)) {
+    if !names.all(|name| seen.insert(name)) {
         return invalid("Error due to duplicate config keys".to_owned());
     }
-    let (kind, name) = key;
+    let nulls: Vec<&str> = nulls.collect();
+    if nulls.is_empty() {
+        return Ok(());
+    }
+    invalid(format!("Null value not supported for : {}", nulls.join(", ")))
+}
+
+fn unknown_type(kind: i8) -> Failure {
+    (ErrorCode::InvalidRequest, format!("Unknown resource type {kind}"))
+}
+
+/// What is meant, if clients may alter it.
+fn target(core: &Core, (kind, name): &(i8, Str)) -> Result<Target, Failure> {
+    let invalid = |message: String| Err((ErrorCode::InvalidRequest, message));
     match *kind {
         TOPIC if name.is_empty() => invalid("Default topic resources are not allowed.".to_owned()),
-        TOPIC => match resolve::by_name(core, ctx, name) {
-            Ok(topic) => Ok(topic),
-            Err(code) => Err((code, format!("The topic '{name}' does not exist."))),
+        TOPIC => match topic_name::validate(name) {
+            Ok(()) => Ok(Target::Topic(name.clone())),
+            Err(e) => Err((ErrorCode::InvalidTopicException, e.to_string())),
         },
+        GROUP => Ok(Target::Resource(ResourceKind::Group, name.clone())),
+        CLIENT_METRICS => Ok(Target::Resource(ResourceKind::ClientMetrics, name.clone())),
         BROKER | BROKER_LOGGER => {
+            let own = core.config.node_id.0;
+            match name.parse::<i32>() {
+                _ if name.is_empty() && *kind == BROKER => {}
+                Ok(id) if id == own => {}
+                Ok(id) => {
+                    return invalid(format!(
+                        "Unexpected broker id, expected {own}, but received {id}"
+                    ));
+                }
+                Err(_) => return invalid(format!("Node id must be an integer, but it is: {name}")),
+            }
             let message = "broker configs cannot be changed by clients: they are set in the \
                            server's configuration";
             Err((ErrorCode::ClusterAuthorizationFailed, message.to_owned()))
         }
-        other => invalid(format!("Unknown resource type {other}")),
+        other => Err(unknown_type(other)),
     }
 }
 
-async fn replace(
-    core: &Core,
-    topic: &Topic,
-    resource: &legacy::AlterConfigsResource,
-    validate_only: bool,
-) -> Result<(), Failure> {
-    let mut overrides = BTreeMap::new();
-    let mut nulls = Vec::new();
-    for config in &resource.configs {
-        match &config.value {
-            Some(value) => {
-                overrides.insert(config.name.to_string(), value.to_string());
-            }
-            None => nulls.push(config.name.as_str()),
-        }
-    }
-    refuse_nulls(&nulls)?;
-    if validate_only {
-        return check_overrides(core, &overrides);
-    }
-    let edit = |stored: &mut BTreeMap<String, String>| stored.clone_from(&overrides);
-    let updated = core.catalog.update_topic_overrides(topic.tenant, topic.id, edit).await;
-    updated.map(|_| ()).map_err(|e| (failure::of_alter_topic(&e), e.to_string()))
-}
+/// Kafka's `AlterConfigOp.OpType`.
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
 
-async fn change(
+/// The changes of a request. Only topics have configs that are lists to be changed in parts; Kafka
+/// takes those of metrics subscriptions as a whole.
+fn changes(
     core: &Core,
-    topic: &Topic,
-    resource: &incremental::AlterConfigsResource,
-    validate_only: bool,
-) -> Result<(), Failure> {
-    let mut changes = Vec::with_capacity(resource.configs.len());
-    let mut nulls = Vec::new();
-    for config in &resource.configs {
-        let value = || config.value.as_ref().map(Str::to_string).unwrap_or_default();
-        if config.value.is_none() && config.config_operation != 1 {
-            nulls.push(config.name.as_str());
-        }
-        let change = match config.config_operation {
-            0 => Change::Set(value()),
-            1 => Change::Delete,
-            2 => Change::Append(value()),
-            3 => Change::Subtract(value()),
+    target: &Target,
+    configs: &[AlterableConfig],
+) -> Result<Vec<(String, Change)>, Failure> {
+    let mut changes = Vec::with_capacity(configs.len());
+    for config in configs {
+        let name = &config.name;
+        let value = config.value.as_ref().map(Str::to_string).unwrap_or_default();
+        let (word, change) = match config.config_operation {
+            SET => (None, Change::Set(value)),
+            DELETE => (None, Change::Delete),
+            APPEND => (Some("APPEND"), Change::Append(value)),
+            SUBTRACT => (Some("SUBTRACT"), Change::Subtract(value)),
             other => {
                 let message = format!("Unknown operations type {other}");
                 return Err((ErrorCode::InvalidRequest, message));
             }
         };
-        changes.push((config.name.to_string(), change));
-    }
-    refuse_nulls(&nulls)?;
-    for (name, change) in &changes {
-        let word = match change {
-            Change::Append(_) => "APPEND",
-            Change::Subtract(_) => "SUBTRACT",
-            Change::Set(_) | Change::Delete => continue,
-        };
-        if default_list(core, name).is_none() {
+        let is_list = matches!(target, Target::Topic(_)) && default_list(core, name).is_some();
+        if let Some(word) = word.filter(|_| !is_list) {
             let message = format!("Can't {word} to key {name} because its type is not LIST.");
             return Err((ErrorCode::InvalidConfig, message));
         }
+        changes.push((name.to_string(), change));
     }
-    let edit = |stored: &mut BTreeMap<String, String>| {
-        for (name, change) in &changes {
-            apply(core, stored, name, change);
+    Ok(changes)
+}
+
+/// Makes the change, or only says whether it could be made.
+async fn alter(
+    core: &Core,
+    ctx: &Context,
+    target: &Target,
+    edit: Edit<'_>,
+    validate_only: bool,
+) -> Result<(), Failure> {
+    let tenant = ctx.caller.tenant;
+    let catalog = &core.catalog;
+    match target {
+        Target::Topic(name) => {
+            let topic = resolve::by_name(core, ctx, name);
+            let mut overrides =
+                topic.as_ref().map_or_else(|_| BTreeMap::new(), |topic| topic.overrides.clone());
+            edit(&mut overrides);
+            catalog
+                .check_overrides(&overrides)
+                .map_err(|e| (ErrorCode::InvalidConfig, e.to_string()))?;
+            let topic =
+                topic.map_err(|code| (code, format!("The topic '{name}' does not exist.")))?;
+            if validate_only {
+                return Ok(());
+            }
+            let updated = catalog.update_topic_overrides(tenant, topic.id, edit).await;
+            updated.map(|_| ()).map_err(|e| (failure::of_alter_topic(&e), e.to_string()))
         }
-    };
-    if validate_only {
-        let mut overrides = topic.overrides.clone();
-        edit(&mut overrides);
-        return check_overrides(core, &overrides);
-    }
-    let updated = core.catalog.update_topic_overrides(topic.tenant, topic.id, edit).await;
-    updated.map(|_| ()).map_err(|e| (failure::of_alter_topic(&e), e.to_string()))
-}
-
-fn refuse_nulls(names: &[&str]) -> Result<(), Failure> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    let message = format!("Null value not supported for : {}", names.join(", "));
-    Err((ErrorCode::InvalidRequest, message))
-}
-
-fn check_overrides(core: &Core, overrides: &BTreeMap<String, String>) -> Result<(), Failure> {
-    match core.catalog.check_overrides(overrides) {
-        Ok(_) => Ok(()),
-        Err(e) => Err((ErrorCode::InvalidConfig, e.to_string())),
+        Target::Resource(kind, name) => {
+            let updated = if validate_only {
+                let set = catalog.resource_overrides(tenant, *kind, name);
+                let mut overrides = set.map_or_else(BTreeMap::new, Arc::unwrap_or_clone);
+                edit(&mut overrides);
+                catalog.check_resource(tenant, *kind, name, &overrides)
+            } else {
+                catalog.update_resource(tenant, *kind, name, edit).await
+            };
+            updated.map_err(|e| (failure::of_alter_resource(&e), e.to_string()))
+        }
     }
 }
 
-/// The default of a config that is a list; `None` for all others.
+/// The default of a topic config that is a list; `None` for all others.
 fn default_list(core: &Core, name: &str) -> Option<String> {
-    topic_config::describe(&BTreeMap::new(), core.catalog.topic_defaults())
-        .find(|entry| entry.name == name && entry.kind == ConfigType::List)
-        .map(|entry| entry.value)
+    let key = topic_config::key(name).filter(|key| key.is_list())?;
+    let operators = core.catalog.topic_defaults().get(name);
+    Some(operators.unwrap_or(key.default).to_owned())
 }
 
 fn apply(core: &Core, stored: &mut BTreeMap<String, String>, name: &str, change: &Change) {

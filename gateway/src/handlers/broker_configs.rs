@@ -1,7 +1,7 @@
 //! The broker configs that DescribeConfigs shows: those of Kafka's names that say something true about
 //! this server. None can be changed by a client.
 
-use sluice_model::topic_config::{ConfigSource, ConfigType};
+use sluice_model::config::{ConfigSource, ConfigType};
 
 use crate::gateway::Core;
 

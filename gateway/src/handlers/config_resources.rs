@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 
+use sluice_catalog::ResourceKind;
 use sluice_wire::ErrorCode;
 use sluice_wire::messages::list_config_resources_request::ListConfigResourcesRequest;
 use sluice_wire::messages::list_config_resources_response::{
     ConfigResource, ListConfigResourcesResponse,
 };
 
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use super::resolve;
 use crate::context::Context;
 use crate::gateway::Core;
-
-/// More of Kafka's `ConfigResource.Type`: kinds of which there is no resource here.
-const BROKER_LOGGER: i8 = 8;
-const CLIENT_METRICS: i8 = 16;
-const GROUP: i8 = 32;
 
 /// See the module. Before version 1 this was ListClientMetricsResources.
 pub(crate) async fn list_config_resources(
@@ -37,10 +33,17 @@ pub(crate) async fn list_config_resources(
     }
     let wanted = |kind| known.contains(&kind) && (asked.is_empty() || asked.contains(&kind));
     let mut config_resources = Vec::new();
-    if wanted(BROKER) {
+    let kinds = [(GROUP, ResourceKind::Group), (CLIENT_METRICS, ResourceKind::ClientMetrics)];
+    for (resource_type, kind) in kinds.into_iter().filter(|(code, _)| wanted(*code)) {
+        let names = core.catalog.configured_resources(ctx.caller.tenant, kind);
+        let resource =
+            |name: &Arc<str>| ConfigResource { resource_name: (&**name).into(), resource_type };
+        config_resources.extend(names.iter().map(resource));
+    }
+    for resource_type in [BROKER_LOGGER, BROKER].into_iter().filter(|kind| wanted(*kind)) {
         config_resources.extend(resolve::brokers(core).into_iter().map(|broker| ConfigResource {
             resource_name: broker.id.to_string().into(),
-            resource_type: BROKER,
+            resource_type,
         }));
     }
     if wanted(TOPIC) {

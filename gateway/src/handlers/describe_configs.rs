@@ -1,9 +1,11 @@
-//! DescribeConfigs, of topics and of this node.
+//! DescribeConfigs, of topics, groups, metrics subscriptions and of this node.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sluice_model::topic_config::{self, ConfigEntry};
-use sluice_model::topic_name;
+use sluice_catalog::ResourceKind;
+use sluice_model::config::ConfigEntry;
+use sluice_model::{client_metrics, group_config, topic_config, topic_name};
 use sluice_wire::messages::describe_configs_request::{
     DescribeConfigsRequest, DescribeConfigsResource,
 };
@@ -22,6 +24,9 @@ use crate::gateway::Core;
 /// Kafka's `ConfigResource.Type`.
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
+pub(super) const BROKER_LOGGER: i8 = 8;
+pub(super) const CLIENT_METRICS: i8 = 16;
+pub(super) const GROUP: i8 = 32;
 
 /// What the client wants besides values.
 #[derive(Clone, Copy)]
@@ -40,7 +45,8 @@ pub(crate) async fn describe_configs(
         Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
     let one = |resource: DescribeConfigsResource| {
         let (error_code, error_message, configs) = match describe(core, ctx, &resource, detail) {
-            Ok(configs) => (0, None, configs),
+            // Empty, not null, as Kafka has it.
+            Ok(configs) => (0, Some(Str::default()), configs),
             Err((code, message)) => (code.code(), Some(message.into()), Vec::new()),
         };
         DescribeConfigsResult {
@@ -67,6 +73,7 @@ fn describe(
     let keys = resource.configuration_keys.as_deref().filter(|keys| !keys.is_empty());
     let wanted = |name: &str| keys.is_none_or(|keys| keys.iter().any(|key| key == name));
     let name = &resource.resource_name;
+    let invalid = |message: String| Err((ErrorCode::InvalidRequest, message));
     match resource.resource_type {
         TOPIC => {
             topic_name::validate(name)
@@ -75,7 +82,22 @@ fn describe(
                 .map_err(|code| (code, code.message().to_owned()))?;
             let entries = topic_config::describe(&topic.overrides, core.catalog.topic_defaults());
             let entries = entries.filter(|entry| wanted(entry.name));
-            Ok(entries.map(|entry| of_topic(entry, detail)).collect())
+            Ok(entries.map(|entry| of_resource(entry, detail)).collect())
+        }
+        GROUP if name.is_empty() => invalid("Group name must not be empty".to_owned()),
+        GROUP => {
+            let set = set_on(core, ctx, ResourceKind::Group, name);
+            let entries = group_config::describe(&set, core.catalog.group_defaults());
+            let entries = entries.filter(|entry| wanted(entry.name));
+            Ok(entries.map(|entry| of_resource(entry, detail)).collect())
+        }
+        CLIENT_METRICS if name.is_empty() => {
+            invalid("Client metrics subscription name must not be empty".to_owned())
+        }
+        CLIENT_METRICS => {
+            let set = set_on(core, ctx, ResourceKind::ClientMetrics, name);
+            let entries = client_metrics::describe(&set).filter(|entry| wanted(entry.name));
+            Ok(entries.map(|entry| of_resource(entry, detail)).collect())
         }
         // Settings for all brokers at once: there are none.
         BROKER if name.is_empty() => Ok(Vec::new()),
@@ -84,21 +106,36 @@ fn describe(
             let configs = configs.filter(|config| wanted(config.name));
             Ok(configs.map(|config| of_broker(config, detail)).collect())
         }
+        BROKER | BROKER_LOGGER if name.parse::<i32>().is_err() && !name.is_empty() => {
+            invalid(format!("Broker id must be an integer, but it is: {name}"))
+        }
         BROKER => {
             let own = core.config.node_id.0;
-            let message = format!(
-                "Unexpected broker id, expected {own} or empty string, but received {name}"
-            );
-            Err((ErrorCode::InvalidRequest, message))
+            let asked = format!("expected {own} or empty string, but received {name}");
+            invalid(format!("Unexpected broker id, {asked}"))
         }
-        other => {
-            let message = format!("Unsupported resource type: {other}");
-            Err((ErrorCode::InvalidRequest, message))
+        BROKER_LOGGER if name.is_empty() => invalid("Broker id must not be empty".to_owned()),
+        // What the server logs is the operator's affair: there are no loggers to be seen.
+        BROKER_LOGGER if **name == *core.config.node_id.0.to_string() => Ok(Vec::new()),
+        BROKER_LOGGER => {
+            let own = core.config.node_id.0;
+            invalid(format!("Unexpected broker id, expected {own} but received {name}"))
         }
+        _ => invalid(ErrorCode::InvalidRequest.message().to_owned()),
     }
 }
 
-fn of_topic(entry: ConfigEntry, detail: Detail) -> DescribeConfigsResourceResult {
+/// What the tenant has set on one of its resources; nothing if it has never been named.
+fn set_on(
+    core: &Core,
+    ctx: &Context,
+    kind: ResourceKind,
+    name: &str,
+) -> Arc<BTreeMap<String, String>> {
+    core.catalog.resource_overrides(ctx.caller.tenant, kind, name).unwrap_or_default()
+}
+
+fn of_resource(entry: ConfigEntry, detail: Detail) -> DescribeConfigsResourceResult {
     let synonyms = entry.synonyms.into_iter().filter(|_| detail.synonyms);
     let synonyms = synonyms.map(|synonym| DescribeConfigsSynonym {
         name: Str::from_static(synonym.name),

@@ -28,11 +28,12 @@ async fn config_resources_are_nodes_and_topics() {
     let client = &mut server.client().await;
     client.create_topic("t", 1).await;
     let (broker, topic): ((Str, i8), (Str, i8)) = (("7".into(), 4), ("t".into(), 2));
+    let logger: (Str, i8) = ("7".into(), 8);
     for (asked, expected) in [
-        (&[][..], &[broker.clone(), topic.clone()][..]),
+        (&[][..], &[logger.clone(), broker.clone(), topic.clone()][..]),
         (&[2], &[topic]),
-        (&[4, 8], &[broker]),
-        (&[8, 16, 32], &[]),
+        (&[4], &[broker]),
+        (&[8, 16, 32], &[logger]),
     ] {
         let request = ListConfigResourcesRequest { resource_types: asked.to_vec() };
         let answer = client.call(&request, 1).await;

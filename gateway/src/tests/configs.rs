@@ -9,6 +9,7 @@ use sluice_wire::messages::describe_configs_response::DescribeConfigsResult;
 use sluice_wire::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
+use sluice_wire::messages::list_config_resources_request::ListConfigResourcesRequest;
 use sluice_wire::{ErrorCode, Str};
 
 use super::client::Client;
@@ -186,4 +187,98 @@ async fn the_old_request_replaces_everything() {
     assert_eq!(client.call(&replace(Some("5000"), false), 2).await.responses[0].error_code, 0);
     let topic = server.catalog.topic_by_name(TenantId::OPEN, "t").unwrap();
     assert_eq!((topic.overrides.len(), topic.config.max_message_bytes), (1, 5_000));
+}
+
+const GROUP: i8 = 32;
+const CLIENT_METRICS: i8 = 16;
+
+async fn list(client: &mut Client, kinds: &[i8]) -> Vec<(i8, String)> {
+    let request = ListConfigResourcesRequest { resource_types: kinds.to_vec() };
+    let answer = client.call(&request, 1).await;
+    assert_eq!(answer.error_code, 0);
+    let resources = answer.config_resources.iter();
+    resources.map(|r| (r.resource_type, r.resource_name.to_string())).collect()
+}
+
+/// Codes and places as Apache Kafka 4.3.0 gave them to the same questions.
+#[tokio::test]
+async fn groups_and_metrics_subscriptions_are_configured_before_they_exist() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let session = "consumer.session.timeout.ms";
+    let all = describe(&mut client, GROUP, "g", None).await;
+    assert_eq!((all.error_code, all.configs.len()), (0, 17));
+    assert!(all.configs.iter().all(|config| config.config_source == 5 && !config.read_only));
+    assert_eq!(alter(&mut client, change(GROUP, "g", &[(session, SET, Some("50000"))])).await, 0);
+    let some = describe(&mut client, GROUP, "g", Some(&[session])).await;
+    let [config] = &some.configs[..] else { panic!("{some:?}") };
+    assert_eq!((config.value.as_deref(), config.config_source), (Some("50000"), 8));
+    let synonyms: Vec<_> = config.synonyms.iter().map(|s| (&*s.name, s.source)).collect();
+    assert_eq!(synonyms, [(session, 8), ("group.consumer.session.timeout.ms", 5)]);
+    let all = [("metrics", SET, Some("*")), ("match", SET, Some("client_id=abc"))];
+    assert_eq!(alter(&mut client, change(CLIENT_METRICS, "m", &all)).await, 0);
+    let some = describe(&mut client, CLIENT_METRICS, "m", None).await;
+    let told: Vec<_> =
+        some.configs.iter().map(|c| (&*c.name, c.config_source, c.synonyms.len())).collect();
+    assert_eq!(told, [("interval.ms", 5, 0), ("match", 7, 1), ("metrics", 7, 1)]);
+    let named = [(GROUP, "g".to_owned()), (CLIENT_METRICS, "m".to_owned())];
+    assert_eq!(list(&mut client, &[CLIENT_METRICS, GROUP]).await, named);
+
+    use ErrorCode::{InvalidConfig, InvalidRequest};
+    for (kind, name, key, operation, value, error) in [
+        (GROUP, "g", session, SET, Some("5000"), InvalidConfig),
+        (GROUP, "g", "nope", SET, Some("1"), InvalidConfig),
+        (GROUP, "g", session, APPEND, Some("1"), InvalidConfig),
+        (GROUP, "g", session, SET, None, InvalidRequest),
+        (GROUP, "", session, SET, Some("50000"), InvalidRequest),
+        (CLIENT_METRICS, "m", "interval.ms", SET, Some("10"), InvalidRequest),
+        (CLIENT_METRICS, "m", "interval.ms", SET, Some("x"), InvalidConfig),
+        (CLIENT_METRICS, "m", "match", SET, Some("client_id=("), InvalidConfig),
+        (CLIENT_METRICS, "m", "foo", SET, Some("x"), InvalidRequest),
+        (CLIENT_METRICS, "m", "metrics", APPEND, Some("x"), InvalidConfig),
+        (CLIENT_METRICS, "", "metrics", SET, Some("x"), InvalidRequest),
+        (4, "9", "log.retention.ms", SET, Some("1"), InvalidRequest),
+        (8, "7", "root", SET, Some("INFO"), ErrorCode::ClusterAuthorizationFailed),
+    ] {
+        let resource = change(kind, name, &[(key, operation, value)]);
+        assert_eq!(alter(&mut client, resource.clone()).await, error.code(), "{resource:?}");
+    }
+    for (kind, name) in [(GROUP, ""), (CLIENT_METRICS, ""), (8, ""), (8, "9")] {
+        let refused = describe(&mut client, kind, name, None).await;
+        assert_eq!((refused.error_code, refused.configs.len()), (InvalidRequest.code(), 0));
+    }
+    // Nothing of the refused is there, and what loses its last config is gone.
+    assert_eq!(list(&mut client, &[CLIENT_METRICS, GROUP]).await, named);
+    assert_eq!(alter(&mut client, change(GROUP, "g", &[(session, DELETE, None)])).await, 0);
+    let replace = legacy::AlterConfigsRequest {
+        resources: vec![legacy::AlterConfigsResource {
+            resource_type: CLIENT_METRICS,
+            resource_name: "m".into(),
+            configs: Vec::new(),
+        }],
+        validate_only: false,
+    };
+    assert_eq!(client.call(&replace, 2).await.responses[0].error_code, 0);
+    assert!(list(&mut client, &[CLIENT_METRICS, GROUP]).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_one_tenant_sets_on_groups_and_metrics_is_nothing_to_another() {
+    let server = Server::with(|_| {}, &[TenantId(1), TenantId(2)]).await;
+    let mut a = server.client_of(0).await;
+    let mut b = server.client_of(1).await;
+    let session = "share.session.timeout.ms";
+    assert_eq!(alter(&mut a, change(GROUP, "g", &[(session, SET, Some("50000"))])).await, 0);
+    let metrics = change(CLIENT_METRICS, "m", &[("metrics", SET, Some("*"))]);
+    assert_eq!(alter(&mut a, metrics).await, 0);
+    assert!(list(&mut b, &[GROUP, CLIENT_METRICS]).await.is_empty());
+    for (kind, name) in [(GROUP, "g"), (CLIENT_METRICS, "m")] {
+        let seen = describe(&mut b, kind, name, None).await;
+        let never = describe(&mut b, kind, "never-named", None).await;
+        assert_eq!(seen.configs, never.configs);
+        assert!(seen.configs.iter().all(|config| config.config_source == 5));
+    }
+    // The other tenant's delete touches nothing of the first one's.
+    assert_eq!(alter(&mut b, change(GROUP, "g", &[(session, DELETE, None)])).await, 0);
+    assert_eq!(list(&mut a, &[GROUP]).await, [(GROUP, "g".to_owned())]);
 }

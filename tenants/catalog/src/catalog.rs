@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sluice_model::topic_config::InvalidTopicConfig;
+use sluice_model::config::InvalidConfig;
 use sluice_model::{
-    CatalogLimits, Entropy, NodeId, TenantId, TopicConfig, TopicDefaults, TopicId, VolumeId,
+    CatalogLimits, Entropy, GroupDefaults, GroupSettings, NodeId, TenantId, TopicConfig,
+    TopicDefaults, TopicId, VolumeId,
 };
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -27,6 +28,8 @@ pub struct CatalogOptions {
     pub entropy: Arc<dyn Entropy>,
     /// The operator's defaults for topics.
     pub topic_defaults: TopicDefaults,
+    /// The operator's defaults for groups.
+    pub group_defaults: GroupDefaults,
     /// Bounds on what tenants may create.
     pub limits: CatalogLimits,
 }
@@ -127,6 +130,11 @@ impl Catalog {
         let how = Derivation {
             plain: Arc::new(TopicConfig::from_stored(&BTreeMap::new(), &options.topic_defaults)),
             defaults: options.topic_defaults,
+            plain_group: Arc::new(GroupSettings::from_stored(
+                &BTreeMap::new(),
+                &options.group_defaults,
+            )),
+            group_defaults: options.group_defaults,
         };
         let range = store.range(layout::PREFIX).await?;
         let mut view = View::default();
@@ -205,7 +213,7 @@ impl Catalog {
     pub fn check_overrides(
         &self,
         overrides: &BTreeMap<String, String>,
-    ) -> Result<TopicConfig, InvalidTopicConfig> {
+    ) -> Result<TopicConfig, InvalidConfig> {
         TopicConfig::new(overrides, self.topic_defaults())
     }
 

@@ -3,6 +3,11 @@
 //! ```text
 //! /sluice/cluster                    ClusterRecord   written once, at the first start
 //! /sluice/topics/<tenant>/<name>     TopicRecord     tenant in decimal; the name as the client gave it
+//! /sluice/group-configs/<tenant>/<group>
+//!                                    ConfigRecord    there while something is set; the group may not
+//!                                                    exist; the name may hold any character
+//! /sluice/client-metrics/<tenant>/<name>
+//!                                    ConfigRecord    a subscription of clients' metrics (KIP-714)
 //! /sluice/nodes/<node>               NodeRecord      under the node's lease
 //! /sluice/volumes/<volume>           VolumeRecord
 //! /sluice/producer-ids               ProducerIdsRecord
@@ -17,6 +22,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sluice_model::{NodeId, TenantId, TopicId, VolumeEpoch, VolumeId};
 
+use crate::configs::ResourceKind;
 use crate::store::StoreError;
 use crate::volumes::VolumeSpec;
 
@@ -33,6 +39,18 @@ pub(crate) fn topic(tenant: TenantId, name: &str) -> String {
     format!("/sluice/topics/{}/{name}", tenant.0)
 }
 
+/// The kinds of [`ResourceKind`] as they stand in keys.
+const GROUP_CONFIGS: &str = "group-configs";
+const CLIENT_METRICS: &str = "client-metrics";
+
+pub(crate) fn configs(tenant: TenantId, kind: ResourceKind, name: &str) -> String {
+    let kind = match kind {
+        ResourceKind::Group => GROUP_CONFIGS,
+        ResourceKind::ClientMetrics => CLIENT_METRICS,
+    };
+    format!("/sluice/{kind}/{}/{name}", tenant.0)
+}
+
 pub(crate) fn node(id: NodeId) -> String {
     format!("/sluice/nodes/{}", id.0)
 }
@@ -45,6 +63,7 @@ pub(crate) fn volume(id: VolumeId) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Key<'a> {
     Topic(TenantId, &'a str),
+    Configs(TenantId, ResourceKind, &'a str),
     Node(NodeId),
     Volume(VolumeId),
     /// Nothing that a view follows.
@@ -57,8 +76,16 @@ impl<'a> Key<'a> {
             let (kind, rest) = key.strip_prefix(PREFIX)?.split_once('/')?;
             match kind {
                 "topics" => {
-                    let (tenant, name) = rest.split_once('/')?;
-                    Some(Self::Topic(TenantId(tenant.parse().ok()?), name))
+                    let (tenant, name) = of_tenant(rest)?;
+                    Some(Self::Topic(tenant, name))
+                }
+                GROUP_CONFIGS | CLIENT_METRICS => {
+                    let (tenant, name) = of_tenant(rest)?;
+                    let kind = match kind {
+                        GROUP_CONFIGS => ResourceKind::Group,
+                        _ => ResourceKind::ClientMetrics,
+                    };
+                    Some(Self::Configs(tenant, kind, name))
                 }
                 "nodes" => Some(Self::Node(NodeId(rest.parse().ok()?))),
                 "volumes" => Some(Self::Volume(VolumeId(rest.parse().ok()?))),
@@ -67,6 +94,12 @@ impl<'a> Key<'a> {
         };
         known().unwrap_or(Self::Other)
     }
+}
+
+/// `<tenant>/<name>`.
+fn of_tenant(rest: &str) -> Option<(TenantId, &str)> {
+    let (tenant, name) = rest.split_once('/')?;
+    Some((TenantId(tenant.parse().ok()?), name))
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +113,12 @@ pub(crate) struct TopicRecord {
     pub(crate) id: TopicId,
     pub(crate) partitions: Vec<VolumeId>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) overrides: BTreeMap<String, String>,
+}
+
+/// What is set on a group or a metrics subscription, verbatim; never empty.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ConfigRecord {
     pub(crate) overrides: BTreeMap<String, String>,
 }
 
@@ -138,6 +177,10 @@ mod tests {
     fn keys_come_apart_as_they_were_put_together() {
         let tenant = TenantId(7);
         assert_eq!(Key::parse(&topic(tenant, "a.b")), Key::Topic(tenant, "a.b"));
+        for kind in [ResourceKind::Group, ResourceKind::ClientMetrics] {
+            let key = configs(tenant, kind, "any/name at\u{e9} all");
+            assert_eq!(Key::parse(&key), Key::Configs(tenant, kind, "any/name at\u{e9} all"));
+        }
         assert_eq!(Key::parse(&node(NodeId(3))), Key::Node(NodeId(3)));
         assert_eq!(Key::parse(&volume(VolumeId(0))), Key::Volume(VolumeId(0)));
         for other in [CLUSTER, PRODUCER_IDS, "/sluice/later/1", "/sluice/topics/x/y", "", "/"] {

@@ -1,5 +1,5 @@
-//! The cluster's metadata: topics, placement, nodes, volumes and producer ids, on a small strongly
-//! consistent store.
+//! The cluster's metadata: topics, configs of groups and metrics subscriptions, placement, nodes, volumes
+//! and producer ids, on a small strongly consistent store.
 //!
 //! [`store`] is the contract of a store, [`embedded`] the durable one for a single process. On top of
 //! either lies [`Catalog`]: a view in memory that follows the store, for the data path, and mutations
@@ -13,6 +13,7 @@ pub mod store;
 
 mod catalog;
 mod cluster;
+mod configs;
 mod follower;
 mod layout;
 mod nodes;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use catalog::{Catalog, CatalogOptions, Change, OpenError};
 pub use cluster::ClusterId;
+pub use configs::{AlterResourceError, ResourceKind};
 pub use nodes::{Node, NodeRegistration, NodeSpec, RegisterError, RegistrationState};
 pub use producer_ids::AllocateError;
 pub use topics::{

@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sluice_model::topic_config::TimestampType;
 use sluice_model::{
-    CatalogLimits, Entropy, NodeId, TenantId, TopicDefaults, TopicId, VolumeEpoch, VolumeId,
+    CatalogLimits, Entropy, GroupDefaults, NodeId, TenantId, TopicDefaults, TopicId, VolumeEpoch,
+    VolumeId,
 };
 use tokio::sync::broadcast::Receiver;
 
@@ -19,8 +20,8 @@ use crate::store::{
 };
 use crate::*;
 
-const A: TenantId = TenantId(1);
-const B: TenantId = TenantId(2);
+pub(crate) const A: TenantId = TenantId(1);
+pub(crate) const B: TenantId = TenantId(2);
 
 /// Mixed from a counter: every draw is another one.
 struct Mixed(AtomicU64);
@@ -38,19 +39,20 @@ fn entropy(seed: u64) -> Arc<dyn Entropy> {
     Arc::new(Mixed(AtomicU64::new(seed << 32)))
 }
 
-fn options(seed: u64) -> CatalogOptions {
+pub(crate) fn options(seed: u64) -> CatalogOptions {
     CatalogOptions {
         entropy: entropy(seed),
         topic_defaults: TopicDefaults::default(),
+        group_defaults: GroupDefaults::default(),
         limits: CatalogLimits::default(),
     }
 }
 
-fn memory() -> Arc<dyn MetadataStore> {
+pub(crate) fn memory() -> Arc<dyn MetadataStore> {
     Arc::new(EmbeddedStore::in_memory(entropy(0)).unwrap())
 }
 
-async fn open(store: &Arc<dyn MetadataStore>, seed: u64) -> Catalog {
+pub(crate) async fn open(store: &Arc<dyn MetadataStore>, seed: u64) -> Catalog {
     Catalog::open(Arc::clone(store), options(seed)).await.unwrap()
 }
 
@@ -71,7 +73,7 @@ fn new_topic(name: &str, partitions: u32) -> NewTopic {
     NewTopic { name: name.to_owned(), partitions, overrides: BTreeMap::new() }
 }
 
-fn overrides(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn overrides(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
@@ -175,8 +177,12 @@ async fn topics_that_may_not_be_are_refused_before_anything_is_written() {
 
 #[tokio::test]
 async fn tenants_have_limits() {
-    let limits =
-        CatalogLimits { topics_per_tenant: 2, partitions_per_topic: 8, partitions_per_tenant: 10 };
+    let limits = CatalogLimits {
+        topics_per_tenant: 2,
+        partitions_per_topic: 8,
+        partitions_per_tenant: 10,
+        ..CatalogLimits::default()
+    };
     let catalog = Catalog::open(memory(), CatalogOptions { limits, ..options(1) }).await.unwrap();
     catalog.add_volume(file_volume(0)).await.unwrap();
     let first = catalog.create_topic(A, new_topic("a", 4)).await.unwrap();

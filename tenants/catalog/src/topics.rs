@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sluice_model::topic_config::InvalidTopicConfig;
+use sluice_model::config::InvalidConfig;
 use sluice_model::topic_name::{self, InvalidTopicName};
 use sluice_model::{TenantId, TopicConfig, TopicId, VolumeId};
 
@@ -91,7 +91,7 @@ pub enum CreateTopicError {
     },
     /// Invalid: the configuration.
     #[error(transparent)]
-    InvalidConfig(#[from] InvalidTopicConfig),
+    InvalidConfig(#[from] InvalidConfig),
     /// Refused by policy: the tenant may not have so many.
     #[error("The limit of {limit} {what} is reached.")]
     LimitReached {
@@ -163,7 +163,7 @@ pub enum AlterTopicError {
     NotFound,
     /// Invalid: the configuration that would result.
     #[error(transparent)]
-    InvalidConfig(#[from] InvalidTopicConfig),
+    InvalidConfig(#[from] InvalidConfig),
     /// Retry: the store.
     #[error("The cluster's metadata cannot be written now.")]
     Unavailable(#[from] StoreError),

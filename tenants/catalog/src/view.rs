@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use sluice_model::topic_name::collision_form;
-use sluice_model::{NodeId, TenantId, TopicConfig, TopicDefaults, TopicId, VolumeId};
+use sluice_model::{
+    GroupDefaults, GroupSettings, NodeId, TenantId, TopicConfig, TopicDefaults, TopicId, VolumeId,
+};
 
 use crate::catalog::Change;
+use crate::configs::{Configs, ResourceKind};
 use crate::layout::{self, BadRecord, Key};
 use crate::nodes::Node;
 use crate::placement::Candidate;
@@ -20,6 +23,7 @@ use crate::volumes::Volume;
 pub(crate) struct View {
     tenants: HashMap<TenantId, TenantTopics>,
     topics: HashMap<TopicId, Arc<Topic>>,
+    configs: HashMap<TenantId, Configs>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     volumes: BTreeMap<VolumeId, Arc<Volume>>,
     /// Partitions of all topics, by volume.
@@ -43,6 +47,9 @@ pub(crate) struct Derivation {
     pub(crate) defaults: TopicDefaults,
     /// Shared by all topics without overrides.
     pub(crate) plain: Arc<TopicConfig>,
+    pub(crate) group_defaults: GroupDefaults,
+    /// Shared by all groups without overrides.
+    pub(crate) plain_group: Arc<GroupSettings>,
 }
 
 impl View {
@@ -77,6 +84,11 @@ impl View {
     /// How many topics and partitions the tenant has.
     pub(crate) fn usage(&self, tenant: TenantId) -> (usize, usize) {
         self.tenants.get(&tenant).map_or((0, 0), |t| (t.by_name.len(), t.partitions))
+    }
+
+    /// What the tenant has set on groups and metrics subscriptions, if anything.
+    pub(crate) fn configs(&self, tenant: TenantId) -> Option<&Configs> {
+        self.configs.get(&tenant)
     }
 
     pub(crate) fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
@@ -134,6 +146,11 @@ impl View {
         let present: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let mut gone: Vec<String> = Vec::new();
         gone.extend(self.topics.values().map(|t| layout::topic(t.tenant, &t.name)));
+        for (tenant, configs) in &self.configs {
+            for kind in [ResourceKind::Group, ResourceKind::ClientMetrics] {
+                gone.extend(configs.names(kind).map(|name| layout::configs(*tenant, kind, name)));
+            }
+        }
         gone.extend(self.nodes.keys().map(|id| layout::node(*id)));
         gone.extend(self.volumes.keys().map(|id| layout::volume(*id)));
         gone.retain(|key| !present.contains(key.as_str()));
@@ -154,6 +171,11 @@ impl View {
             Key::Topic(tenant, name) => {
                 let record: layout::TopicRecord = layout::decode(key, value)?;
                 self.put_topic(Topic::from_record(tenant, name, record, how))
+            }
+            Key::Configs(tenant, kind, name) => {
+                let record: layout::ConfigRecord = layout::decode(key, value)?;
+                self.configs.entry(tenant).or_default().put(kind, name, record.overrides, how);
+                None
             }
             Key::Node(id) => {
                 let node = Arc::new(Node::from_record(id, layout::decode(key, value)?));
@@ -203,6 +225,14 @@ impl View {
                 let topic = self.topic(tenant, name)?.clone();
                 self.remove_topic(&topic);
                 Some(Change::TopicDeleted(topic))
+            }
+            Key::Configs(tenant, kind, name) => {
+                let of_tenant = self.configs.get_mut(&tenant)?;
+                of_tenant.remove(kind, name);
+                if of_tenant.is_empty() {
+                    self.configs.remove(&tenant);
+                }
+                None
             }
             Key::Node(id) => self.nodes.remove(&id).map(Change::NodeGone),
             Key::Volume(id) => self.volumes.remove(&id).map(Change::VolumeGone),

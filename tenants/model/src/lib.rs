@@ -1,12 +1,16 @@
 //! The words that every part of Sluice shares: ids, epochs, topic names and configuration, limits,
 //! and the seams through which time and randomness enter. Pure: no I/O, no runtime, no log.
 
+pub mod client_metrics;
+pub mod config;
+pub mod group_config;
 pub mod id;
 pub mod limits;
 pub mod seam;
 pub mod topic_config;
 pub mod topic_name;
 
+pub use group_config::{GroupConfigs, GroupDefaults, GroupSettings};
 pub use id::{NodeId, StreamId, TenantId, TopicId, VolumeEpoch, VolumeId};
 pub use limits::CatalogLimits;
 pub use seam::{Clock, Entropy};

@@ -13,7 +13,8 @@ use sluice_catalog::{Catalog, CatalogOptions, NewTopic, Topic, VolumeKind, Volum
 use sluice_format::VolumeState;
 use sluice_format::key::Keys;
 use sluice_model::{
-    CatalogLimits, Clock, Entropy, NodeId, StreamId, TenantId, TopicDefaults, VolumeId,
+    CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults,
+    VolumeId,
 };
 use sluice_volume::Medium;
 use sluice_wire::batch::{BatchBuilder, NewRecord};
@@ -74,6 +75,7 @@ impl Cluster {
         let options = CatalogOptions {
             entropy: Arc::clone(&entropy) as _,
             topic_defaults: TopicDefaults::default(),
+            group_defaults: GroupDefaults::default(),
             limits: CatalogLimits::default(),
         };
         let catalog = Catalog::open(Arc::new(store), options).await.unwrap();

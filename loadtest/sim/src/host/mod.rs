@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_catalog::{Catalog, CatalogOptions};
-use sluice_model::{CatalogLimits, Entropy, StreamId, TopicDefaults};
+use sluice_model::{CatalogLimits, Entropy, GroupDefaults, StreamId, TopicDefaults};
 
 use crate::metadata::MetadataClient;
 use crate::net::Service;
@@ -78,6 +78,7 @@ async fn open_catalog(stage: &Stage, entropy: &Arc<dyn Entropy>) -> Catalog {
         let options = CatalogOptions {
             entropy: Arc::clone(entropy),
             topic_defaults: TopicDefaults::default(),
+            group_defaults: GroupDefaults::default(),
             limits: CatalogLimits::default(),
         };
         match Catalog::open(Arc::new(store), options).await {

@@ -17,7 +17,8 @@ use object_store::{
 };
 use sluice_format::key::Keys;
 use sluice_model::{
-    CatalogLimits, Clock, Entropy, NodeId, TenantId, TopicDefaults, VolumeEpoch, VolumeId,
+    CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, TenantId, TopicDefaults, VolumeEpoch,
+    VolumeId,
 };
 
 use super::*;
@@ -335,6 +336,7 @@ async fn a_catalog_comes_back_from_its_journal() {
     let options = || CatalogOptions {
         entropy: entropy(),
         topic_defaults: TopicDefaults::default(),
+        group_defaults: GroupDefaults::default(),
         limits: CatalogLimits::default(),
     };
     let store = Arc::new(rig.store.clone());

@@ -10,15 +10,13 @@
 
 mod describe;
 mod table;
-mod value;
 
 use std::collections::BTreeMap;
 
-pub use describe::{ConfigEntry, ConfigSource, ConfigType, Synonym, describe};
-pub use table::{ConfigKey, KEYS, key};
-pub use value::InvalidTopicConfig;
+pub use describe::describe;
+pub use table::{KEYS, key};
 
-use value::Value;
+use crate::config::{InvalidConfig, Value, list};
 
 /// The operator's defaults for topics that do not say otherwise, by topic config name; checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +24,7 @@ pub struct TopicDefaults(BTreeMap<String, String>);
 
 impl TopicDefaults {
     /// Checks the defaults, alone and together.
-    pub fn new(values: BTreeMap<String, String>) -> Result<Self, InvalidTopicConfig> {
+    pub fn new(values: BTreeMap<String, String>) -> Result<Self, InvalidConfig> {
         let defaults = Self(values);
         TopicConfig::new(&BTreeMap::new(), &defaults)?;
         Ok(defaults)
@@ -114,9 +112,9 @@ impl TopicConfig {
     pub fn new(
         overrides: &BTreeMap<String, String>,
         defaults: &TopicDefaults,
-    ) -> Result<Self, InvalidTopicConfig> {
+    ) -> Result<Self, InvalidConfig> {
         for (name, text) in defaults.0.iter().chain(overrides) {
-            let key = key(name).ok_or_else(|| InvalidTopicConfig::unknown(name))?;
+            let key = key(name).ok_or_else(|| InvalidConfig::unknown("topic", name))?;
             key.parse(text)?;
         }
         let effective = Effective { overrides, defaults };
@@ -142,8 +140,8 @@ impl TopicConfig {
             retention_bytes: limit("retention.bytes"),
             max_message_bytes: int("max.message.bytes"),
             cleanup: CleanupPolicy {
-                delete: value::list(&policy).any(|item| item == "delete"),
-                compact: value::list(&policy).any(|item| item == "compact"),
+                delete: list(&policy).any(|item| item == "delete"),
+                compact: list(&policy).any(|item| item == "compact"),
             },
             timestamp_type: match effective.text("message.timestamp.type").as_str() {
                 "LogAppendTime" => TimestampType::LogAppendTime,
@@ -170,16 +168,16 @@ impl TopicConfig {
     }
 
     /// The rules over more than one key.
-    fn check(&self, effective: &Effective<'_>) -> Result<(), InvalidTopicConfig> {
+    fn check(&self, effective: &Effective<'_>) -> Result<(), InvalidConfig> {
         if self.min_compaction_lag_ms > self.max_compaction_lag_ms {
-            return Err(InvalidTopicConfig::new(format!(
+            return Err(InvalidConfig::new(format!(
                 "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
                 self.min_compaction_lag_ms, self.max_compaction_lag_ms
             )));
         }
         // As a Kafka without tiered storage answers. There is no local tier to be told apart here.
         if effective.text("remote.storage.enable") == "true" {
-            return Err(InvalidTopicConfig::new(
+            return Err(InvalidConfig::new(
                 "Invalid value true for configuration remote.storage.enable: every topic is kept in \
                  object storage already; leave this unset"
                     .to_owned(),

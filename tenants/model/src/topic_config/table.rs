@@ -2,60 +2,17 @@
 //! (`TopicConfig`, `LogConfig`, `ServerTopicConfigSynonyms`; KIP-1030 for the defaults and bounds that
 //! 4.0 changed). The documentation is Sluice's own and says what a key does here.
 
-/// How a value is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Boolean,
-    String,
-    Int,
-    Long,
-    Double,
-    List,
-}
+use crate::config::{Check, ConfigKey, ConfigType};
 
-/// What a value must satisfy beyond its type.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Check {
-    Any,
-    AtLeast(i64),
-    Between(i64, i64),
-    /// 1 to 9, or -1.
-    GzipLevel,
-    /// 0 to 1.
-    Ratio,
-    OneOf(&'static [&'static str]),
-    /// A list of some of these, each at most once; may be empty.
-    SomeOf(&'static [&'static str]),
-    /// `*` or `partition:broker` pairs.
-    Replicas,
-}
-
-/// One topic config.
-#[derive(Debug)]
-pub struct ConfigKey {
-    /// Such as `retention.ms`.
-    pub name: &'static str,
-    /// Kafka's default.
-    pub default: &'static str,
-    /// For people: what it does here.
-    pub doc: &'static str,
-    /// The broker config that gives topics their default, such as `log.retention.ms`.
-    pub server_name: Option<&'static str>,
-    pub(super) kind: Kind,
-    pub(super) check: Check,
-}
-
-impl ConfigKey {
-    /// The broker config that holds Kafka's default, and its value: for a few keys that is not the
-    /// broker config of highest precedence, and the value has another unit.
-    pub(super) fn server_default(&self) -> Option<(&'static str, &'static str)> {
-        match self.name {
-            "retention.ms" => Some(("log.retention.hours", "168")),
-            "segment.ms" => Some(("log.roll.hours", "168")),
-            "segment.jitter.ms" => Some(("log.roll.jitter.hours", "0")),
-            "flush.ms" => Some(("log.flush.scheduler.interval.ms", self.default)),
-            _ => self.server_name.map(|name| (name, self.default)),
-        }
+/// The broker config that holds Kafka's default of a key, and its value: for a few keys that is not the
+/// broker config of highest precedence, and the value has another unit.
+pub(super) fn server_default(key: &ConfigKey) -> Option<(&'static str, &'static str)> {
+    match key.name {
+        "retention.ms" => Some(("log.retention.hours", "168")),
+        "segment.ms" => Some(("log.roll.hours", "168")),
+        "segment.jitter.ms" => Some(("log.roll.jitter.hours", "0")),
+        "flush.ms" => Some(("log.flush.scheduler.interval.ms", key.default)),
+        _ => key.server_name.map(|name| (name, key.default)),
     }
 }
 
@@ -65,7 +22,7 @@ pub fn key(name: &str) -> Option<&'static ConfigKey> {
 }
 
 use Check::{Any, AtLeast, Between, GzipLevel, OneOf, Ratio, Replicas, SomeOf};
-use Kind::{Boolean, Double, Int, List, Long, String};
+use ConfigType::{Boolean, Double, Int, List, Long, String};
 
 /// All of them, sorted by name.
 pub static KEYS: &[ConfigKey] = &[

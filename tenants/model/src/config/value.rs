@@ -2,22 +2,25 @@
 
 use std::fmt;
 
-use super::table::{Check, ConfigKey, Kind};
+use super::ConfigType as Kind;
+use super::{Check, ConfigKey};
+use crate::group_config::OffsetReset;
 use crate::limits::MAX_CONFIG_VALUE_BYTES;
 
 /// A config that is refused. The text is for the client that sent it and is worded as Kafka's, since
 /// tools show it and some look into it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidTopicConfig(String);
+pub struct InvalidConfig(String);
 
-impl InvalidTopicConfig {
-    pub(super) fn new(text: String) -> Self {
+impl InvalidConfig {
+    pub(crate) fn new(text: String) -> Self {
         Self(text)
     }
 
-    pub(super) fn unknown(name: &str) -> Self {
-        Self(format!("Unknown topic config name: {}", shown(name)))
+    /// `kind` is the resource's: topic or group.
+    pub(crate) fn unknown(kind: &str, name: &str) -> Self {
+        Self(format!("Unknown {kind} config name: {}", shown(name)))
     }
 
     fn value(key: &ConfigKey, text: &str, reason: &str) -> Self {
@@ -26,13 +29,13 @@ impl InvalidTopicConfig {
 }
 
 /// At most 128 characters of what the client sent, so that errors stay small.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(128).collect()
 }
 
 /// A value that has been checked; displays as Kafka reports it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Bool(bool),
     Long(i64),
     Double(f64),
@@ -54,7 +57,7 @@ impl fmt::Display for Value {
 }
 
 /// The items of a canonical list.
-pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').filter(|item| !item.is_empty())
 }
 
@@ -65,11 +68,11 @@ fn trim(text: &str) -> &str {
 
 impl ConfigKey {
     /// Parses and checks a value of this key.
-    pub(super) fn parse(&self, text: &str) -> Result<Value, InvalidTopicConfig> {
+    pub(crate) fn parse(&self, text: &str) -> Result<Value, InvalidConfig> {
         if text.len() > MAX_CONFIG_VALUE_BYTES {
-            return Err(InvalidTopicConfig::value(self, text, "the value is too long"));
+            return Err(InvalidConfig::value(self, text, "the value is too long"));
         }
-        let refuse = |reason: &str| Err(InvalidTopicConfig::value(self, text, reason));
+        let refuse = |reason: &str| Err(InvalidConfig::value(self, text, reason));
         let trimmed = trim(text);
         let value = match self.kind {
             Kind::Boolean if trimmed.eq_ignore_ascii_case("true") => Value::Bool(true),
@@ -123,6 +126,13 @@ impl Check {
                 .then(|| format!("String must be one of: {}", names.join(", "))),
             (Self::SomeOf(names), Value::List(items)) => some_of(names, items),
             (Self::Replicas, Value::List(items)) => replicas(items),
+            (Self::OffsetReset, Value::Text(text)) => OffsetReset::parse(text).is_none().then(|| {
+                format!(
+                    "Invalid value `{}` for configuration share.auto.offset.reset. The value must be \
+                     either 'earliest', 'latest' or of the format 'by_duration:<PnDTnHnMn.nS>'.",
+                    shown(text)
+                )
+            }),
             _ => None,
         }
     }
