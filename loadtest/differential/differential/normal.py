@@ -35,6 +35,7 @@ IDS = {
     "TopicId": "topic", "DirectoryId": "directory", "ClusterId": "cluster",
     "ReplicaDirectoryId": "directory", "ProducerId": "producer",
     "LeaderEpoch": "leader epoch", "CurrentLeaderEpoch": "leader epoch", "OffsetEpoch": "leader epoch",
+    "CommittedLeaderEpoch": "leader epoch",
     "ClientInstanceId": "client instance", "SubscriptionId": "subscription", "LogDir": "log dir",
     "SessionId": "session",
 }
@@ -45,7 +46,7 @@ _SHORT_UUID = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])"
 KEYS = (
     "Name", "TopicName", "Topic", "TopicId", "GroupId", "Group", "PartitionIndex", "Partition",
     "PartitionId", "Index", "ApiKey", "ConfigName", "ResourceName", "Key", "TransactionalId", "NodeId", "BrokerId",
-    "LogDir", "SubtopologyId",
+    "LogDir", "SubtopologyId", "Feature", "MemberId",
 )
 
 
@@ -115,7 +116,13 @@ def ordered(elements: list) -> list:
     if key in (None, "TopicId"):
         # Ids are random: by them nothing can be sorted alike on both sides.
         return elements
-    return sorted(elements, key=lambda e: (isinstance(e[key], str), e[key] if isinstance(e[key], (int, str)) else str(e[key])))
+    return sorted(elements, key=lambda e: _rank(e[key]))
+
+
+def _rank(value: object) -> tuple:
+    if isinstance(value, int):
+        return False, value
+    return True, _UUID.sub("", "" if value is None else str(value))
 
 
 def taken_apart(answer: dict) -> dict:

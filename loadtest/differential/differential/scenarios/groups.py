@@ -82,7 +82,7 @@ def join_bad(s, v):
     join(s, v, "negative session", g, session=-1)
     join(s, v, "no protocols", g, protocols=())
     join(s, v, "empty protocol type", g, kind="")
-    join(s, v, "long group id", "g" * 300)
+    join(s, v, "long group id", s.name("g" * 300))
 
 
 @scenario("JoinGroup")
@@ -321,6 +321,7 @@ def find_coordinator(s, v):
 
 @scenario("FindCoordinator", range(1, 7))
 def find_transaction_coordinator(s, v):
+    s.need("EndTxn", 0)
     s.until("the transaction coordinator is loaded", lambda: all(c["ErrorCode"] == 0 for c in s.do(
         "FindCoordinator", 4, KeyType=1, CoordinatorKeys=[s.name("x")])["Coordinators"]))
     find(s, v, "transactional id", s.name("x"), 1)
