@@ -210,9 +210,16 @@ def table(sluice: Server, outcome: Outcome) -> None:
 
 
 def report(outcome: Outcome, sluice: Server) -> None:
+    steps: dict[tuple[str, str], list[list[Difference]]] = collections.defaultdict(list)
     for differing in outcome.unexpected.values():
-        versions = sorted({d.version for d in differing})
-        print(f"DIFFERS: {differing[0]}  (v{','.join(map(str, versions))})")
+        steps[differing[0].scenario, differing[0].step].append(differing)
+    for each in steps.values():
+        # One cause shows in many fields: the first few tell.
+        for differing in each[:6]:
+            at = sorted({d.version for d in differing})
+            print(f"DIFFERS: {differing[0]}  (v{','.join(map(str, at))})")
+        if len(each) > 6:
+            print(f"DIFFERS: {each[0][0].scenario}: {each[0][0].step}: {len(each) - 6} more")
     for text in outcome.broken:
         print(f"FAILED: {text}")
     for api, names in sorted(outcome.skipped.items()):
