@@ -29,6 +29,7 @@ mod recovery;
 mod retention;
 mod retire;
 mod sequence;
+mod share;
 mod stream;
 mod task;
 #[cfg(test)]

@@ -53,6 +53,9 @@ pub enum RecordError {
     /// A key of an unknown kind, or a value of an unknown version.
     #[error("record of unknown kind or version {0}")]
     Unknown(u8),
+    /// A number that cannot be.
+    #[error("record holds a number out of its range")]
+    Range,
     /// A value where only a tombstone can be.
     #[error("record holds a value where only a tombstone can be")]
     Value,

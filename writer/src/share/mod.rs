@@ -1,0 +1,3 @@
+//! Share groups' records (KIP-932).
+
+pub(crate) mod partition;
