@@ -29,7 +29,7 @@ mod recovery;
 mod retention;
 mod retire;
 mod sequence;
-mod share;
+pub mod share;
 mod stream;
 mod task;
 #[cfg(test)]

@@ -49,6 +49,11 @@ pub(crate) enum What {
 }
 
 impl Stored {
+    /// Nothing was given yet, and where to begin is not known.
+    pub(crate) fn empty(leader_epoch: i32) -> Self {
+        Self { state_epoch: 0, leader_epoch, start: -1, runs: Vec::new() }
+    }
+
     /// Offsets from the start on that are done.
     pub(crate) fn done(&self) -> u64 {
         self.runs.iter().filter(|run| run.what != What::Available).map(|run| run.offsets).sum()

@@ -1,0 +1,272 @@
+//! What the requests and the tasks of share groups' records have in common: all share partitions and
+//! sessions, and the way from the machines to the log.
+//!
+//! Lock order: a tenant's share partitions, then a cell, then the alarms; sessions are locked by themselves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use sluice_model::{StreamId, TenantId};
+use sluice_wire::{ErrorCode, Str};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::alarm::Alarms;
+use super::cell::{Cell, CellState};
+use super::journal::{Journal, Write};
+use super::key::ShareKey;
+use super::partition::Stored;
+use super::session::Sessions;
+use super::settings::{ShareLimits, ShareSettings};
+use crate::group::Topics;
+use crate::group::log::LogError;
+use crate::group::record::RecordError;
+
+/// A group's configuration as it is now.
+pub type SettingsOf = Arc<dyn Fn(TenantId, &str) -> ShareSettings + Send + Sync>;
+/// The epoch under which a stream's volume is owned.
+pub type LeaderEpochOf = Arc<dyn Fn(StreamId) -> i32 + Send + Sync>;
+
+pub(crate) struct Shared {
+    pub(crate) limits: ShareLimits,
+    pub(crate) topics: Arc<dyn Topics>,
+    pub(crate) alarms: Arc<Alarms>,
+    settings: SettingsOf,
+    leader_epoch: LeaderEpochOf,
+    tenants: DashMap<TenantId, Arc<Tenant>>,
+    journal: RwLock<Option<Journal>>,
+    next_serial: AtomicU64,
+}
+
+/// What is kept for one tenant.
+#[derive(Default)]
+pub(crate) struct Tenant {
+    cells: RwLock<BTreeMap<ShareKey, Arc<Cell>>>,
+    pub(crate) sessions: Mutex<Sessions>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        limits: ShareLimits,
+        topics: Arc<dyn Topics>,
+        settings: SettingsOf,
+        leader_epoch: LeaderEpochOf,
+    ) -> Self {
+        Self {
+            limits,
+            topics,
+            alarms: Arc::default(),
+            settings,
+            leader_epoch,
+            tenants: DashMap::new(),
+            journal: RwLock::new(None),
+            next_serial: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn settings_of(&self, tenant: TenantId, group: &str) -> ShareSettings {
+        (self.settings)(tenant, group)
+    }
+
+    pub(crate) fn settings(&self, cell: &Cell) -> ShareSettings {
+        self.settings_of(cell.tenant, &cell.key.group)
+    }
+
+    pub(crate) fn leader_epoch(&self, stream: StreamId) -> i32 {
+        (self.leader_epoch)(stream)
+    }
+
+    pub(crate) fn set_journal(&self, journal: Option<Journal>) {
+        *self.journal.write() = journal;
+    }
+
+    /// Requests are served while there is a log.
+    pub(crate) fn check_active(&self) -> Result<(), ErrorCode> {
+        match *self.journal.read() {
+            Some(_) => Ok(()),
+            None => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    pub(crate) fn tenant(&self, tenant: TenantId) -> Arc<Tenant> {
+        Arc::clone(&self.tenants.entry(tenant).or_default())
+    }
+
+    fn known_tenant(&self, tenant: TenantId) -> Option<Arc<Tenant>> {
+        self.tenants.get(&tenant).map(|tenant| Arc::clone(&tenant))
+    }
+
+    /// All cells of one tenant, or of all.
+    pub(crate) fn cells(&self, of: Option<TenantId>) -> Vec<Arc<Cell>> {
+        let tenants: Vec<_> = match of {
+            Some(tenant) => self.known_tenant(tenant).into_iter().collect(),
+            None => self.tenants.iter().map(|entry| Arc::clone(&entry)).collect(),
+        };
+        let mut cells = Vec::new();
+        for tenant in tenants {
+            cells.extend(tenant.cells.read().values().cloned());
+        }
+        cells
+    }
+
+    /// The cells of one group.
+    pub(crate) fn cells_of_group(&self, tenant: TenantId, group: &Str) -> Vec<Arc<Cell>> {
+        let Some(tenant) = self.known_tenant(tenant) else { return Vec::new() };
+        let first = StreamId { topic: sluice_model::TopicId::ZERO, partition: 0 };
+        let from = ShareKey { group: group.clone(), stream: first };
+        let cells = tenant.cells.read();
+        let of_group = cells.range(from..).take_while(|(key, _)| key.group == *group);
+        of_group.map(|(_, cell)| Arc::clone(cell)).collect()
+    }
+
+    pub(crate) fn cell(&self, tenant: TenantId, key: &ShareKey) -> Option<Arc<Cell>> {
+        self.known_tenant(tenant)?.cells.read().get(key).cloned()
+    }
+
+    /// A share partition's cell, made if need be. `None` when that would be one more than `limit` for the
+    /// tenant.
+    pub(crate) fn cell_or_new(
+        &self,
+        tenant: TenantId,
+        key: &ShareKey,
+        limit: usize,
+    ) -> Option<Arc<Cell>> {
+        if let Some(cell) = self.cell(tenant, key) {
+            return Some(cell);
+        }
+        let of = self.tenant(tenant);
+        let mut cells = of.cells.write();
+        if let Some(cell) = cells.get(key) {
+            return Some(Arc::clone(cell));
+        }
+        if cells.len() >= limit {
+            return None;
+        }
+        let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
+        let cell = Cell::new(tenant, key.clone(), serial);
+        cells.insert(key.clone(), Arc::clone(&cell));
+        Some(cell)
+    }
+
+    /// Unlocks a cell, and forgets it if nothing is left of it.
+    pub(crate) fn leave(&self, cell: &Arc<Cell>, state: MutexGuard<'_, CellState>) {
+        let is_blank = state.is_blank() && !state.removed;
+        drop(state);
+        if !is_blank {
+            return;
+        }
+        let Some(tenant) = self.known_tenant(cell.tenant) else { return };
+        let mut cells = tenant.cells.write();
+        let mut state = cell.lock();
+        if state.is_blank() && !state.removed {
+            state.removed = true;
+            cells.remove(&cell.key);
+        }
+    }
+
+    /// Queues a cell's state for the log.
+    pub(crate) fn persist(&self, cell: &Arc<Cell>, state: &mut CellState) -> Result<(), LogError> {
+        if state.queued {
+            return Ok(());
+        }
+        let journal = self.journal.read();
+        let journal = journal.as_ref().ok_or(LogError::NotOwner)?;
+        if !journal.push(Write::State(Arc::clone(cell))) {
+            return Err(LogError::NotOwner);
+        }
+        state.queued = true;
+        Ok(())
+    }
+
+    /// Queues a cell's state, and gives what tells when all that is staged up to `ticket` is durable.
+    pub(crate) fn persist_and_tell(
+        &self,
+        cell: &Arc<Cell>,
+        state: &mut CellState,
+        ticket: u64,
+    ) -> Result<oneshot::Receiver<Result<(), LogError>>, LogError> {
+        let queued = self.persist(cell, state);
+        if let Err(error) = queued {
+            if let Some(live) = &mut state.live {
+                let rules = self.settings(cell).rules();
+                live.settle(ticket, false, Instant::now(), &rules);
+            }
+            return Err(error);
+        }
+        let (done, durable) = oneshot::channel();
+        state.waiting.push((ticket, done));
+        Ok(durable)
+    }
+
+    /// Writes a cell's new state, or that it is forgotten; the machine is to be gone by then.
+    pub(crate) async fn replace(
+        &self,
+        cell: &Arc<Cell>,
+        stored: Option<Stored>,
+    ) -> Result<(), LogError> {
+        let (done, durable) = oneshot::channel();
+        {
+            let journal = self.journal.read();
+            let journal = journal.as_ref().ok_or(LogError::NotOwner)?;
+            let write = Write::Replace { cell: Arc::clone(cell), stored, done };
+            if !journal.push(write) {
+                return Err(LogError::NotOwner);
+            }
+        }
+        durable.await.unwrap_or(Err(LogError::NotOwner))
+    }
+
+    /// Lets go of the locks that have run out.
+    pub(crate) fn expire(&self, cell: &Arc<Cell>, state: &mut CellState) {
+        let rules = self.settings(cell).rules();
+        let expired = state.live.as_mut().is_some_and(|live| live.expire(Instant::now(), &rules));
+        if expired {
+            if let Err(error) = self.persist(cell, state) {
+                // What was delivered how often is then told by the next state that is written.
+                tracing::debug!(%error, "share partition is not persisted");
+            }
+            state.wake_watchers();
+        }
+        self.arm(cell, state);
+    }
+
+    /// Enters the cell's next alarm.
+    pub(crate) fn arm(&self, cell: &Arc<Cell>, state: &mut CellState) {
+        if let Some(wake) = state.live.as_ref().and_then(|live| live.wake()) {
+            self.alarms.set(cell, state, wake);
+        }
+    }
+
+    /// Takes one durable record (see [`crate::group::log::CoordinatorState::apply`]).
+    pub(crate) fn apply(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
+        let (tenant, key) = ShareKey::decode(key)?;
+        let stored = value.map(Stored::decode).transpose()?;
+        if stored.is_none() && self.cell(tenant, &key).is_none() {
+            return Ok(());
+        }
+        loop {
+            let Some(cell) = self.cell_or_new(tenant, &key, usize::MAX) else { return Ok(()) };
+            let mut state = cell.lock();
+            if state.removed {
+                continue;
+            }
+            state.stored = stored;
+            self.leave(&cell, state);
+            return Ok(());
+        }
+    }
+
+    /// All durable state, as keys and values.
+    pub(crate) fn snapshot(&self, emit: &mut dyn FnMut(Bytes, Bytes)) {
+        for cell in self.cells(None) {
+            let value = cell.lock().stored.as_ref().map(Stored::encode);
+            if let Some(value) = value {
+                emit(cell.key.encode(cell.tenant), value);
+            }
+        }
+    }
+}
