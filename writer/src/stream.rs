@@ -342,7 +342,11 @@ pub struct Waiter {
 
 impl Waiter {
     pub(crate) fn new(streams: Vec<Arc<Stream>>) -> Self {
-        let notify = Arc::new(Notify::new());
+        Self::with(Arc::new(Notify::new()), streams)
+    }
+
+    /// Notifies `notify`, which may be told of other things too.
+    pub(crate) fn with(notify: Arc<Notify>, streams: Vec<Arc<Stream>>) -> Self {
         for stream in &streams {
             stream.subscribe(&notify);
         }

@@ -16,8 +16,7 @@ use sluice_model::topic_config::TimestampType;
 use sluice_model::{Clock, Entropy, NodeId, StreamId, VolumeId};
 use sluice_wire::batch::{Attributes, BatchError, Compression, ProduceRules, validate_produce};
 use sluice_wire::{Chain, ErrorCode, scan};
-use tokio::sync::Semaphore;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -29,6 +28,7 @@ use crate::metrics::WriterMetrics;
 use crate::options::{VolumePlace, WriterOptions};
 use crate::orphans::Orphans;
 use crate::recovery::Surroundings;
+use crate::share::{LeaderEpochOf, SHARE_KINDS, ShareSettings, Shares};
 use crate::sequence::{BatchHeader, Voucher};
 use crate::stream::{Offsets, Stream, Waiter};
 use crate::task::Appended;
@@ -78,6 +78,7 @@ struct Inner {
     append_timeout: Duration,
     volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
     groups: Arc<GroupCoordinator>,
+    shares: Arc<Shares>,
     follower: JoinHandle<()>,
     orphans: JoinHandle<()>,
 }
@@ -132,10 +133,20 @@ impl Writer {
             ..groups
         };
         let topics = Arc::new(CatalogTopics(catalog.clone()));
+        let shares = Arc::new(Shares::new(
+            groups.share.clone(),
+            Arc::clone(&topics) as _,
+            Arc::new(|_, _| ShareSettings::default()),
+            leader_epochs(catalog.clone(), &volumes),
+        ));
         let groups = Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, topics));
-        let state = SharedLogState::new(vec![(GROUP_KINDS, Arc::clone(&groups) as _)]);
+        let state = SharedLogState::new(vec![
+            (GROUP_KINDS, Arc::clone(&groups) as _),
+            (SHARE_KINDS, Arc::clone(&shares) as _),
+        ]);
         let log = VolumeLog::open(first, &around, Arc::new(state)).await?;
-        groups.start(log);
+        groups.start(Arc::clone(&log));
+        shares.start(log);
         let orphans = Orphans {
             bucket: Arc::clone(&around.bucket),
             keys: around.keys.clone(),
@@ -144,7 +155,11 @@ impl Writer {
             clock: Arc::clone(&clock),
             metrics,
         };
-        let follower = Follower { volumes: volumes.clone(), groups: Arc::clone(&groups) };
+        let follower = Follower {
+            volumes: volumes.clone(),
+            groups: Arc::clone(&groups),
+            shares: Arc::clone(&shares),
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 catalog,
@@ -152,6 +167,7 @@ impl Writer {
                 append_timeout: around.options.append_timeout,
                 volumes,
                 groups,
+                shares,
                 follower: tokio::spawn(follower.run(changes)),
                 orphans: tokio::spawn(orphans.run()),
             }),
@@ -161,6 +177,11 @@ impl Writer {
     /// The group coordinator.
     pub fn groups(&self) -> &GroupCoordinator {
         &self.inner.groups
+    }
+
+    /// What share groups have of the streams.
+    pub fn shares(&self) -> &Shares {
+        &self.inner.shares
     }
 
     /// Each volume with what it has in the bucket, for a reader in the same process.
@@ -286,6 +307,15 @@ impl Writer {
         Waiter::new(streams.filter_map(|id| Some(self.stream(id).ok()?.1)).collect())
     }
 
+    /// As [`Self::waiter`], but `notify` is told, which may be told of other things too.
+    pub fn waiter_with(
+        &self,
+        notify: Arc<Notify>,
+        streams: impl Iterator<Item = StreamId>,
+    ) -> Waiter {
+        Waiter::with(notify, streams.filter_map(|id| Some(self.stream(id).ok()?.1)).collect())
+    }
+
     /// The first record in the tail whose timestamp is at least `timestamp_ms`.
     pub async fn find_timestamp(
         &self,
@@ -353,6 +383,7 @@ impl Writer {
     /// `flush`, closes the volumes.
     pub async fn close(&self, flush: Duration) {
         self.inner.groups.close();
+        self.inner.shares.close();
         self.inner.follower.abort();
         self.inner.orphans.abort();
         let volumes = self.inner.volumes.values();
@@ -365,6 +396,7 @@ impl Writer {
     /// Ends service as a crash would: nothing is closed. Returns when the volumes are let go of.
     pub(crate) async fn abandon(&self) {
         self.inner.groups.close();
+        self.inner.shares.close();
         self.inner.follower.abort();
         self.inner.orphans.abort();
         for volume in self.inner.volumes.values() {
@@ -380,10 +412,24 @@ impl Drop for Inner {
     }
 }
 
+/// The leader epoch of any stream; -1 for those of other owners.
+fn leader_epochs(
+    catalog: Catalog,
+    volumes: &BTreeMap<VolumeId, Arc<OwnedVolume>>,
+) -> LeaderEpochOf {
+    let volumes = volumes.clone();
+    Arc::new(move |stream| {
+        let topic = catalog.topic_of_any_tenant(stream.topic);
+        let volume = topic.and_then(|topic| topic.partitions.get(stream.partition as usize).copied());
+        volume.and_then(|volume| volumes.get(&volume)).map_or(-1, |volume| volume.leader_epoch())
+    })
+}
+
 /// Reacts to deleted topics.
 struct Follower {
     volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
     groups: Arc<GroupCoordinator>,
+    shares: Arc<Shares>,
 }
 
 impl Follower {
@@ -410,6 +456,9 @@ impl Follower {
         if let Err(error) = self.groups.forget_topic(topic.tenant, topic.id).await {
             // Offsets of a topic that does not exist are never shown; they cost room.
             tracing::warn!(topic = %topic.id, %error, "offsets of a deleted topic stay for now");
+        }
+        if let Err(error) = self.shares.forget_topic(topic.tenant, topic.id).await {
+            tracing::warn!(topic = %topic.id, %error, "share state of a deleted topic stays for now");
         }
     }
 }

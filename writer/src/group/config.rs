@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::share::ShareLimits;
+
 /// Limits and times. Names in comments are Kafka's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
@@ -37,6 +39,8 @@ pub struct GroupConfig {
     pub max_group_bytes: usize,
     /// Bytes of commits that wait to become durable, over all tenants; what is over it waits.
     pub max_waiting_bytes: u32,
+    /// Of share groups' records.
+    pub share: ShareLimits,
 }
 
 impl Default for GroupConfig {
@@ -57,6 +61,7 @@ impl Default for GroupConfig {
             max_subscription_bytes: 1 << 20,
             max_group_bytes: 8 << 20,
             max_waiting_bytes: 16 << 20,
+            share: ShareLimits::default(),
         }
     }
 }

@@ -37,7 +37,9 @@ use tokio::time::Instant;
 
 use self::runs::Runs;
 
-pub(crate) use self::acknowledge::{AckRange, Refusal};
+pub(crate) use self::acknowledge::AckRange;
+#[cfg(test)]
+pub(crate) use self::acknowledge::Refusal;
 pub(crate) use self::acquire::{Acquired, Span, Take};
 pub(crate) use self::stored::Stored;
 
@@ -113,6 +115,7 @@ pub(crate) struct SharePartition {
 
 impl SharePartition {
     /// Nothing was given yet; delivery begins at `start`.
+    #[cfg(test)]
     pub(crate) fn new(start: i64) -> Self {
         Self { runs: Runs::new(start), next_ticket: 1, wake: None }
     }
