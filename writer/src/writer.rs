@@ -28,8 +28,8 @@ use crate::metrics::WriterMetrics;
 use crate::options::{VolumePlace, WriterOptions};
 use crate::orphans::Orphans;
 use crate::recovery::Surroundings;
-use crate::share::{LeaderEpochOf, SHARE_KINDS, ShareSettings, Shares};
 use crate::sequence::{BatchHeader, Voucher};
+use crate::share::{LeaderEpochOf, SHARE_KINDS, ShareSettings, Shares};
 use crate::stream::{Offsets, Stream, Waiter};
 use crate::task::Appended;
 use crate::topics::CatalogTopics;
@@ -420,7 +420,8 @@ fn leader_epochs(
     let volumes = volumes.clone();
     Arc::new(move |stream| {
         let topic = catalog.topic_of_any_tenant(stream.topic);
-        let volume = topic.and_then(|topic| topic.partitions.get(stream.partition as usize).copied());
+        let volume =
+            topic.and_then(|topic| topic.partitions.get(stream.partition as usize).copied());
         volume.and_then(|volume| volumes.get(&volume)).map_or(-1, |volume| volume.leader_epoch())
     })
 }

@@ -123,7 +123,7 @@ impl Shares {
                 let ranges = ranges.collect();
                 let partition = partition.partition_index;
                 let acks = Acks { topic: topic.topic_id, partition, ranges };
-                staged.push((acks.topic, partition, self.stage(tenant, &key, allowed, acks)));
+                staged.push((acks.topic, partition, self.stage(tenant, &key, allowed, &acks)));
             }
         }
         let released = if epoch == session::FINAL {
@@ -167,9 +167,9 @@ impl Shares {
         tenant: TenantId,
         key: &SessionKey,
         allowed: Allowed,
-        acks: Acks,
+        acks: &Acks,
     ) -> Staged {
-        match self.try_stage(tenant, key, allowed, &acks) {
+        match self.try_stage(tenant, key, allowed, acks) {
             Ok(Some(staged)) => staged,
             Ok(None) => Box::pin(std::future::ready(Said::DONE)),
             Err(said) => Box::pin(std::future::ready(said)),

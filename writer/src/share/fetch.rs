@@ -92,7 +92,7 @@ impl Shares {
         // Staged now, in order with those of other requests; waited for below.
         let said: Vec<_> = acks
             .into_iter()
-            .map(|acks| (acks.topic, acks.partition, self.stage(tenant, &key, allowed, acks)))
+            .map(|acks| (acks.topic, acks.partition, self.stage(tenant, &key, allowed, &acks)))
             .collect();
         let (released, streams) = if epoch == session::FINAL {
             let ended = self.shared.tenant(tenant).sessions.lock().end(&key);
@@ -264,20 +264,15 @@ impl Answer {
             }
         };
         let partitions = &mut topics[topic].partitions;
-        let partition =
-            match partitions.iter().position(|p| p.partition_index == partition_index) {
-                Some(at) => at,
-                None => {
-                    // Empty, not null: some clients take null for a broken answer.
-                    let records = Some(Chain::new());
-                    partitions.push(PartitionData {
-                        partition_index,
-                        records,
-                        ..Default::default()
-                    });
-                    partitions.len() - 1
-                }
-            };
+        let partition = match partitions.iter().position(|p| p.partition_index == partition_index) {
+            Some(at) => at,
+            None => {
+                // Empty, not null: some clients take null for a broken answer.
+                let records = Some(Chain::new());
+                partitions.push(PartitionData { partition_index, records, ..Default::default() });
+                partitions.len() - 1
+            }
+        };
         &mut partitions[partition]
     }
 }

@@ -21,11 +21,7 @@ pub(crate) enum Write {
     /// The state of a cell as it is then.
     State(Arc<Cell>),
     /// The state that a cell is to have, or that it is forgotten.
-    Replace {
-        cell: Arc<Cell>,
-        stored: Option<Stored>,
-        done: oneshot::Sender<Result<(), LogError>>,
-    },
+    Replace { cell: Arc<Cell>, stored: Option<Stored>, done: oneshot::Sender<Result<(), LogError>> },
 }
 
 /// Who is told of an append.

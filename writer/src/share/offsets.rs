@@ -62,8 +62,7 @@ impl Shares {
                     state.stored.as_ref().map_or(0, |stored| stored.state_epoch.saturating_add(1))
                 };
                 let leader_epoch = self.shared.leader_epoch(*stream);
-                let stored =
-                    Stored { state_epoch, leader_epoch, start: *start, runs: Vec::new() };
+                let stored = Stored { state_epoch, leader_epoch, start: *start, runs: Vec::new() };
                 self.shared.replace(&cell, Some(stored)).await?;
                 break;
             }

@@ -171,12 +171,18 @@ mod tests {
         let stale = Err(ErrorCode::InvalidShareSessionEpoch);
         assert_eq!(sessions.go_on(&key("a"), 1, none(), now), stale);
         assert_eq!(sessions.acknowledge(&key("a"), 2, now), Ok(()));
-        assert_eq!(sessions.acknowledge(&key("a"), 0, now), Err(ErrorCode::InvalidShareSessionEpoch));
+        assert_eq!(
+            sessions.acknowledge(&key("a"), 0, now),
+            Err(ErrorCode::InvalidShareSessionEpoch)
+        );
         let change = Change { added: vec![stream(1), stream(0)], forgotten: vec![stream(0)] };
         assert_eq!(sessions.go_on(&key("a"), 3, change, now), Ok(vec![stream(1)]));
         assert_eq!(sessions.acknowledge(&key("a"), FINAL, now), Ok(()));
         assert_eq!(sessions.end(&key("a")), Some(vec![stream(1)]));
-        assert_eq!(sessions.acknowledge(&key("a"), FINAL, now), Err(ErrorCode::ShareSessionNotFound));
+        assert_eq!(
+            sessions.acknowledge(&key("a"), FINAL, now),
+            Err(ErrorCode::ShareSessionNotFound)
+        );
         assert_eq!(after(i32::MAX), 1);
     }
 

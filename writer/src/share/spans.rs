@@ -25,13 +25,19 @@ pub(super) fn of(records: &Chain, aborted: &[(i64, i64)], from: i64) -> Vec<Span
         for span in scan::spans(piece) {
             let mut is_aborted = false;
             if !aborted.is_empty() {
-                while let Some((_, producer)) = pending.pop_if(|(first, _)| *first < span.end_offset) {
+                while let Some((_, producer)) =
+                    pending.pop_if(|(first, _)| *first < span.end_offset)
+                {
                     open.insert(producer);
                 }
                 is_aborted = is_of_aborted(piece.slice(span.start..span.end), &mut open);
             }
             if span.end_offset > from {
-                spans.push(Span { base: span.base_offset, end: span.end_offset, aborted: is_aborted });
+                spans.push(Span {
+                    base: span.base_offset,
+                    end: span.end_offset,
+                    aborted: is_aborted,
+                });
             }
         }
     }
@@ -100,8 +106,7 @@ mod tests {
         .collect();
         let spans = of(&chain, &[(1, 0)], 1);
         let told: Vec<_> = spans.iter().map(|s| (s.base, s.end, s.aborted)).collect();
-        let expected =
-            [(0, 2, true), (2, 4, false), (4, 5, false), (5, 6, false), (6, 7, false)];
+        let expected = [(0, 2, true), (2, 4, false), (4, 5, false), (5, 6, false), (6, 7, false)];
         assert_eq!(told, expected);
         assert!(of(&chain, &[], 0).iter().all(|span| !span.aborted));
         assert_eq!(of(&chain, &[], 5).len(), 2);

@@ -144,7 +144,7 @@ async fn acknowledgements_that_gather_are_one_record() {
             let ranges = vec![ack(offset, offset, &[1])];
             let topic = Uuid(stream(0).topic.0);
             let acks = acknowledge::Acks { topic, partition: 0, ranges };
-            rig.shares.stage(TENANT, &key, allowed, acks)
+            rig.shares.stage(TENANT, &key, allowed, &acks)
         })
         .collect();
     rig.log.resume();

@@ -183,8 +183,7 @@ fn outcome_of(verdict: Verdict) -> Option<Outcome> {
 fn rulings_of(range: &AckRange) -> Result<Vec<Ruling>, Refusal> {
     let end = range.last.checked_add(1).ok_or(Refusal::PastEnd)?;
     let [first_type, others @ ..] = &range.types[..] else { return Err(Refusal::UnknownType) };
-    let mut rulings =
-        vec![Ruling { first: range.first, end, verdict: Verdict::of(*first_type)? }];
+    let mut rulings = vec![Ruling { first: range.first, end, verdict: Verdict::of(*first_type)? }];
     for (at, code) in (range.first + 1..).zip(others) {
         let verdict = Verdict::of(*code)?;
         if let Some(last) = rulings.last_mut()

@@ -130,8 +130,9 @@ impl SharePartition {
                 State::Acquired(_) => (What::Available, run.deliveries.saturating_sub(1)),
                 State::Done { accepted: true }
                 | State::Settling { to: Outcome::Acknowledged, .. } => (What::Accepted, 0),
-                State::Done { accepted: false }
-                | State::Settling { to: Outcome::Archived, .. } => (What::Archived, 0),
+                State::Done { accepted: false } | State::Settling { to: Outcome::Archived, .. } => {
+                    (What::Archived, 0)
+                }
             };
             if runs.is_empty() && what != What::Available {
                 start = run.end;
@@ -262,7 +263,8 @@ mod tests {
     #[test]
     fn runs_past_the_last_offset_are_refused() {
         let run = StoredRun { offsets: 2, what: What::Available, deliveries: 1 };
-        let stored = Stored { state_epoch: 0, leader_epoch: 0, start: i64::MAX - 1, runs: vec![run] };
+        let stored =
+            Stored { state_epoch: 0, leader_epoch: 0, start: i64::MAX - 1, runs: vec![run] };
         assert_eq!(Stored::decode(&stored.encode()), Err(RecordError::Range));
     }
 }

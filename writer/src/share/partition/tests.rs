@@ -69,9 +69,7 @@ impl Rig {
 
     fn say(&mut self, member: char, ranges: &[AckRange]) -> Result<(), Refusal> {
         let member = if member == 'a' { &self.a } else { &self.b };
-        if let Some(ticket) =
-            self.partition.acknowledge(self.now, &self.rules, member, ranges)?
-        {
+        if let Some(ticket) = self.partition.acknowledge(self.now, &self.rules, member, ranges)? {
             self.partition.settle(ticket, true, self.now, &self.rules);
         }
         Ok(())

@@ -394,11 +394,10 @@ impl Member {
 
     /// Ends the session.
     pub(super) async fn close(&self, rig: &Rig) {
-        assert_eq!(self.say_at(rig, &[], -1).await, if self.tenant == TENANT {
-            ErrorCode::None
-        } else {
-            ErrorCode::UnknownTopicId
-        });
+        assert_eq!(
+            self.say_at(rig, &[], -1).await,
+            if self.tenant == TENANT { ErrorCode::None } else { ErrorCode::UnknownTopicId }
+        );
     }
 }
 
@@ -408,6 +407,7 @@ fn topics(ranges: &[AckRange]) -> Vec<FetchTopic> {
         last_offset: range.last,
         acknowledge_types: range.types.clone(),
     });
-    let partition = FetchPartition { partition_index: 0, acknowledgement_batches: batches.collect() };
+    let partition =
+        FetchPartition { partition_index: 0, acknowledgement_batches: batches.collect() };
     vec![FetchTopic { topic_id: Uuid(TOPIC.0), partitions: vec![partition] }]
 }

@@ -71,12 +71,8 @@ impl World {
             next = base + len;
             spans.push(Span { base, end: next, aborted: *aborted });
         }
-        let rules = Rules {
-            lock: Duration::from_secs(30),
-            delivery_limit: 4,
-            max_locks: 12,
-            renew: true,
-        };
+        let rules =
+            Rules { lock: Duration::from_secs(30), delivery_limit: 4, max_locks: 12, renew: true };
         let partition = SharePartition::new(0);
         let now = Instant::now();
         Self { partition, offsets: BTreeMap::new(), spans, rules, now, log_start: 0 }
@@ -93,7 +89,8 @@ impl World {
     }
 
     fn released(&self, known: Known) -> Known {
-        let is = if known.deliveries >= self.rules.delivery_limit { Is::Done } else { Is::Available };
+        let is =
+            if known.deliveries >= self.rules.delivery_limit { Is::Done } else { Is::Available };
         Known { is, ..known }
     }
 
