@@ -7,8 +7,10 @@ test has its own bucket.
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import re
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +23,7 @@ from blackbox import servers, verify, waiting
 from blackbox.clients import CODECS, PRODUCERS, Record
 from blackbox.s3 import S3, Keys, SluiceOnS3
 from conftest import create
+from test_tools import tool
 
 pytestmark = pytest.mark.skipif(servers.kind() != "sluice", reason="Kafka has no bucket")
 
@@ -130,6 +133,32 @@ def test_all_of_it_comes_back_after_a_crash(running_s3, bucket, sluice):
     rest = take(server.bootstrap, "t", 3040 - 1500)
     for p, values in sent.items():
         assert half.get(p, []) + rest.get(p, []) == list(enumerate(values)), "the group resumes"
+
+
+def test_a_lost_data_directory_is_restored_from_s3(running_s3, bucket, sluice):
+    server = sluice(running_s3, bucket).start()
+    create(AdminClient({"bootstrap.servers": server.bootstrap}), "t", 2)
+    sent = {p: [f"{p}-{i}".encode() * 40 for i in range(1500)] for p in range(2)}
+    PRODUCERS["librdkafka"](server.bootstrap, "t", "none",
+                            [Record(v, partition=p) for p in sent for v in sent[p]])
+    first = take(server.bootstrap, "t", 1000)
+    uploaded(server)
+    server.wait_for_journal()
+    place = ("--config", server.log_path.with_suffix(".toml"), "--data-dir", server.data)
+    live = json.loads(tool("verify", *place, "--deep", "--output", "json", env=server.environment()))
+    assert live["findings"] == [], live
+    server.kill()
+    whole = json.loads(tool("verify", *place, "--deep", "--output", "json", env=server.environment()))
+    assert whole["findings"] == [] and whole["volumes"][0]["unuploaded_frames"] is not None, whole
+    shutil.rmtree(server.data)
+    source = f"s3://{bucket}/{PREFIX}"
+    tool("restore", *place, "--from", source, "--yes", env=server.environment())
+    server.start()
+    for p, values in sent.items():
+        assert verify.read_partition(server.bootstrap, "t", p) == list(enumerate(values))
+    rest = take(server.bootstrap, "t", 2000)
+    for p, values in sent.items():
+        assert first.get(p, []) + rest.get(p, []) == list(enumerate(values)), "the group goes on"
 
 
 def test_keys_are_hashed_and_nothing_is_listed(running_s3, bucket, sluice):

@@ -52,9 +52,10 @@ def up(tmp_path):
         server.close()
 
 
-def tool(*args: object, code: int | None = 0) -> str:
-    """Runs the binary; gives stdout, or stderr if it was to fail with code 2."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
+def tool(*args: object, code: int | None = 0, env: dict[str, str] | None = None) -> str:
+    """Runs the binary, without the settings in its environment; gives stdout, or stderr if it was to
+    fail with code 2."""
+    env = {k: v for k, v in (env or os.environ).items() if not k.startswith("SLUICE_")}
     done = subprocess.run([servers.Sluice.binary(), *map(str, args)], text=True, env=env,
                           capture_output=True, timeout=120, check=False)
     assert code is None or done.returncode == code, \
