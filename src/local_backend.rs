@@ -2,6 +2,8 @@
 //!
 //! It joins the two halves of a stream: the writer has its tail, the reader what is in the bucket.
 
+mod consumer_groups;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -40,9 +40,7 @@ pub(crate) async fn places(
     let places = catalog.volumes().into_iter().map(|volume| {
         let spec = &volume.spec;
         let medium = match spec.kind {
-            VolumeKind::Object => {
-                Medium::Object(in_bucket(config, spec.id.0, spec.size_bytes, &bucket))
-            }
+            VolumeKind::Object => in_bucket(config, spec, &bucket),
             VolumeKind::File | VolumeKind::Block => medium(config, spec)?,
         };
         Ok(VolumePlace { id: spec.id, medium })
@@ -99,25 +97,22 @@ pub(crate) fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Mediu
             size_bytes: spec.size_bytes,
         }),
         VolumeKind::Block => Ok(Medium::Block { path: spec.location.clone().into() }),
-        VolumeKind::Object => anyhow::bail!("volume {} lies in the bucket", spec.id),
+        VolumeKind::Object => {
+            anyhow::bail!("volume {} lies in the bucket", spec.id)
+        }
     }
 }
 
-/// A volume in the bucket, which has `size_bytes` if it has to be made.
-pub(crate) fn in_bucket(
-    config: &Config,
-    volume: u32,
-    size_bytes: u64,
-    bucket: &Bucket<'_>,
-) -> ObjectVolume {
+/// What a volume in the bucket lies on.
+fn in_bucket(config: &Config, spec: &VolumeSpec, bucket: &Bucket<'_>) -> Medium {
     let linger = config.volumes.linger;
-    ObjectVolume::new(
+    Medium::Object(ObjectVolume::new(
         Arc::clone(bucket.store),
-        &bucket.keys.wal(volume),
-        size_bytes,
+        &bucket.keys.wal(spec.id.0),
+        spec.size_bytes,
         Arc::clone(bucket.entropy),
         ObjectOptions { linger, ..ObjectOptions::default() },
-    )
+    ))
 }
 
 /// A volume's size when none is configured: one gibibyte, or less where the disk is small, so that the

@@ -6,6 +6,8 @@
 //! Group requests travel as the wire's own messages (they hold no log positions), with the
 //! `topic_id` fields filled in; the names beside them are ignored and given back unchanged.
 
+mod consumer_groups;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,8 @@ use sluice_wire::messages::{
     sync_group_response::SyncGroupResponse,
 };
 use sluice_wire::{Chain, ErrorCode, Str};
+
+pub use consumer_groups::ConsumerGroups;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -174,7 +178,7 @@ pub struct DeleteOffsets {
 /// Writers and readers as the gateway sees them. Every call is safe to drop at any await: an append
 /// that was already handed over may still be made.
 #[async_trait]
-pub trait Backend: Send + Sync + 'static {
+pub trait Backend: ConsumerGroups + Send + Sync + 'static {
     /// Appends; answers are in the request's order. The append order of two calls is the order in
     /// which their futures were first polled.
     async fn append(

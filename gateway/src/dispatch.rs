@@ -299,6 +299,8 @@ serve! {
     Serial UpdateFeatures update_features_request::UpdateFeaturesRequest => handlers::controller::update_features;
     Serial DescribeCluster describe_cluster_request::DescribeClusterRequest => handlers::cluster::describe_cluster;
     Serial UnregisterBroker unregister_broker_request::UnregisterBrokerRequest => handlers::controller::unregister_broker;
+    Serial ConsumerGroupHeartbeat consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest => handlers::consumer_groups::heartbeat;
+    Serial ConsumerGroupDescribe consumer_group_describe_request::ConsumerGroupDescribeRequest => handlers::consumer_groups::describe;
     Serial ListConfigResources list_config_resources_request::ListConfigResourcesRequest => handlers::config_resources::list_config_resources;
     Serial DescribeTopicPartitions describe_topic_partitions_request::DescribeTopicPartitionsRequest => handlers::describe_topic_partitions::describe_topic_partitions;
 }

@@ -127,6 +127,9 @@ first_errors! {
     offset_delete_response::OffsetDeleteResponse, a => [a.error_code].into_iter()
         .chain(a.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
     describe_cluster_response::DescribeClusterResponse, a => [a.error_code];
+    consumer_group_heartbeat_response::ConsumerGroupHeartbeatResponse, a => [a.error_code];
+    consumer_group_describe_response::ConsumerGroupDescribeResponse, a => a.groups.iter()
+        .map(|g| g.error_code);
     alter_replica_log_dirs_response::AlterReplicaLogDirsResponse, a => a.results.iter()
         .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
     describe_log_dirs_response::DescribeLogDirsResponse, a => [a.error_code].into_iter()

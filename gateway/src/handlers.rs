@@ -11,6 +11,7 @@ mod broker_configs;
 pub(crate) mod cluster;
 pub(crate) mod commits;
 pub(crate) mod config_resources;
+pub(crate) mod consumer_groups;
 pub(crate) mod controller;
 pub(crate) mod create_topics;
 pub(crate) mod describe_configs;

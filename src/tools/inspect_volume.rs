@@ -1,19 +1,12 @@
 //! `sluice volume inspect`: what lies on one volume.
 
-mod object;
+use std::path::PathBuf;
 
-use std::path::{Path, PathBuf};
-
-use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
-use sluice_model::VolumeEpoch;
-use sluice_volume::{
-    EndOfLog, InspectedFrame, LogEnd, Lsn, Medium, Slot, SuperblockFields, inspect,
-};
+use sluice_volume::{EndOfLog, InspectedFrame, LogEnd, Medium, Slot, SuperblockFields, inspect};
 use sluice_writer::{Entry, EntryKind, decode_payload};
 
-use super::place::Place;
 use super::table::Table;
 use super::{Output, Verdict, bytes, print};
 
@@ -21,7 +14,6 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   sluice volume inspect ./sluice-data/volumes/0.wal
   sluice volume inspect /dev/nvme1n1 --frames --output json
-  sluice volume inspect --in-bucket 0 --bucket s3://my-bucket/prod
 
 It takes no lock and fences nobody. A volume that is in use changes while it is looked at: look again
 before you believe a damage.
@@ -32,16 +24,8 @@ Exit codes: 0 the volume is whole, 1 something is wrong, 2 it could not be read.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// The volume's file or block device
-    #[arg(value_name = "PATH", required_unless_present = "in_bucket")]
-    path: Option<PathBuf>,
-    /// Look at the object volume of this id, in the bucket
-    #[arg(long, value_name = "ID", conflicts_with = "path")]
-    in_bucket: Option<u32>,
-    /// Which cluster, if the bucket has several
-    #[arg(long, value_name = "ID", requires = "in_bucket")]
-    cluster: Option<String>,
-    #[command(flatten)]
-    place: Place,
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
     /// Print each frame and what it holds
     #[arg(long)]
     frames: bool,
@@ -64,26 +48,14 @@ struct Log {
 }
 
 pub(crate) async fn run(args: InspectArgs) -> anyhow::Result<Verdict> {
-    match (args.in_bucket, &args.path) {
-        (Some(id), _) => object::run(&args, id).await,
-        (None, Some(path)) => local_volume(&args, path).await,
-        // The command line asks for one of them.
-        (None, None) => anyhow::bail!("say which volume"),
-    }
-}
-
-/// A volume on a device: its superblocks, and its log.
-async fn local_volume(args: &InspectArgs, path: &Path) -> anyhow::Result<Verdict> {
-    let medium = Medium::File { path: path.to_owned(), size_bytes: 0 };
-    let name = path.display().to_string();
+    let medium = Medium::File { path: args.path.clone(), size_bytes: 0 };
+    let name = args.path.display().to_string();
     let seen = inspect(&medium).await.map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
     let mut log = Log::default();
     if let Some(mut frames) = seen.frames() {
         let unreadable = |error| anyhow::anyhow!("{name}: cannot read its log: {error}");
         while let Some(frame) = frames.next().await.map_err(unreadable)? {
-            let InspectedFrame { lsn, end, epoch, payload, device_offset } = frame;
-            let device_offset = Some(device_offset);
-            log.add(&Frame { lsn, end, epoch, payload, device_offset }, args.frames);
+            log.add(&frame, args.frames);
         }
         log.end = Some(frames.end().await.map_err(unreadable)?);
     }
@@ -120,41 +92,11 @@ async fn local_volume(args: &InspectArgs, path: &Path) -> anyhow::Result<Verdict
         }
         Output::Text => print(&text(&name, seen.device_bytes, &seen.slots, seen.current, &log)),
     }
-    Ok(log.verdict())
-}
-
-/// A frame of either kind of volume.
-struct Frame {
-    lsn: Lsn,
-    end: Lsn,
-    epoch: VolumeEpoch,
-    payload: Bytes,
-    /// Where it lies on its device.
-    device_offset: Option<u64>,
+    Ok(if log.problems.is_empty() { Verdict::Clean } else { Verdict::Findings })
 }
 
 impl Log {
-    fn damaged(problem: String) -> Self {
-        Self { problems: vec![problem], ..Self::default() }
-    }
-
-    fn verdict(&self) -> Verdict {
-        if self.problems.is_empty() { Verdict::Clean } else { Verdict::Findings }
-    }
-
-    /// The frames and the problems, for people.
-    fn list(&self, out: &mut String) {
-        if !self.rows.is_empty() {
-            let mut frames = Table::new(&["LSN", "END", "EPOCH", "PAYLOAD", "HOLDS"]);
-            self.rows.iter().for_each(|row| frames.row(row.clone()));
-            out.push_str(&format!("\n{frames}"));
-        }
-        for problem in &self.problems {
-            out.push_str(&format!("\nproblem: {problem}"));
-        }
-    }
-
-    fn add(&mut self, frame: &Frame, listed: bool) {
+    fn add(&mut self, frame: &InspectedFrame, listed: bool) {
         self.frames += 1;
         self.payload_bytes += frame.payload.len() as u64;
         let decoded = decode_payload(&frame.payload);
@@ -234,7 +176,14 @@ fn text(
             end_text(end.why)
         ));
     }
-    log.list(&mut out);
+    if !log.rows.is_empty() {
+        let mut frames = Table::new(&["LSN", "END", "EPOCH", "PAYLOAD", "HOLDS"]);
+        log.rows.iter().for_each(|row| frames.row(row.clone()));
+        out.push_str(&format!("\n{frames}"));
+    }
+    for problem in &log.problems {
+        out.push_str(&format!("\nproblem: {problem}"));
+    }
     out
 }
 
@@ -277,17 +226,14 @@ fn slot_json(slot: &Slot) -> Value {
 }
 
 fn fields_json(fields: &SuperblockFields) -> Value {
+    let uuid: String = fields.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     json!({
-        "volume": fields.id.0, "uuid": hex(&fields.uuid), "counter": fields.counter, "epoch": fields.epoch.0,
+        "volume": fields.id.0, "uuid": uuid, "counter": fields.counter, "epoch": fields.epoch.0,
         "log_epoch": fields.log_epoch.0, "log_start": fields.log_start.0, "trim": fields.trim.0,
         "durable": fields.durable.0, "clean": fields.clean, "hint": fields.hint,
         "device_bytes": fields.device_bytes, "ring_offset": fields.ring_offset,
         "ring_bytes": fields.ring_bytes, "window_bytes": fields.window_bytes,
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn end_text(end: LogEnd) -> String {

@@ -139,7 +139,9 @@ impl Writer {
             Arc::new(|_, _| ShareSettings::default()),
             leader_epochs(catalog.clone(), &volumes),
         ));
-        let groups = Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, topics));
+        let settings = Arc::new(catalog.clone());
+        let groups =
+            Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, topics, settings));
         let state = SharedLogState::new(vec![
             (GROUP_KINDS, Arc::clone(&groups) as _),
             (SHARE_KINDS, Arc::clone(&shares) as _),

@@ -9,6 +9,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_catalog::Catalog;
 use sluice_model::{StreamId, TenantId, TopicId};
+use sluice_wire::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
+use sluice_wire::messages::consumer_group_describe_response::{
+    ConsumerGroupDescribeResponse, DescribedGroup as DescribedConsumerGroup,
+};
+use sluice_wire::messages::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
+use sluice_wire::messages::consumer_group_heartbeat_response::ConsumerGroupHeartbeatResponse;
 use sluice_wire::messages::delete_groups_request::DeleteGroupsRequest;
 use sluice_wire::messages::delete_groups_response::{DeletableGroupResult, DeleteGroupsResponse};
 use sluice_wire::messages::describe_groups_request::DescribeGroupsRequest;
@@ -140,6 +146,35 @@ impl MemoryBackend {
             })
         };
         request.reads.iter().map(&mut one).collect()
+    }
+}
+
+#[async_trait]
+impl ConsumerGroups for MemoryBackend {
+    async fn consumer_group_heartbeat(
+        &self,
+        _caller: &Caller,
+        version: i16,
+        request: ConsumerGroupHeartbeatRequest,
+    ) -> ConsumerGroupHeartbeatResponse {
+        ConsumerGroupHeartbeatResponse {
+            member_id: Some(request.member_id),
+            member_epoch: i32::from(version),
+            ..Default::default()
+        }
+    }
+
+    async fn consumer_group_describe(
+        &self,
+        _caller: &Caller,
+        request: ConsumerGroupDescribeRequest,
+    ) -> ConsumerGroupDescribeResponse {
+        let described = request.group_ids.into_iter().map(|group_id| DescribedConsumerGroup {
+            error_code: if group_id.is_empty() { ErrorCode::InvalidGroupId.code() } else { 0 },
+            group_id,
+            ..Default::default()
+        });
+        ConsumerGroupDescribeResponse { groups: described.collect(), ..Default::default() }
     }
 }
 

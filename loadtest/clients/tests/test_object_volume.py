@@ -6,7 +6,6 @@ want one volume, the second gets it and the first stops serving; an append costs
 
 from __future__ import annotations
 
-import json
 import pathlib
 import shutil
 import time
@@ -19,7 +18,6 @@ from blackbox import servers, verify, waiting
 from blackbox.clients import PRODUCERS, Record
 from blackbox.s3 import S3, SluiceOnS3
 from conftest import create
-from test_tools import tool
 
 pytestmark = pytest.mark.skipif(servers.kind() != "sluice", reason="Kafka has no bucket")
 
@@ -98,40 +96,6 @@ def test_an_append_costs_a_put_alone_and_a_trim_removes(s3):
         produce(server, "t", [b"x" * 100_000 for _ in range(40)])
         waiting.until(lambda: sum(wal(s3.objects("costs")).values()) < 2 << 20, 30,
                       "the log's objects are removed behind an upload")
-    finally:
-        server.close()
-
-
-def test_verify_and_inspect_look_inside(tmp_path):
-    bucket = tmp_path / "bucket"
-    server = in_the_bucket(OnDirectory(bucket, data=tmp_path / "data"))
-    place = ("--data-dir", tmp_path / "data", "--bucket", f"file:{bucket}")
-
-    def inspect(*more: object, code: int = 0) -> dict:
-        return json.loads(tool("volume", "inspect", "--in-bucket", 0, *place, *more, "--output", "json",
-                               code=code))
-
-    try:
-        server.start()
-        create(AdminClient({"bootstrap.servers": server.bootstrap}), "t", 1)
-        produce(server, "t", [b"x" * 1000 for _ in range(50)])
-        live = inspect()
-        assert live["frames"] > 0 and live["volume"]["epoch"] == 1, live
-        server.kill()
-        found = inspect("--frames")
-        assert any(entry["kind"] == "batches" for frame in found["log"] for entry in frame["entries"])
-        assert "frames" in tool("volume", "inspect", "--in-bucket", 0, *place)
-        report = json.loads(tool("verify", *place, "--output", "json", "--deep"))
-        assert report["findings"] == [], report
-        assert report["volumes"][0]["unuploaded_frames"] == found["frames"] > 0, report
-        # What was acknowledged is damaged: both say so.
-        largest = max(bucket.rglob("wal/0/log/*"), key=lambda path: path.stat().st_size)
-        whole = largest.read_bytes()
-        largest.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert any("damaged" in problem for problem in inspect(code=1)["problems"])
-        report = json.loads(tool("verify", *place, "--output", "json", code=1))
-        assert any("damaged" in finding["what"] for finding in report["findings"]), report
-        assert "no such volume" in tool("volume", "inspect", "--in-bucket", 7, *place, code=2)
     finally:
         server.close()
 

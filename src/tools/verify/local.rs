@@ -2,24 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context;
-use bytes::Bytes;
+use sluice_catalog::Volume;
 use sluice_catalog::embedded::{self, Held};
 use sluice_catalog::journal::Image;
-use sluice_catalog::{Volume, VolumeKind};
 use sluice_format::{StreamKey, VolumeState};
-use sluice_model::{Entropy, StreamId, TopicId, VolumeEpoch};
-use sluice_volume::{InspectError, Lsn, OpenError, Slot, inspect};
+use sluice_model::{StreamId, TopicId};
+use sluice_volume::{InspectError, InspectedFrame, Slot, inspect};
 use sluice_wire::batch::BatchView;
 use sluice_wire::scan;
 use sluice_writer::{EntryKind, decode_payload};
 
 use super::{Checks, States};
 use crate::config::Config;
-use crate::seams::SystemEntropy;
-use crate::volumes::{Bucket, in_bucket, medium};
+use crate::volumes::medium;
 
 /// What a data directory has.
 pub(super) struct Local {
@@ -85,9 +82,6 @@ impl Checks {
         state: &VolumeState,
     ) -> anyhow::Result<()> {
         let place = format!("volume {}", volume.spec.id);
-        if volume.spec.kind == VolumeKind::Object {
-            return self.object_volume(config, volume, state, &place).await;
-        }
         let medium = match medium(config, &volume.spec) {
             Ok(medium) => medium,
             Err(error) => {
@@ -118,12 +112,27 @@ impl Checks {
                 "{place}: one of its two superblocks is not whole; the next open writes both"
             ));
         }
-        self.ownership(&place, volume, state, current.epoch, current.trim);
+        if current.epoch > volume.epoch {
+            let (found, known) = (current.epoch.0, volume.epoch.0);
+            let what =
+                format!("it was opened under epoch {found}, and the catalog knows {known} only");
+            self.report.finding(&place, what);
+        }
+        if current.trim.0 > state.trim_lsn {
+            self.report.finding(
+                &place,
+                format_args!(
+                    "it was trimmed up to {}, and its manifests say {}: the bucket is not the one that \
+                     it was used with, or has lost manifests",
+                    current.trim, state.trim_lsn
+                ),
+            );
+        }
         let mut log = LogCheck::new(state, self.deep);
         let unreadable = || format!("{place}: cannot read its log");
         while let Some(frame) = frames.next().await.with_context(unreadable)? {
             self.report.counts.frames += 1;
-            if let Err(what) = log.frame(frame.lsn, &frame.payload) {
+            if let Err(what) = log.frame(&frame) {
                 self.report.finding(&place, format_args!("the frame at lsn {}: {what}", frame.lsn));
             }
         }
@@ -133,100 +142,16 @@ impl Checks {
             let what =
                 format!("its log was durable up to {beyond}, and can be read up to {head} only");
             self.report.finding(&place, what);
-        } else {
-            self.reaches(&place, state, end.head);
-        }
-        self.unuploaded(volume, &log);
-        Ok(())
-    }
-
-    /// A volume that lies in the bucket.
-    async fn object_volume(
-        &mut self,
-        config: &Config,
-        volume: &Volume,
-        state: &VolumeState,
-        place: &str,
-    ) -> anyhow::Result<()> {
-        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-        let bucket = Bucket { store: &self.bucket, keys: &self.keys, entropy: &entropy };
-        let medium = in_bucket(config, volume.spec.id.0, volume.spec.size_bytes, &bucket);
-        let mut seen = match medium.look().await {
-            Ok(seen) => seen,
-            Err(OpenError::Missing) if volume.epoch.0 == 0 => return Ok(()),
-            Err(error) => {
-                self.report.finding(place, format_args!("{medium}: {error}"));
-                return Ok(());
-            }
-        };
-        if seen.id != volume.spec.id {
-            self.report.finding(place, format_args!("{medium} is volume {}", seen.id));
-            return Ok(());
-        }
-        self.ownership(place, volume, state, seen.epoch, seen.trim);
-        let mut log = LogCheck::new(state, self.deep);
-        loop {
-            match seen.next().await {
-                Ok(Some(frame)) => {
-                    self.report.counts.frames += 1;
-                    if let Err(what) = log.frame(frame.lsn, &frame.payload) {
-                        let what = format!("the frame at lsn {}: {what}", frame.lsn);
-                        self.report.finding(place, what);
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    self.report.finding(place, format_args!("{medium}: {error}"));
-                    return Ok(());
-                }
-            }
-        }
-        self.reaches(place, state, seen.end);
-        self.unuploaded(volume, &log);
-        Ok(())
-    }
-
-    /// Whether the volume's last owner and its trim point are what catalog and manifests know of.
-    fn ownership(
-        &mut self,
-        place: &str,
-        volume: &Volume,
-        state: &VolumeState,
-        epoch: VolumeEpoch,
-        trim: Lsn,
-    ) {
-        if epoch > volume.epoch {
-            let (found, known) = (epoch.0, volume.epoch.0);
-            let what =
-                format!("it was opened under epoch {found}, and the catalog knows {known} only");
-            self.report.finding(place, what);
-        }
-        if trim.0 > state.trim_lsn {
+        } else if end.head.0 < state.trim_lsn {
             self.report.finding(
-                place,
-                format_args!(
-                    "it was trimmed up to {trim}, and its manifests say {}: the bucket is not the one that \
-                     it was used with, or has lost manifests",
-                    state.trim_lsn
-                ),
+                &place,
+                format_args!("its log ends at {}, before what its manifests hold", end.head),
             );
         }
-    }
-
-    /// Whether the log goes on at least from where the manifests end.
-    fn reaches(&mut self, place: &str, state: &VolumeState, head: Lsn) {
-        if head.0 < state.trim_lsn {
-            self.report.finding(
-                place,
-                format_args!("its log ends at {head}, before what its manifests hold"),
-            );
-        }
-    }
-
-    fn unuploaded(&mut self, volume: &Volume, log: &LogCheck<'_>) {
         if let Some(counts) = self.report.volumes.get_mut(&volume.spec.id.0) {
             counts.unuploaded_frames = Some(log.frames);
         }
+        Ok(())
     }
 }
 
@@ -245,9 +170,9 @@ impl<'a> LogCheck<'a> {
         Self { state, deep, frames: 0, next: BTreeMap::new() }
     }
 
-    fn frame(&mut self, lsn: Lsn, payload: &Bytes) -> Result<(), String> {
-        let entries = decode_payload(payload).map_err(|error| error.to_string())?;
-        if lsn.0 < self.state.trim_lsn {
+    fn frame(&mut self, frame: &InspectedFrame) -> Result<(), String> {
+        let entries = decode_payload(&frame.payload).map_err(|error| error.to_string())?;
+        if frame.lsn.0 < self.state.trim_lsn {
             return Ok(());
         }
         self.frames += 1;
@@ -260,7 +185,7 @@ impl<'a> LogCheck<'a> {
             if base_offset != due {
                 return Err(found(stream, base_offset, due));
             }
-            let bytes = &payload[range];
+            let bytes = &frame.payload[range];
             let (mut walked, mut next) = (0, due);
             for span in scan::spans(bytes) {
                 if span.base_offset != next {

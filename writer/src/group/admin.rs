@@ -17,9 +17,6 @@ use super::log::{LogError, LogRecord};
 use super::record::Key;
 use super::{GroupCaller, GroupCoordinator};
 
-/// All groups here follow the classic protocol.
-const GROUP_TYPE: &str = "classic";
-
 impl GroupCoordinator {
     /// DescribeGroups, versions 0 to 6.
     pub async fn describe_groups(
@@ -36,13 +33,17 @@ impl GroupCoordinator {
         if let Err(code) = self.shared.check_active() {
             return DescribedGroup { group_id, error_code: code.code(), ..Default::default() };
         }
-        let found = self
-            .shared
-            .with_group(caller.tenant, &group_id, |_, state| state.machine.describe(&group_id));
-        found.unwrap_or_else(|| {
+        let found = self.shared.with_group(caller.tenant, &group_id, |_, state| {
+            let classic = state.kind.classic();
+            classic
+                .map(|group| group.describe(&group_id))
+                .ok_or_else(|| format!("Group {group_id} is not a classic group."))
+        });
+        let found = found.unwrap_or_else(|| Err(format!("Group {group_id} not found.")));
+        found.unwrap_or_else(|message| {
             // KIP-1043: from version 6 an absent group is an error, before it is a dead one.
             let is_error = version >= 6;
-            let error_message = is_error.then(|| Str::from(format!("Group {group_id} not found.")));
+            let error_message = is_error.then(|| Str::from(message));
             let code = if is_error { ErrorCode::GroupIdNotFound } else { ErrorCode::None };
             DescribedGroup {
                 error_code: code.code(),
@@ -68,18 +69,18 @@ impl GroupCoordinator {
             filter.is_empty() || filter.iter().any(|name| name.trim().eq_ignore_ascii_case(value))
         };
         let mut groups = Vec::new();
-        if passes(&request.types_filter, GROUP_TYPE) {
-            for cell in self.shared.cells_of(caller.tenant) {
-                let state = cell.lock();
-                let name = state.machine.state().name();
-                if !state.removed && passes(&request.states_filter, name) {
-                    groups.push(ListedGroup {
-                        group_id: cell.id().clone(),
-                        protocol_type: state.machine.protocol_type(),
-                        group_state: Str::from_static(name),
-                        group_type: Str::from_static(GROUP_TYPE),
-                    });
-                }
+        for cell in self.shared.cells_of(caller.tenant) {
+            let state = cell.lock();
+            let (name, kind) = (state.kind.state_name(), state.kind.type_name());
+            let wanted =
+                passes(&request.types_filter, kind) && passes(&request.states_filter, name);
+            if wanted && !state.removed {
+                groups.push(ListedGroup {
+                    group_id: cell.id().clone(),
+                    protocol_type: state.kind.protocol_type(),
+                    group_state: Str::from_static(name),
+                    group_type: Str::from_static(kind),
+                });
             }
         }
         ListGroupsResponse { groups, ..Default::default() }
@@ -108,7 +109,7 @@ impl GroupCoordinator {
         let journal = shared.journal().map_err(LogError::code)?;
         let room = journal.room(key.len()).await.map_err(LogError::code)?;
         let queued = shared.with_group(caller.tenant, group_id, |cell, state| {
-            if !state.machine.is_vacant() {
+            if !state.kind.is_vacant() {
                 return Err(ErrorCode::NonEmptyGroup);
             }
             let (done, durable) = oneshot::channel();

@@ -1,22 +1,24 @@
 //! One group as the coordinator holds it: the state machine, what is durable, and the clients that
 //! wait. A cell has one lock, which is never held over an await.
 //!
-//! `metadata` and `offsets` are the durable state and change only when a record is applied. The
-//! machine runs ahead of them.
+//! `stored` and `offsets` are the durable state and change only when a record is applied. The machine
+//! runs ahead of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use sluice_model::TenantId;
-use sluice_wire::Str;
 use sluice_wire::messages::join_group_response::JoinGroupResponse;
 use sluice_wire::messages::sync_group_response::SyncGroupResponse;
+use sluice_wire::{ErrorCode, Str};
 use tokio::sync::oneshot;
 
+use super::kind::Kind;
 use super::machine::{Group, Tick, Ticket};
 use super::offsets::Offsets;
+use super::stored::Stored;
 
 /// A group of a tenant.
 pub(crate) struct Cell {
@@ -24,6 +26,8 @@ pub(crate) struct Cell {
     id: Str,
     /// Tells cells apart that have held the same group one after the other.
     serial: u64,
+    /// Grows when what was decided before is void (see [`super::modern`]).
+    era: AtomicU32,
     state: Mutex<CellState>,
 }
 
@@ -33,14 +37,17 @@ impl Cell {
             tenant,
             id: Str::from(id),
             serial,
+            era: AtomicU32::new(0),
             state: Mutex::new(CellState {
-                machine: Group::new(wall_ms),
-                metadata: None,
+                kind: Kind::Classic(Group::new(wall_ms)),
+                stored: Stored::Nothing,
                 offsets: Offsets::default(),
                 waiting: None,
                 next_ticket: 0,
                 pending: 0,
                 storing: 0,
+                deciding: 0,
+                reloading: false,
                 armed: None,
                 removed: false,
             }),
@@ -59,6 +66,16 @@ impl Cell {
         self.serial
     }
 
+    /// Which decisions of the group still count.
+    pub(crate) fn era(&self) -> u32 {
+        self.era.load(Ordering::Acquire)
+    }
+
+    /// What was decided so far and is not in the log must not get there.
+    pub(crate) fn end_era(&self) {
+        self.era.fetch_add(1, Ordering::AcqRel);
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, CellState> {
         self.state.lock()
     }
@@ -66,9 +83,9 @@ impl Cell {
 
 /// What a cell's lock guards.
 pub(crate) struct CellState {
-    pub(crate) machine: Group,
-    /// The group's record as it is in the log.
-    pub(crate) metadata: Option<Bytes>,
+    pub(crate) kind: Kind,
+    /// The group's records as they are in the log.
+    pub(crate) stored: Stored,
     pub(crate) offsets: Offsets,
     /// Absent while nobody waits, which is nearly always.
     waiting: Option<Box<Waiting>>,
@@ -78,6 +95,10 @@ pub(crate) struct CellState {
     pub(crate) pending: u32,
     /// Those of them that the machine asked for.
     pub(crate) storing: u32,
+    /// Those that hold decisions of a group with member epochs.
+    pub(crate) deciding: u32,
+    /// The machine is to be made anew of what is stored, and is not asked until then.
+    pub(crate) reloading: bool,
     /// The group's entry among the alarms.
     pub(crate) armed: Option<Tick>,
     /// The cell is no longer its tenant's: look again.
@@ -93,10 +114,17 @@ struct Waiting {
 impl CellState {
     /// Nothing is known of the group that would not be the same of one that never was.
     pub(crate) fn is_blank(&self) -> bool {
-        self.metadata.is_none()
+        self.stored.is_nothing()
             && self.offsets.is_empty()
             && self.pending == 0
-            && self.machine.is_vacant()
+            && self.deciding == 0
+            && !self.reloading
+            && self.kind.is_vacant()
+    }
+
+    /// The machine can be asked.
+    pub(crate) fn check_settled(&self) -> Result<(), ErrorCode> {
+        if self.reloading { Err(ErrorCode::CoordinatorLoadInProgress) } else { Ok(()) }
     }
 
     pub(crate) fn await_join(&mut self) -> (Ticket, oneshot::Receiver<JoinGroupResponse>) {

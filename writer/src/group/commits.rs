@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use super::cell::{Cell, CellState};
 use super::journal::{Done, Write};
+use super::kind::Commit;
 use super::log::{LogError, LogRecord};
 use super::offsets::Offsets;
 use super::record::Key;
@@ -85,7 +86,7 @@ impl GroupCoordinator {
         let mut room = Some(journal.room(size_of_commit(request)).await.map_err(LogError::code)?);
         let group_id = &request.group_id;
         let mut decide = |cell: &Arc<Cell>, state: &mut CellState| {
-            self.commit_to(cell, state, request, room.take())
+            self.commit_to(cell, state, version, request, room.take())
         };
         let decided = if request.generation_id_or_member_epoch < 0 {
             // A consumer that assigns its own partitions: the group need not exist.
@@ -114,6 +115,7 @@ impl GroupCoordinator {
         &self,
         cell: &Arc<Cell>,
         state: &mut CellState,
+        version: i16,
         request: &OffsetCommitRequest,
         room: Option<tokio::sync::OwnedSemaphorePermit>,
     ) -> Result<(Vec<Vec<ErrorCode>>, Option<Durable>), ErrorCode> {
@@ -121,7 +123,18 @@ impl GroupCoordinator {
         let member_id = &*request.member_id;
         let instance = request.group_instance_id.as_deref();
         let generation = request.generation_id_or_member_epoch;
-        state.machine.check_commit(member_id, instance, generation)?;
+        let mut partitions = request.topics.iter().flat_map(|topic| {
+            let id = TopicId(topic.topic_id.0);
+            topic.partitions.iter().map(move |partition| (id, partition.partition_index))
+        });
+        state.check_settled()?;
+        state.kind.check_commit(&mut Commit {
+            member_id,
+            instance,
+            epoch: generation,
+            version: Some(version),
+            partitions: &mut partitions,
+        })?;
         shared.drive(cell, state, |group, cx| group.committed(cx, member_id));
 
         let now_ms = shared.clock.wall_ms();
@@ -185,11 +198,7 @@ impl GroupCoordinator {
             let result = self.await_stable(caller, &group, request.require_stable).await;
             groups.push(match result {
                 Ok(()) => self.fetch(caller, group, request.require_stable),
-                Err(code) => OffsetFetchResponseGroup {
-                    group_id: group.group_id,
-                    error_code: code.code(),
-                    ..Default::default()
-                },
+                Err(code) => refused_fetch(group.group_id, code),
             });
         }
         OffsetFetchResponse { groups, ..Default::default() }
@@ -234,14 +243,21 @@ impl GroupCoordinator {
     ) -> OffsetFetchResponseGroup {
         let wanted = group.topics.as_deref();
         let found = self.shared.with_group(caller.tenant, &group.group_id, |_, state| {
+            state.check_settled()?;
+            state.kind.check_fetch(group.member_id.as_deref(), group.member_epoch)?;
             let found = Found { offsets: &state.offsets, require_stable };
-            wanted.map_or_else(|| found.all(), |wanted| found.of(wanted))
+            Ok(wanted.map_or_else(|| found.all(), |wanted| found.of(wanted)))
         });
         // A group that does not exist has no offsets.
         let nothing = Offsets::default();
-        let absent = || Found { offsets: &nothing, require_stable }.of(wanted.unwrap_or_default());
-        let topics = found.unwrap_or_else(absent);
-        OffsetFetchResponseGroup { group_id: group.group_id, topics, ..Default::default() }
+        let absent =
+            || Ok(Found { offsets: &nothing, require_stable }.of(wanted.unwrap_or_default()));
+        match found.unwrap_or_else(absent) {
+            Ok(topics) => {
+                OffsetFetchResponseGroup { group_id: group.group_id, topics, ..Default::default() }
+            }
+            Err(code) => refused_fetch(group.group_id, code),
+        }
     }
 
     /// OffsetDelete: the group's code, or one for each (topic id, partition) in the same order.
@@ -262,11 +278,11 @@ impl GroupCoordinator {
         let names: Vec<Option<Str>> =
             partitions.iter().map(|(topic, _)| shared.topics.name(tenant, *topic)).collect();
         let decided = shared.with_group(tenant, group_id, |cell, state| {
-            state.machine.check_offset_delete()?;
+            state.kind.check_offset_delete()?;
             let mut records = Vec::new();
             let mut codes = Vec::with_capacity(partitions.len());
             for ((topic, partition), name) in partitions.iter().zip(&names) {
-                if name.as_deref().is_some_and(|name| state.machine.is_subscribed(name)) {
+                if name.as_deref().is_some_and(|name| state.kind.is_subscribed(name)) {
                     codes.push(ErrorCode::GroupSubscribedToTopic);
                     continue;
                 }
@@ -331,6 +347,10 @@ fn size_of_commit(request: &OffsetCommitRequest) -> usize {
             RECORD_BYTES + request.group_id.len() + metadata
         })
         .sum()
+}
+
+fn refused_fetch(group_id: Str, code: ErrorCode) -> OffsetFetchResponseGroup {
+    OffsetFetchResponseGroup { group_id, error_code: code.code(), ..Default::default() }
 }
 
 /// Where an answer comes from.

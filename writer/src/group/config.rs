@@ -14,6 +14,10 @@ pub struct GroupConfig {
     pub min_session_timeout_ms: i32,
     /// `group.max.session.timeout.ms`.
     pub max_session_timeout_ms: i32,
+    /// `group.consumer.max.size`.
+    pub consumer_max_group_size: usize,
+    /// Bytes of a member id that a client chose.
+    pub max_member_id_bytes: usize,
     /// How long a new member's JoinGroup may wait for its answer before the client is taken for
     /// gone; Kafka has it fixed at five minutes.
     pub new_member_join_timeout_ms: i32,
@@ -49,6 +53,8 @@ impl Default for GroupConfig {
             initial_rebalance_delay_ms: 0,
             min_session_timeout_ms: 6_000,
             max_session_timeout_ms: 1_800_000,
+            consumer_max_group_size: 5_000,
+            max_member_id_bytes: 1_024,
             new_member_join_timeout_ms: 300_000,
             max_group_size: 5_000,
             max_offset_metadata: 4_096,

@@ -24,6 +24,10 @@ pub(crate) enum Done {
     Caller(oneshot::Sender<Result<(), LogError>>),
     /// The group itself.
     Group(Persist),
+    /// A request, and the group of that era, which must not go on if its decision is not logged.
+    Decided { caller: oneshot::Sender<Result<(), LogError>>, era: u32 },
+    /// A group that is to be made anew once all before this is decided.
+    Reload,
     /// Nobody.
     Nobody,
 }
@@ -36,6 +40,42 @@ pub(crate) struct Write {
     pub(crate) done: Done,
     /// Its share of the bytes that may wait.
     pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+impl Write {
+    /// It holds a decision that does not count any more: the log must not see it.
+    fn is_void(&self) -> bool {
+        match (&self.done, &self.cell) {
+            (Done::Decided { era, .. }, Some(cell)) => *era != cell.era(),
+            _ => false,
+        }
+    }
+
+    /// Tells everyone concerned what became of it.
+    fn finish(self, shared: Option<&Shared>, result: Result<(), LogError>) {
+        drop(self.room);
+        let concerned = shared.zip(self.cell.as_ref());
+        if let Some((shared, cell)) = concerned {
+            shared.settle(cell);
+        }
+        match (self.done, concerned) {
+            // A client that has gone away needs no answer.
+            (Done::Caller(caller), _) => {
+                let _ = caller.send(result);
+            }
+            (Done::Group(persist), Some((shared, cell))) => {
+                shared.persisted(cell, persist, result.map_err(LogError::code));
+            }
+            (Done::Decided { caller, era }, concerned) => {
+                if let Some((shared, cell)) = concerned {
+                    shared.decided(cell, era, result);
+                }
+                let _ = caller.send(result);
+            }
+            (Done::Reload, Some((shared, cell))) => shared.reloaded(cell, result),
+            (Done::Group(_) | Done::Reload, None) | (Done::Nobody, _) => {}
+        }
+    }
 }
 
 /// A handle to the queue. The task ends when the last is gone and the queue is empty.
@@ -84,6 +124,10 @@ pub(crate) async fn run(
                 None => return,
             },
         };
+        if first.is_void() {
+            first.finish(shared.upgrade().as_deref(), Err(LogError::Unavailable));
+            continue;
+        }
         let (batch, records) = gather(first, &mut writes, &mut left_over);
         let result = if records.is_empty() { Ok(()) } else { log.append(records).await };
         if let Err(error) = result {
@@ -91,20 +135,7 @@ pub(crate) async fn run(
         }
         let shared = shared.upgrade();
         for write in batch {
-            drop(write.room);
-            if let (Some(shared), Some(cell)) = (&shared, &write.cell) {
-                shared.settle(cell);
-            }
-            match write.done {
-                // A client that has gone away needs no answer.
-                Done::Caller(caller) => drop(caller.send(result)),
-                Done::Group(persist) => {
-                    if let (Some(shared), Some(cell)) = (&shared, &write.cell) {
-                        shared.persisted(cell, persist, result.map_err(LogError::code));
-                    }
-                }
-                Done::Nobody => {}
-            }
+            write.finish(shared.as_deref(), result);
         }
     }
 }
@@ -122,7 +153,10 @@ fn gather(
     let mut batch = vec![first];
     while let Ok(mut next) = writes.try_recv() {
         bytes += size(&next.records);
-        if bytes > MAX_BATCH_BYTES || records.len() + next.records.len() > MAX_BATCH_RECORDS {
+        if next.is_void()
+            || bytes > MAX_BATCH_BYTES
+            || records.len() + next.records.len() > MAX_BATCH_RECORDS
+        {
             *left_over = Some(next);
             break;
         }

@@ -62,6 +62,10 @@ impl GroupCoordinator {
         let shared = &self.shared;
         let random = shared.entropy.random_16();
         let join = |cell: &Arc<Cell>, state: &mut CellState| {
+            state.check_settled()?;
+            if state.kind.modern().is_some() {
+                return Err(ErrorCode::InconsistentGroupProtocol);
+            }
             let (ticket, answer) = state.await_join();
             let event = JoinEvent {
                 request,
@@ -73,7 +77,7 @@ impl GroupCoordinator {
             };
             shared.drive(cell, state, |group, cx| group.join(cx, &event));
             self.unpark_if_closed(cell, state);
-            answer
+            Ok(answer)
         };
         // Only a client without a member id may begin a group: an id from before is a group's that
         // is gone.
@@ -87,7 +91,8 @@ impl GroupCoordinator {
         };
         match answer {
             None => refused_join(&request.member_id, otherwise),
-            Some(answer) => answer
+            Some(Err(code)) => refused_join(&request.member_id, code),
+            Some(Ok(answer)) => answer
                 .await
                 .unwrap_or_else(|_| refused_join(&request.member_id, ErrorCode::NotCoordinator)),
         }
@@ -106,12 +111,13 @@ impl GroupCoordinator {
         }
         let shared = &self.shared;
         let answer = shared.with_group(caller.tenant, &request.group_id, |cell, state| {
+            state.kind.classic()?;
             let (ticket, answer) = state.await_sync();
             shared.drive(cell, state, |group, cx| group.sync(cx, &request, ticket));
             self.unpark_if_closed(cell, state);
-            answer
+            Some(answer)
         });
-        match answer {
+        match answer.flatten() {
             None => refuse(ErrorCode::UnknownMemberId),
             Some(answer) => answer.await.unwrap_or_else(|_| refuse(ErrorCode::NotCoordinator)),
         }
@@ -140,7 +146,7 @@ impl GroupCoordinator {
                 group.heartbeat(cx, &request.member_id, instance, request.generation_id)
             })
         });
-        code.unwrap_or(ErrorCode::UnknownMemberId)
+        code.flatten().unwrap_or(ErrorCode::UnknownMemberId)
     }
 
     /// LeaveGroup, versions 0 to 5; up to version 2 one member leaves and the answer is its code.
@@ -170,6 +176,7 @@ impl GroupCoordinator {
             .with_group(caller.tenant, &request.group_id, |cell, state| {
                 shared.drive(cell, state, |group, cx| group.leave(cx, &leaving))
             })
+            .flatten()
             .unwrap_or_else(|| vec![ErrorCode::UnknownMemberId; leaving.len()]);
         if single {
             let code = codes.first().copied().unwrap_or(ErrorCode::UnknownMemberId);

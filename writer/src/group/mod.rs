@@ -1,8 +1,7 @@
-//! The classic group coordinator: consumer groups and their committed offsets, by the rules of
-//! Kafka 4.3.
+//! The group coordinator: groups of consumers and their committed offsets, by the rules of Kafka 4.3.
 //!
 //! A [`GroupCoordinator`] serves all groups whose log is on one volume. Each group is a pure state
-//! machine ([`machine`]) in a cell with one lock; one task keeps time for all of them ([`alarm`]),
+//! machine, of one of several [kinds](kind), in a cell with one lock; one task keeps time for all of them ([`alarm`]),
 //! one appends to the log ([`journal`]), one forgets what is past its retention ([`retention`]).
 //!
 //! What always holds:
@@ -24,15 +23,20 @@ mod alarm;
 mod cell;
 mod commits;
 mod config;
+mod consumer;
 mod journal;
+mod kind;
 pub mod log;
 mod machine;
 mod members;
+mod modern;
 mod offsets;
+mod partitions;
 mod pending;
 pub mod record;
 mod retention;
 mod shared;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -43,11 +47,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_model::{Clock, Entropy, TenantId, TopicId};
+use sluice_model::{Clock, Entropy, GroupConfigs, TenantId, TopicId};
 use sluice_wire::Str;
 use tokio::task::AbortHandle;
 
 use self::journal::{Done, Journal, Write};
+use self::kind::Kind;
 use self::log::{CoordinatorLog, CoordinatorState, LogError, LogRecord};
 use self::record::{Key, RecordError};
 use self::shared::{Phase, Shared};
@@ -85,8 +90,9 @@ impl GroupCoordinator {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         topics: Arc<dyn Topics>,
+        settings: Arc<dyn GroupConfigs>,
     ) -> Self {
-        let shared = Arc::new(Shared::new(config, clock, entropy, topics));
+        let shared = Arc::new(Shared::new(config, clock, entropy, topics, settings));
         Self { shared, tasks: Mutex::default() }
     }
 
@@ -99,7 +105,8 @@ impl GroupCoordinator {
         for tenant in shared.tenants() {
             for cell in shared.cells_of(tenant) {
                 let mut state = cell.lock();
-                shared.drive(&cell, &mut state, |group, cx| group.restart(cx));
+                state.kind = Kind::load(&state.stored, shared.clock.wall_ms());
+                shared.restart(&cell, &mut state);
                 shared.leave(&cell, state);
             }
         }

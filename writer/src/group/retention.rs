@@ -37,7 +37,7 @@ pub(crate) async fn sweep(shared: &Shared) -> Result<(), LogError> {
             let room = shared.journal()?.room(ROOM_BYTES).await?;
             let mut state = cell.lock();
             // A commit that is under way would be forgotten by a tombstone queued behind it.
-            let records = if state.removed || state.pending > 0 {
+            let records = if state.removed || state.pending > 0 || state.reloading {
                 Vec::new()
             } else {
                 tombstones(shared, &cell, &state)
@@ -59,13 +59,14 @@ pub(crate) async fn sweep(shared: &Shared) -> Result<(), LogError> {
 
 fn tombstones(shared: &Shared, cell: &Cell, state: &CellState) -> Vec<LogRecord> {
     let (tenant, group): (_, &Str) = (cell.tenant(), cell.id());
-    let machine = &state.machine;
-    let in_use =
-        |topic| shared.topics.name(tenant, topic).is_some_and(|name| machine.is_subscribed(&name));
+    let group_kind = &state.kind;
+    let in_use = |topic| {
+        shared.topics.name(tenant, topic).is_some_and(|name| group_kind.is_subscribed(&name))
+    };
     let wall_ms = shared.clock.wall_ms();
     let retention_ms = shared.config.offsets_retention_ms;
-    let old = state.offsets.expired(wall_ms, retention_ms, machine.expiry_base(), in_use);
-    if old.len() == state.offsets.len() && machine.is_vacant() {
+    let old = state.offsets.expired(wall_ms, retention_ms, group_kind.expiry_base(), in_use);
+    if old.len() == state.offsets.len() && group_kind.is_vacant() {
         // The group's own tombstone stands for all of its offsets.
         return vec![LogRecord { key: Key::Group { tenant, group }.encode(), value: None }];
     }

@@ -11,20 +11,23 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::RwLock;
-use sluice_model::{Clock, Entropy, TenantId};
+use sluice_model::{Clock, Entropy, GroupConfigs, TenantId};
 use sluice_wire::{ErrorCode, Str};
 use tokio::time::Instant;
 
 use super::alarm::Alarms;
 use super::cell::{Cell, CellState};
 use super::config::GroupConfig;
+use super::consumer;
 use super::journal::{Done, Journal, Write};
+use super::kind::Kind;
 use super::log::{LogError, LogRecord};
 use super::machine::{Action, Context, Group, Persist, Tick};
 use super::record::metadata::GroupMetadata;
 use super::record::offset::Committed;
 use super::record::pending::{PendingOffset, TransactionEnd};
-use super::record::{Key, RecordError};
+use super::record::{Key, ModernKind, RecordError};
+use super::stored::Stored;
 use super::topics::Topics;
 use super::vouchers::Vouchers;
 
@@ -48,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) topics: Arc<dyn Topics>,
+    pub(crate) settings: Arc<dyn GroupConfigs>,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) vouchers: Vouchers,
     pub(crate) origin: Instant,
@@ -68,12 +72,14 @@ impl Shared {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         topics: Arc<dyn Topics>,
+        settings: Arc<dyn GroupConfigs>,
     ) -> Self {
         Self {
             config,
             clock,
             entropy,
             topics,
+            settings,
             alarms: Arc::default(),
             vouchers: Vouchers::default(),
             origin: Instant::now(),
@@ -229,15 +235,17 @@ impl Shared {
         }
     }
 
-    /// Gives the group's machine an event and does what it asks for.
+    /// Gives a classic group's machine an event and does what it asks for; `None` if the group is
+    /// of another kind.
     pub(crate) fn drive<R>(
         &self,
         cell: &Arc<Cell>,
         state: &mut CellState,
         event: impl FnOnce(&mut Group, &mut Context<'_>) -> R,
-    ) -> R {
+    ) -> Option<R> {
         let mut cx = self.context();
-        let result = event(&mut state.machine, &mut cx);
+        let Kind::Classic(group) = &mut state.kind else { return None };
+        let result = event(group, &mut cx);
         // A record that cannot be queued is an event of its own, with more to do.
         while !cx.actions.is_empty() {
             for action in std::mem::take(&mut cx.actions) {
@@ -245,19 +253,21 @@ impl Shared {
                     Action::Join(ticket, answer) => state.answer_join(ticket, answer),
                     Action::Sync(ticket, answer) => state.answer_sync(ticket, answer),
                     Action::Persist(value, persist) => {
-                        if let Err((persist, error)) = self.store(cell, state, value, persist) {
-                            state.machine.persisted(&mut cx, persist, Err(error.code()));
+                        if let Err((persist, error)) = self.store(cell, state, value, persist)
+                            && let Kind::Classic(group) = &mut state.kind
+                        {
+                            group.persisted(&mut cx, persist, Err(error.code()));
                         }
                     }
                 }
             }
         }
         self.arm(cell, state);
-        result
+        Some(result)
     }
 
-    fn arm(&self, cell: &Arc<Cell>, state: &mut CellState) {
-        let Some(wake) = state.machine.wake() else { return };
+    pub(crate) fn arm(&self, cell: &Arc<Cell>, state: &mut CellState) {
+        let Some(wake) = state.kind.wake() else { return };
         if state.armed.is_none_or(|armed| wake < armed) {
             self.alarms.set(cell, state.armed, wake);
             state.armed = Some(wake);
@@ -288,7 +298,7 @@ impl Shared {
                 Ok(())
             }
             Err((Done::Group(persist), error)) => Err((persist, error)),
-            Err((Done::Caller(_) | Done::Nobody, _)) => {
+            Err(_) => {
                 unreachable!("a refused write is given back as it was")
             }
         }
@@ -342,27 +352,45 @@ impl Shared {
             return;
         }
         state.armed = None;
-        self.drive(cell, &mut state, |group, cx| group.on_time(cx));
+        if state.reloading {
+            self.reload(cell, &mut state);
+        } else if state.kind.modern().is_some() {
+            // Nobody waits for it, and if it fails the group is made anew.
+            let _ = self.decide(cell, &mut state, None, |kind, turn| {
+                if let Some(group) = kind.modern_mut() {
+                    group.on_time(turn);
+                }
+            });
+        } else {
+            self.drive(cell, &mut state, |group, cx| group.on_time(cx));
+        }
         self.leave(cell, state);
     }
 
-    /// Takes one durable record (see [`super::log::CoordinatorState::apply`]). While loading, the
-    /// machines follow; later they are ahead.
+    /// Takes one durable record (see [`super::log::CoordinatorState::apply`]). The machines are made
+    /// when loading is over; later they are ahead.
     pub(crate) fn apply(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
         match Key::decode(key)? {
             Key::Group { tenant, group } => {
-                let stored = value.map(GroupMetadata::decode).transpose()?;
-                let loading = self.phase() == Phase::Loading;
-                self.with_group_or_new(tenant, group, usize::MAX, |_, state| {
-                    state.metadata = value.map(Bytes::copy_from_slice);
-                    if stored.is_none() {
+                value.map(GroupMetadata::decode).transpose()?;
+                self.with_group_or_new(tenant, group, usize::MAX, |_, state| match value {
+                    Some(metadata) => state.stored.set_classic(metadata),
+                    None => {
+                        state.stored = Stored::Nothing;
                         state.offsets.clear();
                     }
-                    if loading {
-                        let empty = || Group::new(self.clock.wall_ms());
-                        state.machine = stored.map_or_else(empty, Group::load);
-                    }
                 });
+            }
+            Key::Part { tenant, kind, group, part } => {
+                check_part(kind, part, value)?;
+                let set = |_: &Arc<Cell>, state: &mut CellState| {
+                    state.stored.set_part(kind, part, value);
+                };
+                if value.is_some() {
+                    self.with_group_or_new(tenant, group, usize::MAX, set);
+                } else {
+                    self.with_group(tenant, group, set);
+                }
             }
             Key::Offset { tenant, group, topic, partition } => {
                 let committed = value.map(Committed::decode).transpose()?;
@@ -406,12 +434,22 @@ impl Shared {
         for tenant in self.tenants() {
             for cell in self.cells_of(tenant) {
                 let group = cell.id();
-                let (metadata, offsets) = {
+                let (stored, offsets) = {
                     let state = cell.lock();
-                    (state.metadata.clone(), state.offsets.clone())
+                    (state.stored.clone(), state.offsets.clone())
                 };
-                if let Some(metadata) = metadata {
-                    emit(Key::Group { tenant, group }.encode(), metadata);
+                match stored {
+                    Stored::Nothing => {}
+                    Stored::Classic(metadata) => {
+                        emit(Key::Group { tenant, group }.encode(), metadata);
+                    }
+                    Stored::Modern(parts) => {
+                        let kind = parts.kind();
+                        for (part, value) in parts.iter() {
+                            let key = Key::Part { tenant, kind, group, part };
+                            emit(key.encode(), value.clone());
+                        }
+                    }
                 }
                 for (topic, partition, committed) in offsets.iter() {
                     let key = Key::Offset { tenant, group, topic, partition };
@@ -423,5 +461,15 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// Whether a part is one that its kind of group can be made of.
+fn check_part(kind: ModernKind, part: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
+    if part.is_empty() {
+        return if value.is_none() { Ok(()) } else { Err(RecordError::Value) };
+    }
+    match kind {
+        ModernKind::Consumer => consumer::check_part(part, value),
     }
 }

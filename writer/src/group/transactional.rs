@@ -141,10 +141,13 @@ impl GroupCoordinator {
     ) -> Result<(Vec<ErrorCode>, Option<Durable>), ErrorCode> {
         let shared = &self.shared;
         let instance = commit.group_instance_id.as_deref();
-        state.machine.check_transactional_commit(
+        state.check_settled()?;
+        let mut partitions = commit.offsets.iter().map(|offset| (offset.topic, offset.partition));
+        state.kind.check_transactional_commit(
             &commit.member_id,
             instance,
             commit.generation_id,
+            &mut partitions,
         )?;
         let committed_ms = shared.clock.wall_ms();
         let order = shared.order();

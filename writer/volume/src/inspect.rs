@@ -31,7 +31,7 @@ pub enum InspectError {
     #[error("no such volume")]
     Missing,
     /// It lies in the bucket, as objects that tell of themselves, and has no superblocks.
-    #[error("a volume in the bucket has no superblocks: see `ObjectVolume::look`")]
+    #[error("a volume in the bucket has no superblocks: look at the objects of its log")]
     InBucket,
     /// The device cannot be opened or read.
     #[error("cannot read the volume: {0}")]

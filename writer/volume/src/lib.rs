@@ -56,7 +56,7 @@ pub use inspect::{
 };
 pub use local::Engine;
 pub use medium::Medium;
-pub use object::{ObjectCosts, ObjectLook, ObjectOptions, ObjectVolume};
+pub use object::{ObjectCosts, ObjectOptions, ObjectVolume};
 pub use reserve::Reservations;
 pub use volume::{Durable, Health, Kind, Lsn, RecoveredFrame, Recovery, Ticket, Usage, Volume};
 pub use walk::LogEnd;

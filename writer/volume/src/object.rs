@@ -7,7 +7,7 @@
 //! `docs/formats.md`, section "Object volume".
 //!
 //! Where things are: `layout` is the bytes; `store` asks the bucket until it answers; `chain` finds and
-//! seals the log's end; `recovery` reads it; `log` is the open volume; `look` looks and touches nothing.
+//! seals the log's end; `recovery` reads it; `log` is the open volume.
 //!
 //! What it does not do: a bucket that fails is waited for, by an open too. It does not limit itself to a
 //! request rate but by the linger time.
@@ -28,7 +28,6 @@ use crate::volume::Recovery;
 mod chain;
 mod layout;
 mod log;
-mod look;
 mod recovery;
 mod store;
 
@@ -38,7 +37,6 @@ use self::log::Foundation;
 use self::recovery::ObjectRecovery;
 use self::store::{Bucket, Created};
 
-pub use self::look::ObjectLook;
 pub use self::store::ObjectCosts;
 
 /// How an object volume writes.
@@ -161,10 +159,17 @@ impl ObjectVolume {
         epoch: VolumeEpoch,
         options: OpenOptions,
     ) -> Result<Box<dyn Recovery>, OpenError> {
-        let (volume, geometry) = self.described().await?;
+        let bytes = self.bucket.get(&self.descriptor_path()).await.ok_or(OpenError::Missing)?;
+        let volume = Descriptor::decode(&bytes).map_err(|why| match why {
+            Undecodable::Invalid => OpenError::LostObject(self.descriptor_path().to_string()),
+            Undecodable::Unsupported(version) => OpenError::Unsupported(version.into()),
+        })?;
         if volume.id != id {
             return Err(OpenError::WrongVolume { found: volume.id, wanted: id });
         }
+        let geometry = Geometry::new(volume.size_bytes, self.options.window_bytes);
+        let geometry =
+            geometry.ok_or_else(|| OpenError::LostObject(self.descriptor_path().to_string()))?;
         tracing::info!(volume = %id, directory = %self.directory, "opening volume in the bucket");
         let (bucket, log) = (self.bucket.clone(), self.log());
         let nonce = bucket.entropy.random_16();
@@ -182,18 +187,6 @@ impl ObjectVolume {
             open: options,
         };
         Ok(Box::new(ObjectRecovery::new(base, chain)))
-    }
-
-    /// What the volume says that it is.
-    async fn described(&self) -> Result<(Descriptor, Geometry), OpenError> {
-        let lost = || OpenError::LostObject(self.descriptor_path().to_string());
-        let bytes = self.bucket.get(&self.descriptor_path()).await.ok_or(OpenError::Missing)?;
-        let volume = Descriptor::decode(&bytes).map_err(|why| match why {
-            Undecodable::Invalid => lost(),
-            Undecodable::Unsupported(version) => OpenError::Unsupported(version.into()),
-        })?;
-        let geometry = Geometry::new(volume.size_bytes, self.options.window_bytes);
-        Ok((volume, geometry.ok_or_else(lost)?))
     }
 
     fn descriptor_path(&self) -> Path {

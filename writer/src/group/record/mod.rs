@@ -1,4 +1,5 @@
-//! What the group coordinator persists: keys, and the values in [`metadata`] and [`offset`].
+//! What the group coordinator persists: keys, and the values in [`metadata`] and [`offset`]; the parts
+//! of groups with member epochs have theirs beside their machines.
 //!
 //! A key is self-describing. All numbers are big-endian; a group id is the rest of the key, UTF-8.
 //!
@@ -17,7 +18,13 @@
 //!                                                      value: the producer's transaction has ended:
 //!                                                      its pending offsets are committed or
 //!                                                      forgotten. Never in a snapshot
+//! part       tenant u32 | 0x14 consumer, 0x15 share, 0x16 streams | length u16 | group id | part
+//!                                                      value: a part of a group of that kind, by
+//!                                                      the kind's own rules; tombstone: it is gone
 //! ```
+//!
+//! A group is of one kind at a time: a part's value takes the place of the group's metadata and of
+//! parts of other kinds, metadata that of all parts. Offsets stay.
 //!
 //! Rule for change: kinds 0x10 to 0x1f are this module's, others may share the log. A value opens
 //! with a version byte; a new version is added beside the old one, which stays readable.
@@ -25,7 +32,7 @@
 pub(crate) mod metadata;
 pub(crate) mod offset;
 pub(crate) mod pending;
-mod read;
+pub(crate) mod read;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sluice_model::{TenantId, TopicId};
@@ -37,6 +44,20 @@ const OFFSET: u8 = 0x11;
 const TOPIC: u8 = 0x12;
 const PENDING: u8 = 0x17;
 const TRANSACTION_END: u8 = 0x18;
+
+/// The kinds of groups whose members carry epochs. The number is what keys hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ModernKind {
+    /// KIP-848.
+    Consumer = 0x14,
+}
+
+impl ModernKind {
+    fn of(kind: u8) -> Option<Self> {
+        [Self::Consumer].into_iter().find(|known| *known as u8 == kind)
+    }
+}
 
 /// Why stored bytes are not a record of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +100,9 @@ pub(crate) enum Key<'a> {
     Pending { tenant: TenantId, group: &'a str, producer_id: i64, topic: TopicId, partition: i32 },
     /// The end of a producer's transaction in a group.
     TransactionEnd { tenant: TenantId, group: &'a str, producer_id: i64 },
+    /// A part of a group with member epochs. A part without bytes is never there: its tombstone
+    /// changes nothing.
+    Part { tenant: TenantId, kind: ModernKind, group: &'a str, part: &'a [u8] },
 }
 
 impl<'a> Key<'a> {
@@ -116,6 +140,15 @@ impl<'a> Key<'a> {
                 out.put_i64(producer_id);
                 out.put_slice(group.as_bytes());
             }
+            Self::Part { tenant, kind, group, part } => {
+                out.put_u32(tenant.0);
+                out.put_u8(kind as u8);
+                out.put_u16(
+                    u16::try_from(group.len()).expect("group ids are bounded below 64 KiB"),
+                );
+                out.put_slice(group.as_bytes());
+                out.put_slice(part);
+            }
         }
         out.freeze()
     }
@@ -147,7 +180,12 @@ impl<'a> Key<'a> {
                 let group = reader.rest_as_text()?;
                 Ok(Self::TransactionEnd { tenant, group, producer_id })
             }
-            kind => Err(RecordError::Unknown(kind)),
+            other => {
+                let kind = ModernKind::of(other).ok_or(RecordError::Unknown(other))?;
+                let length = usize::from(u16::from_be_bytes(reader.array()?));
+                let group = reader.short_text(length)?;
+                Ok(Self::Part { tenant, kind, group, part: reader.rest() })
+            }
         }
     }
 }
@@ -168,6 +206,8 @@ mod tests {
             Key::Topic { tenant, topic },
             Key::Pending { tenant, group: "g", producer_id: 5, topic, partition: 1 },
             Key::TransactionEnd { tenant, group: "g", producer_id: i64::MAX },
+            Key::Part { tenant, kind: ModernKind::Consumer, group: "g", part: b"\x02m" },
+            Key::Part { tenant, kind: ModernKind::Consumer, group: "", part: b"" },
         ];
         for key in keys {
             let bytes = key.encode();
@@ -191,7 +231,19 @@ mod tests {
     }
 
     #[test]
+    fn a_parts_key_is_as_documented() {
+        let key = Key::Part {
+            tenant: TenantId(1),
+            kind: ModernKind::Consumer,
+            group: "ab",
+            part: &[7, 8],
+        };
+        assert_eq!(key.encode(), &[0, 0, 0, 1, 0x14, 0, 2, b'a', b'b', 7, 8][..]);
+    }
+
+    #[test]
     fn bad_keys_are_errors() {
+        assert_eq!(Key::decode(&[0, 0, 0, 1, 0x14, 0, 2, b'a']), Err(RecordError::Short));
         assert_eq!(Key::decode(&[0, 0, 0, 1]), Err(RecordError::Short));
         assert_eq!(Key::decode(&[0, 0, 0, 1, 0x77]), Err(RecordError::Unknown(0x77)));
         assert_eq!(Key::decode(&[0, 0, 0, 1, GROUP, 0xff]), Err(RecordError::Text));

@@ -5,12 +5,12 @@ use sluice_wire::Str;
 
 use super::RecordError;
 
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
@@ -20,43 +20,43 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
         let (head, tail) = self.rest.split_first_chunk().ok_or(RecordError::Short)?;
         self.rest = tail;
         Ok(*head)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, RecordError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, RecordError> {
         self.array().map(u8::from_be_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, RecordError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, RecordError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    pub(super) fn i32(&mut self) -> Result<i32, RecordError> {
+    pub(crate) fn i32(&mut self) -> Result<i32, RecordError> {
         self.array().map(i32::from_be_bytes)
     }
 
-    pub(super) fn i64(&mut self) -> Result<i64, RecordError> {
+    pub(crate) fn i64(&mut self) -> Result<i64, RecordError> {
         self.array().map(i64::from_be_bytes)
     }
 
     /// A u32 length and that many bytes, copied so that they outlive the log's buffer.
-    pub(super) fn bytes(&mut self) -> Result<Bytes, RecordError> {
+    pub(crate) fn bytes(&mut self) -> Result<Bytes, RecordError> {
         let len = self.u32()? as usize;
         self.take(len).map(Bytes::copy_from_slice)
     }
 
     /// As [`Self::bytes`], checked to be UTF-8.
-    pub(super) fn text(&mut self) -> Result<Str, RecordError> {
+    pub(crate) fn text(&mut self) -> Result<Str, RecordError> {
         let len = self.u32()? as usize;
         let bytes = self.take(len)?;
         std::str::from_utf8(bytes).map(Str::from).map_err(|_| RecordError::Text)
     }
 
     /// One byte, 0 or 1; after 1 a text.
-    pub(super) fn optional_text(&mut self) -> Result<Option<Str>, RecordError> {
+    pub(crate) fn optional_text(&mut self) -> Result<Option<Str>, RecordError> {
         match self.u8()? {
             0 => Ok(None),
             1 => self.text().map(Some),
@@ -64,28 +64,38 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn rest_as_text(self) -> Result<&'a str, RecordError> {
+    /// So many bytes that are UTF-8.
+    pub(crate) fn short_text(&mut self, len: usize) -> Result<&'a str, RecordError> {
+        std::str::from_utf8(self.take(len)?).map_err(|_| RecordError::Text)
+    }
+
+    /// All that is left.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
+    pub(crate) fn rest_as_text(self) -> Result<&'a str, RecordError> {
         std::str::from_utf8(self.rest).map_err(|_| RecordError::Text)
     }
 
-    pub(super) fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.rest.len()
     }
 
-    pub(super) fn end(self) -> Result<(), RecordError> {
+    pub(crate) fn end(self) -> Result<(), RecordError> {
         if self.rest.is_empty() { Ok(()) } else { Err(RecordError::Trailing) }
     }
 }
 
 /// Writes what [`Reader::bytes`] and [`Reader::text`] read.
-pub(super) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     let len = u32::try_from(bytes.len()).expect("held in memory under the group's byte bound");
     out.put_u32(len);
     out.put_slice(bytes);
 }
 
 /// Writes what [`Reader::optional_text`] reads.
-pub(super) fn put_optional_text(out: &mut BytesMut, text: Option<&Str>) {
+pub(crate) fn put_optional_text(out: &mut BytesMut, text: Option<&Str>) {
     match text {
         None => out.put_u8(0),
         Some(text) => {

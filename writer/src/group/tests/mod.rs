@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_model::{Clock, Entropy, TenantId, TopicId};
+use sluice_model::{Clock, Entropy, GroupConfigs, GroupSettings, TenantId, TopicId};
 use sluice_wire::messages::heartbeat_request::HeartbeatRequest;
 use sluice_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use sluice_wire::messages::join_group_response::JoinGroupResponse;
@@ -135,6 +135,7 @@ impl Rig {
             Arc::clone(&seams) as Arc<dyn Clock>,
             Arc::clone(&seams) as Arc<dyn Entropy>,
             Arc::clone(&topics) as Arc<dyn Topics>,
+            Arc::clone(&topics) as Arc<dyn GroupConfigs>,
         ));
         let log = Arc::new(MemoryLog {
             state: Arc::downgrade(&groups),

@@ -1,4 +1,4 @@
-//! Topics that tests make, grow and delete.
+//! Topics that tests make, grow and delete, and what they set for groups.
 
 use super::*;
 use crate::group::{TopicShape, Topics};
@@ -8,6 +8,7 @@ use crate::group::{TopicShape, Topics};
 pub(crate) struct TopicTable {
     by_name: Mutex<BTreeMap<(TenantId, Str), TopicShape>>,
     version: AtomicU64,
+    settings: Mutex<Arc<GroupSettings>>,
 }
 
 impl TopicTable {
@@ -17,9 +18,22 @@ impl TopicTable {
         self.version.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// What holds for all groups.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut GroupSettings)) {
+        let mut settings = **self.settings.lock();
+        change(&mut settings);
+        *self.settings.lock() = Arc::new(settings);
+    }
+
     pub(crate) fn remove(&self, tenant: TenantId, name: &str) {
         self.by_name.lock().remove(&(tenant, Str::from(name)));
         self.version.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl GroupConfigs for TopicTable {
+    fn settings(&self, _tenant: TenantId, _group: &str) -> Arc<GroupSettings> {
+        Arc::clone(&self.settings.lock())
     }
 }
 

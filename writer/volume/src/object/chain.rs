@@ -75,19 +75,6 @@ enum NoView {
     Failed(OpenError),
 }
 
-/// What was found missing last, and how often in a row.
-#[derive(Default)]
-struct Missing(Option<(VolumeEpoch, u64)>, u32);
-
-impl Missing {
-    /// Whether what is missing at a place counts as lost by now.
-    fn again(&mut self, at: (VolumeEpoch, u64)) -> bool {
-        let times = if self.0 == Some(at) { self.1 + 1 } else { 1 };
-        *self = Self(Some(at), times);
-        times >= LOST_AFTER
-    }
-}
-
 impl From<OpenError> for NoView {
     fn from(error: OpenError) -> Self {
         Self::Failed(error)
@@ -99,10 +86,22 @@ impl Opener<'_> {
     pub(super) async fn close_chain(&self) -> Result<Chain, OpenError> {
         // A seal that was there before the listing began.
         let mut known: Option<Seal> = None;
-        let mut missing = Missing::default();
-        let mut races = 0;
+        let (mut missing, mut races) = (((VolumeEpoch(0), 0), 0), 0);
         for _ in 0..MOST_ROUNDS {
-            let Some((listing, view)) = self.round(&mut missing).await? else { continue };
+            let listing = self.list().await;
+            let view = match self.view(&listing).await {
+                Ok(view) => view,
+                Err(NoView::Changed) => continue,
+                Err(NoView::Missing(epoch, position)) => {
+                    let again = if missing.0 == (epoch, position) { missing.1 + 1 } else { 1 };
+                    missing = ((epoch, position), again);
+                    if again >= LOST_AFTER {
+                        return Err(self.lost(epoch, position));
+                    }
+                    continue;
+                }
+                Err(NoView::Failed(error)) => return Err(error),
+            };
             let at = view.end;
             let target = match view.seal {
                 Some(seal) if seal.next > self.epoch || self.is_rival(&seal) => {
@@ -135,31 +134,6 @@ impl Opener<'_> {
             }
         }
         Err(OpenError::Io(io::Error::other("the volume changes faster than it can be opened")))
-    }
-
-    /// The log as it is, which is not closed to anybody.
-    pub(super) async fn look(&self) -> Result<Chain, OpenError> {
-        let mut missing = Missing::default();
-        for _ in 0..MOST_ROUNDS {
-            if let Some((listing, view)) = self.round(&mut missing).await? {
-                return self.found(&listing, &view).await;
-            }
-        }
-        Err(OpenError::Io(io::Error::other("the volume changes faster than it can be looked at")))
-    }
-
-    /// Lists the log and looks at its end; `None` if it has to be listed once more.
-    async fn round(&self, missing: &mut Missing) -> Result<Option<(Listing, View)>, OpenError> {
-        let listing = self.list().await;
-        match self.view(&listing).await {
-            Ok(view) => Ok(Some((listing, view))),
-            Err(NoView::Changed) => Ok(None),
-            Err(NoView::Missing(epoch, position)) => match missing.again((epoch, position)) {
-                true => Err(self.lost(epoch, position)),
-                false => Ok(None),
-            },
-            Err(NoView::Failed(error)) => Err(error),
-        }
     }
 
     fn is_rival(&self, seal: &Seal) -> bool {
