@@ -37,6 +37,8 @@ def main() -> int:
     servers.end_on_sigterm()
     home = pathlib.Path(os.environ["SLUICE_CLIENTS_HOME"]) / "suites"
     logs = pathlib.Path(os.environ["SLUICE_TEST_LOGS"])
+    # Servers and tests must not stand in a directory of the checkout, which may change under them.
+    os.chdir(logs)
     passed = failed = 0
     for name in names:
         begun = time.monotonic()

@@ -43,7 +43,8 @@ def suite(job: Job, _name: str) -> dict[str, Seen]:
     select = ["-test.run", job.only.pattern] if job.only else []
     with servers.new_server(servers.Options()) as server:
         wire.wait_for_coordinator(server.bootstrap)
-        done = run(["nice", where / "kgo.test", "-test.v=test2json", "-test.timeout=30m", *select],
+        done = run(["nice", where / "kgo.test", "-test.v=test2json", "-test.timeout=30m",
+                    "-test.parallel=6", *select],
                    cwd=where / "source", log=job.logs / "kgo.log", timeout_s=2000, KGO_SEEDS=server.bootstrap,
                    KGO_TEST_RF="1", KGO_TEST_RECORDS=records, KGO_LOG_LEVEL="none")
         server.assert_alive()
