@@ -10,7 +10,7 @@ use sluice_wire::messages::find_coordinator_request::FindCoordinatorRequest;
 use sluice_wire::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
 use sluice_wire::{ErrorCode, Str};
 
-use super::{permitted, resolve};
+use super::{internal_topics, permitted, resolve};
 use crate::context::Context;
 use crate::gateway::Core;
 
@@ -71,6 +71,9 @@ pub(crate) async fn find_coordinator(
     ctx: &Context,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
+    if request.key_type == GROUP {
+        internal_topics::for_groups(core, ctx.caller.tenant).await;
+    }
     let own = resolve::own_broker(core);
     let (code, message) = match request.key_type {
         GROUP => (ErrorCode::None, None),

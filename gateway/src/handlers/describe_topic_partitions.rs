@@ -92,6 +92,7 @@ fn page(
         answer.topics.push(DescribeTopicPartitionsResponseTopic {
             name: Some(name.clone()),
             topic_id: Uuid(topic.id.0),
+            is_internal: topic_name::is_internal(&topic.name),
             partitions,
             topic_authorized_operations: permitted::TOPIC,
             ..Default::default()

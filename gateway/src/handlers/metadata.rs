@@ -184,6 +184,7 @@ fn describe(core: &Core, topic: &Topic) -> MetadataResponseTopic {
     MetadataResponseTopic {
         name: Some((&*topic.name).into()),
         topic_id: Uuid(topic.id.0),
+        is_internal: topic_name::is_internal(&topic.name),
         partitions: topic.partitions.iter().enumerate().map(partition).collect(),
         ..Default::default()
     }

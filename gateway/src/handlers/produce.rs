@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sluice_model::StreamId;
+use sluice_model::{StreamId, topic_name};
 use sluice_wire::messages::produce_request::{PartitionProduceData, ProduceRequest};
 use sluice_wire::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
@@ -42,6 +42,7 @@ pub(crate) async fn produce(
     let mut answer = ProduceResponse::default();
     for topic in request.topic_data {
         let found = resolve::by_either(core, ctx, IDS_FROM, &topic.name, topic.topic_id);
+        let internal = found.as_ref().is_ok_and(|topic| topic_name::is_internal(&topic.name));
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for partition in topic.partition_data {
             let checked = resolve::stream_of(&found, partition.index)
@@ -49,6 +50,9 @@ pub(crate) async fn produce(
                 .and_then(|stream| {
                     if !(-1..=1).contains(&acks) {
                         return Err((ErrorCode::InvalidRequiredAcks, None));
+                    }
+                    if internal {
+                        return Err((ErrorCode::InvalidTopicException, None));
                     }
                     Ok((stream, check_records(ctx.version, &partition)?))
                 });

@@ -9,10 +9,13 @@ use sluice_wire::messages::create_topics_request::{
 };
 use sluice_wire::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use sluice_wire::messages::describe_cluster_request::DescribeClusterRequest;
+use sluice_wire::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
 use sluice_wire::messages::find_coordinator_request::FindCoordinatorRequest;
 use sluice_wire::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use sluice_wire::messages::metadata_response::MetadataResponse;
 use sluice_wire::{ErrorCode, Uuid};
 
+use super::client::{batch, produce};
 use super::memory::EPOCH;
 use super::{NODE, Server};
 use crate::handlers::permitted;
@@ -356,4 +359,35 @@ async fn the_cluster_and_its_coordinators() {
             response.coordinators.iter().map(|c| (&*c.key, c.error_code, c.node_id)).collect();
         assert_eq!(told, [("g", error.code(), node), ("h", error.code(), node)]);
     }
+}
+
+#[tokio::test]
+async fn the_first_group_makes_the_internal_topic_which_nobody_writes() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let name = "__consumer_offsets";
+    let known = |response: &MetadataResponse| {
+        response.topics.iter().map(|t| (t.error_code, t.is_internal)).collect::<Vec<_>>()
+    };
+    let mut ask = ask(&[name]);
+    ask.allow_auto_topic_creation = false;
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    assert_eq!(known(&client.call(&ask, 9).await), [(unknown, false)]);
+    for _ in 0..2 {
+        let find = FindCoordinatorRequest { key: "g".into(), ..Default::default() };
+        assert_eq!(client.call(&find, 3).await.error_code, 0);
+        assert_eq!(known(&client.call(&ask, 9).await), [(0, true)]);
+    }
+    client.create_topic("__consumer_offset", 1).await;
+    let all = MetadataRequest { topics: None, ..Default::default() };
+    assert_eq!(known(&client.call(&all, 9).await), [(0, false), (0, true)]);
+    let pages =
+        DescribeTopicPartitionsRequest { response_partition_limit: 2000, ..Default::default() };
+    let pages = client.call(&pages, 0).await;
+    let told: Vec<_> = pages.topics.iter().map(|t| t.is_internal).collect();
+    assert_eq!(told, [false, true]);
+
+    let produced = client.call(&produce(name, 0, 1, batch(1, b"v")), 9).await;
+    let code = produced.responses[0].partition_responses[0].error_code;
+    assert_eq!(code, ErrorCode::InvalidTopicException.code());
 }

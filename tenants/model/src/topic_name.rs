@@ -4,6 +4,18 @@
 /// The longest name, in bytes; all legal characters are ASCII.
 pub const MAX_NAME_BYTES: usize = 249;
 
+/// Where Kafka keeps its groups' offsets. Here a topic of that name stays empty.
+pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
+
+/// The names that Kafka keeps for itself (its `Topic.INTERNAL_TOPICS`).
+const INTERNAL: [&str; 3] = [CONSUMER_OFFSETS, "__transaction_state", "__share_group_state"];
+
+/// Whether clients are told that a topic of that name is the cluster's own: they leave it out of patterns, and may
+/// not produce to it.
+pub fn is_internal(name: &str) -> bool {
+    INTERNAL.contains(&name)
+}
+
 /// Why a string is no topic name. The text is for the client that sent the name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTopicName {
