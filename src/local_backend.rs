@@ -3,6 +3,7 @@
 //! It joins the two halves of a stream: the writer has its tail, the reader what is in the bucket.
 
 mod consumer_groups;
+mod streams_groups;
 
 use std::sync::Arc;
 use std::time::Duration;

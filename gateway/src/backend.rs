@@ -7,6 +7,7 @@
 //! `topic_id` fields filled in; the names beside them are ignored and given back unchanged.
 
 mod consumer_groups;
+mod streams_groups;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use sluice_wire::messages::{
 };
 use sluice_wire::{Chain, ErrorCode, Str};
 
+pub use self::streams_groups::{StreamsBeat, StreamsGroups};
 pub use consumer_groups::ConsumerGroups;
 
 /// Who asks.
@@ -178,7 +180,7 @@ pub struct DeleteOffsets {
 /// Writers and readers as the gateway sees them. Every call is safe to drop at any await: an append
 /// that was already handed over may still be made.
 #[async_trait]
-pub trait Backend: ConsumerGroups + Send + Sync + 'static {
+pub trait Backend: ConsumerGroups + StreamsGroups + Send + Sync + 'static {
     /// Appends; answers are in the request's order. The append order of two calls is the order in
     /// which their futures were first polled.
     async fn append(

@@ -303,4 +303,6 @@ serve! {
     Serial ConsumerGroupDescribe consumer_group_describe_request::ConsumerGroupDescribeRequest => handlers::consumer_groups::describe;
     Serial ListConfigResources list_config_resources_request::ListConfigResourcesRequest => handlers::config_resources::list_config_resources;
     Serial DescribeTopicPartitions describe_topic_partitions_request::DescribeTopicPartitionsRequest => handlers::describe_topic_partitions::describe_topic_partitions;
+    Serial StreamsGroupHeartbeat streams_group_heartbeat_request::StreamsGroupHeartbeatRequest => handlers::streams_groups::heartbeat;
+    Serial StreamsGroupDescribe streams_group_describe_request::StreamsGroupDescribeRequest => handlers::streams_groups::describe;
 }

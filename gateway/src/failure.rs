@@ -148,4 +148,7 @@ first_errors! {
     list_config_resources_response::ListConfigResourcesResponse, a => [a.error_code];
     describe_topic_partitions_response::DescribeTopicPartitionsResponse, a => a.topics.iter()
         .map(|t| t.error_code);
+    streams_group_heartbeat_response::StreamsGroupHeartbeatResponse, a => [a.error_code];
+    streams_group_describe_response::StreamsGroupDescribeResponse, a => a.groups.iter()
+        .map(|g| g.error_code);
 }

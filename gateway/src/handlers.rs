@@ -27,4 +27,5 @@ pub(crate) mod produce;
 pub(crate) mod producers;
 pub(crate) mod replicas;
 pub(crate) mod resolve;
+pub(crate) mod streams_groups;
 pub(crate) mod topics;

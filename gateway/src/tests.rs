@@ -11,6 +11,7 @@ mod pages;
 mod pipeline;
 mod protocol;
 mod streams;
+mod streams_groups;
 mod tenants;
 mod topics;
 

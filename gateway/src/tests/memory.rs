@@ -15,6 +15,7 @@ use sluice_wire::messages::consumer_group_describe_response::{
 };
 use sluice_wire::messages::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
 use sluice_wire::messages::consumer_group_heartbeat_response::ConsumerGroupHeartbeatResponse;
+use sluice_wire::messages::create_topics_request::CreatableTopic;
 use sluice_wire::messages::delete_groups_request::DeleteGroupsRequest;
 use sluice_wire::messages::delete_groups_response::{DeletableGroupResult, DeleteGroupsResponse};
 use sluice_wire::messages::describe_groups_request::DescribeGroupsRequest;
@@ -37,6 +38,11 @@ use sluice_wire::messages::offset_fetch_request::OffsetFetchRequest;
 use sluice_wire::messages::offset_fetch_response::{
     OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopics,
+};
+use sluice_wire::messages::streams_group_describe_response;
+use sluice_wire::messages::streams_group_heartbeat_request::StreamsGroupHeartbeatRequest;
+use sluice_wire::messages::streams_group_heartbeat_response::{
+    Status, StreamsGroupHeartbeatResponse,
 };
 use sluice_wire::messages::sync_group_request::SyncGroupRequest;
 use sluice_wire::messages::sync_group_response::SyncGroupResponse;
@@ -480,5 +486,51 @@ impl Backend for MemoryBackend {
             DeletableGroupResult { group_id, error_code: code.code() }
         });
         DeleteGroupsResponse { results: results.collect(), ..Default::default() }
+    }
+}
+
+#[async_trait]
+impl StreamsGroups for MemoryBackend {
+    /// Asks for the changelogs of the topology, and names the tenant as the member.
+    async fn streams_group_heartbeat(
+        &self,
+        caller: &Caller,
+        request: StreamsGroupHeartbeatRequest,
+    ) -> StreamsBeat {
+        let subtopologies = request.topology.iter().flat_map(|topology| &topology.subtopologies);
+        let changelogs = subtopologies.flat_map(|subtopology| &subtopology.state_changelog_topics);
+        let missing = changelogs.map(|topic| CreatableTopic {
+            name: topic.name.clone(),
+            num_partitions: 2,
+            replication_factor: topic.replication_factor,
+            ..Default::default()
+        });
+        let missing: Vec<CreatableTopic> = missing.collect();
+        let mut answer = StreamsGroupHeartbeatResponse {
+            member_id: Str::from(caller.tenant.0.to_string()),
+            ..Default::default()
+        };
+        if !missing.is_empty() {
+            answer
+                .status
+                .get_or_insert_default()
+                .push(Status { status_code: 3, status_detail: Str::from_static("missing") });
+        }
+        StreamsBeat { answer, missing }
+    }
+
+    async fn streams_group_describe(
+        &self,
+        _caller: &Caller,
+        group_ids: Vec<Str>,
+    ) -> Vec<streams_group_describe_response::DescribedGroup> {
+        let code =
+            |id: &Str| if id.is_empty() { ErrorCode::InvalidGroupId } else { ErrorCode::None };
+        let one = |group_id: Str| streams_group_describe_response::DescribedGroup {
+            error_code: code(&group_id).code(),
+            group_id,
+            ..Default::default()
+        };
+        group_ids.into_iter().map(one).collect()
     }
 }

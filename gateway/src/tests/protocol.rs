@@ -9,6 +9,8 @@ use sluice_wire::messages::api_versions_response::ApiVersionsResponse;
 use sluice_wire::messages::{
     alter_configs_request as alter, alter_partition_reassignments_request as reassign,
     alter_replica_log_dirs_request as move_dirs, api_versions_request::ApiVersionsRequest,
+    consumer_group_describe_request::ConsumerGroupDescribeRequest,
+    consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest,
     create_partitions_request as grow, create_topics_request as create,
     delete_groups_request::DeleteGroupsRequest, delete_records_request as truncate,
     delete_topics_request::DeleteTopicsRequest, describe_cluster_request::DescribeClusterRequest,
@@ -25,6 +27,8 @@ use sluice_wire::messages::{
     metadata_request::MetadataRequest, offset_commit_request as commit,
     offset_delete_request as forget, offset_fetch_request::OffsetFetchRequest,
     offset_for_leader_epoch_request as epochs, produce_request::ProduceRequest,
+    streams_group_describe_request::StreamsGroupDescribeRequest,
+    streams_group_heartbeat_request::StreamsGroupHeartbeatRequest,
     sync_group_request::SyncGroupRequest, unregister_broker_request::UnregisterBrokerRequest,
     update_features_request as features,
 };
@@ -245,8 +249,12 @@ async fn every_announced_version_is_served() {
     let errors = every(seen, client, |_| UnregisterBrokerRequest { broker_id: NODE.0 }).await;
     let denied = ErrorCode::ClusterAuthorizationFailed.code();
     assert!(errors.values().all(|code| *code == denied));
+    served!(seen, client, |_| ConsumerGroupHeartbeatRequest::default());
+    served!(seen, client, |_| ConsumerGroupDescribeRequest::default());
     served!(seen, client, |_| ListConfigResourcesRequest::default());
     served!(seen, client, |_| DescribeTopicPartitionsRequest::default());
+    served!(seen, client, |_| StreamsGroupHeartbeatRequest::default());
+    served!(seen, client, |_| StreamsGroupDescribeRequest::default());
 
     assert_eq!(seen, dispatch::SERVED, "the table and this test differ");
 }

@@ -45,6 +45,17 @@ class Options:
     min_session_timeout_ms: int | None = None
     retention_check_ms: int | None = None
     compaction_interval_ms: int | None = None
+    streams_session_timeout_ms: int | None = None
+    streams_heartbeat_interval_ms: int | None = None
+    streams_standbys: int | None = None
+
+    def streams(self) -> dict[str, int]:
+        """Settings of streams groups, as group configs; they begin tasks without delay."""
+        given = {"streams.session.timeout.ms": self.streams_session_timeout_ms,
+                 "streams.heartbeat.interval.ms": self.streams_heartbeat_interval_ms,
+                 "streams.num.standby.replicas": self.streams_standbys}
+        settings = {key: value for key, value in given.items() if value is not None}
+        return settings and {**settings, "streams.initial.rebalance.delay.ms": 0}
 
 
 def free_port() -> int:
@@ -233,6 +244,8 @@ class Sluice(Server):
         put("compaction", "interval",
             o.compaction_interval_ms and f"{o.compaction_interval_ms}ms")
         put("compaction", "min_age", o.compaction_interval_ms and "0ms")
+        for key, value in o.streams().items():
+            put("groups.defaults", f'"{key}"', value)
         lines = []
         if o.node_id is not None:
             lines.append(f"node_id = {o.node_id}")
@@ -276,6 +289,10 @@ class Kafka(Server):
             # Kafka allows no smaller segment than 1 MiB.
             "log.segment.bytes": o.segment_bytes and max(o.segment_bytes, 1 << 20),
         }
+        for key, value in o.streams().items():
+            settings[f"group.{key}"] = value
+            if key.endswith((".session.timeout.ms", ".heartbeat.interval.ms")):
+                settings[f"group.{key}".replace("streams.", "streams.min.")] = value
         command = [str(HERE / "kafka-oracle"), "up", "--data", str(self.data), "--kafka", self.bootstrap]
         for key, value in settings.items():
             if value is not None:

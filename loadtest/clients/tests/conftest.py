@@ -13,6 +13,16 @@ from blackbox import java, servers, waiting, wire
 servers.end_on_sigterm()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--minutes", type=float, default=0.5,
+                     help="how long the tests of Kafka Streams crash things (default: 0.5)")
+
+
+@pytest.fixture
+def minutes(request) -> float:
+    return request.config.getoption("--minutes")
+
+
 @pytest.fixture(scope="session")
 def server():
     with servers.new_server() as running:

@@ -35,6 +35,8 @@ pub struct GroupConfig {
     pub max_groups_per_tenant: usize,
     /// Committed offsets of one group.
     pub max_offsets_per_group: usize,
+    /// Tasks of one streams group: a partition of a subtopology each.
+    pub max_tasks_per_group: usize,
     /// Bytes of a group id.
     pub max_group_id_bytes: usize,
     /// Bytes of all protocols that a member offers.
@@ -63,6 +65,7 @@ impl Default for GroupConfig {
             commit_timeout: Duration::from_secs(5),
             max_groups_per_tenant: 10_000,
             max_offsets_per_group: 100_000,
+            max_tasks_per_group: 100_000,
             max_group_id_bytes: 1_024,
             max_subscription_bytes: 1 << 20,
             max_group_bytes: 8 << 20,

@@ -15,6 +15,7 @@ use super::modern::Turn;
 use super::record::ModernKind;
 use super::record::metadata::GroupMetadata;
 use super::stored::Stored;
+use super::streams::StreamsGroup;
 
 /// Who wants to commit what.
 pub(crate) struct Commit<'a> {
@@ -76,6 +77,7 @@ pub(crate) trait Modern: Send {
 pub(crate) enum Kind {
     Classic(Group),
     Consumer(Box<ConsumerGroup>),
+    Streams(Box<StreamsGroup>),
 }
 
 impl Kind {
@@ -90,6 +92,7 @@ impl Kind {
             }),
             Stored::Modern(parts) => match parts.kind() {
                 ModernKind::Consumer => Self::Consumer(Box::new(ConsumerGroup::load(parts))),
+                ModernKind::Streams => Self::Streams(Box::new(StreamsGroup::of(parts))),
             },
         }
     }
@@ -97,7 +100,7 @@ impl Kind {
     pub(crate) fn classic(&self) -> Option<&Group> {
         match self {
             Self::Classic(group) => Some(group),
-            Self::Consumer(_) => None,
+            Self::Consumer(_) | Self::Streams(_) => None,
         }
     }
 
@@ -105,6 +108,7 @@ impl Kind {
         match self {
             Self::Classic(_) => None,
             Self::Consumer(group) => Some(&**group),
+            Self::Streams(group) => Some(&**group),
         }
     }
 
@@ -112,6 +116,7 @@ impl Kind {
         match self {
             Self::Classic(_) => None,
             Self::Consumer(group) => Some(&mut **group),
+            Self::Streams(group) => Some(&mut **group),
         }
     }
 
@@ -123,6 +128,7 @@ impl Kind {
         match self {
             Self::Classic(group) => classic(group),
             Self::Consumer(group) => modern(&**group),
+            Self::Streams(group) => modern(&**group),
         }
     }
 
@@ -164,6 +170,7 @@ impl Kind {
                 group.check_commit(commit.member_id, commit.instance, commit.epoch)
             }
             Self::Consumer(group) => group.check_commit(commit),
+            Self::Streams(group) => group.check_commit(commit),
         }
     }
 
@@ -175,15 +182,12 @@ impl Kind {
         epoch: i32,
         partitions: &mut dyn Iterator<Item = (TopicId, i32)>,
     ) -> Result<(), ErrorCode> {
+        let version = None;
+        let mut commit = Commit { member_id, instance, epoch, version, partitions };
         match self {
             Self::Classic(group) => group.check_transactional_commit(member_id, instance, epoch),
-            Self::Consumer(group) => group.check_commit(&mut Commit {
-                member_id,
-                instance,
-                epoch,
-                version: None,
-                partitions,
-            }),
+            Self::Consumer(group) => group.check_commit(&mut commit),
+            Self::Streams(group) => group.check_commit(&mut commit),
         }
     }
 

@@ -13,7 +13,8 @@ use sluice_wire::messages::sync_group_response::SyncGroupResponse;
 use sluice_wire::{ErrorCode, Str};
 
 use super::cell::{Cell, CellState};
-use super::machine::{JoinEvent, Leaving, refused_join};
+use super::kind::Kind;
+use super::machine::{Group, JoinEvent, Leaving, refused_join};
 use super::shared::Phase;
 use super::{GroupCaller, GroupCoordinator};
 
@@ -64,7 +65,12 @@ impl GroupCoordinator {
         let join = |cell: &Arc<Cell>, state: &mut CellState| {
             state.check_settled()?;
             if state.kind.modern().is_some() {
-                return Err(ErrorCode::InconsistentGroupProtocol);
+                if !state.kind.is_vacant() || state.deciding > 0 {
+                    return Err(ErrorCode::InconsistentGroupProtocol);
+                }
+                // An empty group gives its id up, as in Kafka. What is stored of it goes when the
+                // classic group is stored.
+                state.kind = Kind::Classic(Group::new(shared.clock.wall_ms()));
             }
             let (ticket, answer) = state.await_join();
             let event = JoinEvent {

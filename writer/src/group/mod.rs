@@ -37,6 +37,7 @@ pub mod record;
 mod retention;
 mod shared;
 mod stored;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod topics;

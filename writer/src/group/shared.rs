@@ -28,6 +28,7 @@ use super::record::offset::Committed;
 use super::record::pending::{PendingOffset, TransactionEnd};
 use super::record::{Key, ModernKind, RecordError};
 use super::stored::Stored;
+use super::streams;
 use super::topics::Topics;
 use super::vouchers::Vouchers;
 
@@ -471,5 +472,6 @@ fn check_part(kind: ModernKind, part: &[u8], value: Option<&[u8]>) -> Result<(),
     }
     match kind {
         ModernKind::Consumer => consumer::check_part(part, value),
+        ModernKind::Streams => streams::check_part(part, value),
     }
 }

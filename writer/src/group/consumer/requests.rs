@@ -96,7 +96,9 @@ impl GroupCoordinator {
         let absent = |message| Err(Refusal::new(ErrorCode::GroupIdNotFound, message));
         let found = self.decide(caller, group_id, false, |kind, turn| match kind {
             Kind::Consumer(group) => Ok(group.describe(turn)),
-            Kind::Classic(_) => absent(format!("Group {group_id} is not a consumer group.")),
+            Kind::Classic(_) | Kind::Streams(_) => {
+                absent(format!("Group {group_id} is not a consumer group."))
+            }
         });
         found.await.unwrap_or_else(|| absent(format!("Group {group_id} not found.")))
     }
@@ -117,7 +119,7 @@ fn on_beat(
             *kind = Kind::Consumer(Box::new(group));
             return Ok(answer);
         }
-        Kind::Classic(_) => {
+        Kind::Classic(_) | Kind::Streams(_) => {
             let message = format!("Group {} is not a consumer group.", turn.group);
             return Err(Refusal::new(ErrorCode::GroupIdNotFound, message));
         }

@@ -6,6 +6,7 @@ mod members;
 mod offsets;
 mod replay;
 mod retention;
+mod streams;
 pub(crate) mod topic_table;
 mod transactional;
 
@@ -18,9 +19,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_model::{Clock, Entropy, GroupConfigs, GroupSettings, TenantId, TopicId};
+use sluice_wire::messages::delete_groups_request::DeleteGroupsRequest;
 use sluice_wire::messages::heartbeat_request::HeartbeatRequest;
 use sluice_wire::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use sluice_wire::messages::join_group_response::JoinGroupResponse;
+use sluice_wire::messages::list_groups_request::ListGroupsRequest;
 use sluice_wire::messages::offset_commit_request::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
