@@ -36,6 +36,7 @@ const MUST_HAPPEN: &[&str] = &[
     "bucket-wrong-bytes",
     "put-exists",
     "disk-slow",
+    "disk-stall",
     "disk-errors",
     "clock-jump",
     "bit-rot",
