@@ -29,7 +29,7 @@ const DIFFERENCES: &str = "
 | leader epoch | grows at each start | it is the epoch of the volume's owner |
 | cleanup.policy=compact | as Kafka's cleaner does, on what is in the bucket; what is not uploaded yet is the active segment | records go to the bucket by `upload.*`, not by `segment.bytes` and `segment.ms` |
 | compression.type | stored as the producer sent it | never re-encoded |
-| transactions | transactional ids are refused (TRANSACTIONAL_ID_AUTHORIZATION_FAILED) | not built yet |
+| transactions | described without the groups that they commit offsets of | committed offsets do not lie in a topic |
 | segment.*, flush.*, index.*, file.delete.delay.ms, preallocate, unclean.leader.election.enable | accepted, checked and reported, without effect | there are no segment files |
 | group.initial.rebalance.delay.ms | 0 by default, as in Kafka's sample configuration | groups.initial_rebalance_delay sets it |
 | broker configs | a few, read-only; changing them is refused (CLUSTER_AUTHORIZATION_FAILED) | they are the operator's |

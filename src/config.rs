@@ -47,6 +47,7 @@ pub(crate) struct Config {
     pub(crate) bucket: Bucket,
     pub(crate) reader: Reader,
     pub(crate) groups: Groups,
+    pub(crate) transactions: Transactions,
     pub(crate) retention: Retention,
     pub(crate) compaction: Compaction,
     pub(crate) log: Log,
@@ -147,6 +148,15 @@ pub(crate) struct Groups {
     /// Defaults for groups, by Kafka's names of group configs; `up` has them checked.
     pub(crate) defaults: BTreeMap<String, String>,
     pub(crate) offsets_retention: Duration,
+}
+
+/// Transactions and producer ids.
+#[derive(Clone, Debug)]
+pub(crate) struct Transactions {
+    pub(crate) max_timeout: Duration,
+    pub(crate) id_expiration: Duration,
+    pub(crate) max_ids: u32,
+    pub(crate) max_producer_ids: u32,
 }
 
 /// Retention.
@@ -259,6 +269,12 @@ impl Default for Config {
                 max_groups: 10_000,
                 defaults: BTreeMap::new(),
                 offsets_retention: millis(7 * DAY),
+            },
+            transactions: Transactions {
+                max_timeout: millis(15 * MINUTE),
+                id_expiration: millis(7 * DAY),
+                max_ids: 10_000,
+                max_producer_ids: 100_000,
             },
             retention: Retention { check_interval: millis(30 * SECOND) },
             compaction: Compaction {

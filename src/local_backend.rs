@@ -4,17 +4,17 @@
 
 mod consumer_groups;
 mod streams_groups;
+mod transactions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use sluice_catalog::Catalog;
 use sluice_format::StreamKey;
 use sluice_gateway::backend::{
-    AppendRequest, Appended, Backend, Caller, DeleteOffsets, OffsetFound, OffsetQuery, Read,
-    ReadAnswer, ReadRequest, Refused,
+    Append, AppendRequest, Appended, Backend, Caller, DeleteOffsets, OffsetFound, OffsetQuery,
+    Read, ReadAnswer, ReadRequest, Refused,
 };
 use sluice_model::StreamId;
 use sluice_reader::{ReadError, Reader};
@@ -22,8 +22,7 @@ use sluice_wire::messages::{
     delete_groups_request::DeleteGroupsRequest, delete_groups_response::DeleteGroupsResponse,
     describe_groups_request::DescribeGroupsRequest,
     describe_groups_response::DescribeGroupsResponse, heartbeat_request::HeartbeatRequest,
-    heartbeat_response::HeartbeatResponse, init_producer_id_request::InitProducerIdRequest,
-    init_producer_id_response::InitProducerIdResponse, join_group_request::JoinGroupRequest,
+    heartbeat_response::HeartbeatResponse, join_group_request::JoinGroupRequest,
     join_group_response::JoinGroupResponse, leave_group_request::LeaveGroupRequest,
     leave_group_response::LeaveGroupResponse, list_groups_request::ListGroupsRequest,
     list_groups_response::ListGroupsResponse, offset_commit_request::OffsetCommitRequest,
@@ -33,7 +32,7 @@ use sluice_wire::messages::{
 };
 use sluice_wire::{Chain, ErrorCode, Str};
 use sluice_writer::group::GroupCaller;
-use sluice_writer::{AppendError, Offsets, TailError, Writer};
+use sluice_writer::{AppendError, Offsets, TailError, Unverified, Writer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -54,7 +53,6 @@ const BUCKET_READS: usize = 512;
 pub(crate) struct LocalBackend {
     writer: Writer,
     reader: Arc<Reader>,
-    catalog: Catalog,
     bucket_reads: Arc<Semaphore>,
     /// Where the bucket is read.
     low: LowPriority,
@@ -92,14 +90,54 @@ fn refused(error: AppendError, log_start: i64) -> Refused {
 
 impl LocalBackend {
     /// Joins a writer and a reader that is attached to the writer's volumes.
-    pub(crate) fn new(writer: Writer, reader: Reader, catalog: Catalog, low: LowPriority) -> Self {
+    pub(crate) fn new(writer: Writer, reader: Reader, low: LowPriority) -> Self {
         let bucket_reads = Arc::new(Semaphore::new(BUCKET_READS));
-        Self { writer, reader: Arc::new(reader), catalog, bucket_reads, low }
+        Self { writer, reader: Arc::new(reader), bucket_reads, low }
     }
 
     /// The writer.
     pub(crate) fn writer(&self) -> &Writer {
         &self.writer
+    }
+
+    async fn append_one(
+        &self,
+        append: &Append,
+        request: &AppendRequest,
+    ) -> Result<Appended, Refused> {
+        let done = self.writer.append(append.stream, &append.records, request.timeout).await;
+        self.appended(append.stream, done)
+    }
+
+    async fn append_vouched(
+        &self,
+        append: &Append,
+        request: &AppendRequest,
+        voucher: Unverified,
+    ) -> Result<Appended, Refused> {
+        let (stream, records) = (append.stream, &append.records);
+        let done = self.writer.append_verified(stream, records, request.timeout, voucher).await;
+        self.appended(stream, done)
+    }
+
+    fn appended(
+        &self,
+        stream: StreamId,
+        done: Result<sluice_writer::Appended, AppendError>,
+    ) -> Result<Appended, Refused> {
+        let log_start = self.log_start(stream);
+        match done {
+            Ok(appended) => Ok(Appended {
+                base_offset: appended.base_offset,
+                log_append_time_ms: appended.log_append_time_ms,
+                log_start,
+            }),
+            Err(error) => Err(refused(error, log_start)),
+        }
+    }
+
+    fn log_start(&self, stream: StreamId) -> i64 {
+        self.writer.offsets(stream).map_or(-1, |offsets| offsets.log_start)
     }
 
     /// Reads from the bucket; empty if that takes too long.
@@ -311,22 +349,13 @@ fn answer(offsets: Offsets, records: Chain, diverging: Option<(i32, i64)>) -> Re
 impl Backend for LocalBackend {
     async fn append(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: AppendRequest,
     ) -> Vec<Result<Appended, Refused>> {
-        join_all(request.appends.iter().map(|append| async {
-            let done = self.writer.append(append.stream, &append.records, request.timeout).await;
-            let log_start = self.writer.offsets(append.stream).map_or(-1, |o| o.log_start);
-            match done {
-                Ok(appended) => Ok(Appended {
-                    base_offset: appended.base_offset,
-                    log_append_time_ms: appended.log_append_time_ms,
-                    log_start,
-                }),
-                Err(error) => Err(refused(error, log_start)),
-            }
-        }))
-        .await
+        if let Some(transactional_id) = &request.transactional_id {
+            return self.append_in_transaction(caller, &request, transactional_id).await;
+        }
+        join_all(request.appends.iter().map(|append| self.append_one(append, &request))).await
     }
 
     async fn read(
@@ -409,32 +438,6 @@ impl Backend for LocalBackend {
 
     fn stored_bytes(&self, stream: StreamId) -> u64 {
         self.writer.stream_bytes(stream)
-    }
-
-    async fn init_producer_id(
-        &self,
-        _caller: &Caller,
-        request: InitProducerIdRequest,
-    ) -> InitProducerIdResponse {
-        let refuse = |code: ErrorCode| InitProducerIdResponse {
-            error_code: code.code(),
-            producer_id: -1,
-            producer_epoch: -1,
-            ..Default::default()
-        };
-        if request.transactional_id.is_some() {
-            // Transactions are not served: ids for them are nobody's here.
-            return refuse(ErrorCode::TransactionalIdAuthorizationFailed);
-        }
-        match self.catalog.next_producer_id().await {
-            Ok(producer_id) => {
-                InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "no producer id could be allocated");
-                refuse(ErrorCode::CoordinatorNotAvailable)
-            }
-        }
     }
 
     async fn join_group(

@@ -24,6 +24,7 @@ use sluice_model::{CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, TopicDe
 use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
 use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 use sluice_writer::group::GroupConfig;
+use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{
     CompactionOptions, OrphanOptions, Writer, WriterMetrics, WriterOptions, WriterParts,
 };
@@ -248,6 +249,7 @@ impl Node {
             keys: keys.clone(),
             options: writer_options(config),
             groups: group_config(config),
+            transactions: transaction_config(config),
             clock,
             entropy,
             metrics,
@@ -262,7 +264,7 @@ impl Node {
             reader.attach(volume.0, state);
         }
         let low = LowPriority::start().context("cannot start threads")?;
-        let backend = Arc::new(LocalBackend::new(writer, reader, catalog.clone(), low));
+        let backend = Arc::new(LocalBackend::new(writer, reader, low));
         Ok(Self { store, catalog, registration, backend, journal })
     }
 
@@ -383,5 +385,16 @@ fn group_config(config: &Config) -> GroupConfig {
         offsets_retention_ms: i64::try_from(groups.offsets_retention.as_millis())
             .unwrap_or(i64::MAX),
         ..GroupConfig::default()
+    }
+}
+
+fn transaction_config(config: &Config) -> TransactionConfig {
+    let transactions = &config.transactions;
+    TransactionConfig {
+        max_timeout_ms: i32::try_from(transactions.max_timeout.as_millis()).unwrap_or(i32::MAX),
+        id_expiration_ms: i64::try_from(transactions.id_expiration.as_millis()).unwrap_or(i64::MAX),
+        max_ids_per_tenant: transactions.max_ids as usize,
+        max_producer_ids_per_hour: transactions.max_producer_ids,
+        ..TransactionConfig::default()
     }
 }

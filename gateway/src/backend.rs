@@ -8,6 +8,7 @@
 
 mod consumer_groups;
 mod streams_groups;
+mod transactions;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,8 +21,7 @@ use sluice_wire::messages::{
     delete_groups_request::DeleteGroupsRequest, delete_groups_response::DeleteGroupsResponse,
     describe_groups_request::DescribeGroupsRequest,
     describe_groups_response::DescribeGroupsResponse, heartbeat_request::HeartbeatRequest,
-    heartbeat_response::HeartbeatResponse, init_producer_id_request::InitProducerIdRequest,
-    init_producer_id_response::InitProducerIdResponse, join_group_request::JoinGroupRequest,
+    heartbeat_response::HeartbeatResponse, join_group_request::JoinGroupRequest,
     join_group_response::JoinGroupResponse, leave_group_request::LeaveGroupRequest,
     leave_group_response::LeaveGroupResponse, list_groups_request::ListGroupsRequest,
     list_groups_response::ListGroupsResponse, offset_commit_request::OffsetCommitRequest,
@@ -32,6 +32,9 @@ use sluice_wire::messages::{
 use sluice_wire::{Chain, ErrorCode, Str};
 
 pub use self::streams_groups::{StreamsBeat, StreamsGroups};
+pub use self::transactions::{
+    NotAdded, Producer, ProducerIdentity, TransactionDescription, Transactions,
+};
 pub use consumer_groups::ConsumerGroups;
 
 /// Who asks.
@@ -65,6 +68,8 @@ pub struct AppendRequest {
     pub timeout: Duration,
     /// Set when the producer is transactional.
     pub transactional_id: Option<Str>,
+    /// What becomes of a transaction's batches in streams that were not added to it.
+    pub not_added: NotAdded,
     /// In the request's order.
     pub appends: Vec<Append>,
 }
@@ -180,7 +185,7 @@ pub struct DeleteOffsets {
 /// Writers and readers as the gateway sees them. Every call is safe to drop at any await: an append
 /// that was already handed over may still be made.
 #[async_trait]
-pub trait Backend: ConsumerGroups + StreamsGroups + Send + Sync + 'static {
+pub trait Backend: ConsumerGroups + StreamsGroups + Transactions + Send + Sync + 'static {
     /// Appends; answers are in the request's order. The append order of two calls is the order in
     /// which their futures were first polled.
     async fn append(
@@ -230,13 +235,6 @@ pub trait Backend: ConsumerGroups + StreamsGroups + Send + Sync + 'static {
     /// The bytes of a stream's batches that this node holds or has put into the bucket; 0 for a
     /// stream whose volume another node owns.
     fn stored_bytes(&self, stream: StreamId) -> u64;
-
-    /// Gives a producer its id.
-    async fn init_producer_id(
-        &self,
-        caller: &Caller,
-        request: InitProducerIdRequest,
-    ) -> InitProducerIdResponse;
 
     /// JoinGroup.
     async fn join_group(

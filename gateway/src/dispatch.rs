@@ -284,6 +284,9 @@ serve! {
     Serial DeleteRecords delete_records_request::DeleteRecordsRequest => handlers::offsets::delete_records;
     Serial InitProducerId init_producer_id_request::InitProducerIdRequest => handlers::producers::init_producer_id;
     Serial OffsetForLeaderEpoch offset_for_leader_epoch_request::OffsetForLeaderEpochRequest => handlers::offsets::offset_for_leader_epoch;
+    Serial AddPartitionsToTxn add_partitions_to_txn_request::AddPartitionsToTxnRequest => handlers::transactions::add_partitions_to_txn;
+    Serial AddOffsetsToTxn add_offsets_to_txn_request::AddOffsetsToTxnRequest => handlers::transactions::add_offsets_to_txn;
+    Serial EndTxn end_txn_request::EndTxnRequest => handlers::transactions::end_txn;
     Serial DescribeConfigs describe_configs_request::DescribeConfigsRequest => handlers::describe_configs::describe_configs;
     Serial AlterConfigs alter_configs_request::AlterConfigsRequest => handlers::alter_configs::alter_configs;
     Serial AlterReplicaLogDirs alter_replica_log_dirs_request::AlterReplicaLogDirsRequest => handlers::log_dirs::alter_replica_log_dirs;
@@ -299,6 +302,8 @@ serve! {
     Serial UpdateFeatures update_features_request::UpdateFeaturesRequest => handlers::controller::update_features;
     Serial DescribeCluster describe_cluster_request::DescribeClusterRequest => handlers::cluster::describe_cluster;
     Serial UnregisterBroker unregister_broker_request::UnregisterBrokerRequest => handlers::controller::unregister_broker;
+    Serial DescribeTransactions describe_transactions_request::DescribeTransactionsRequest => handlers::transactions::describe_transactions;
+    Serial ListTransactions list_transactions_request::ListTransactionsRequest => handlers::transactions::list_transactions;
     Serial ConsumerGroupHeartbeat consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest => handlers::consumer_groups::heartbeat;
     Serial ConsumerGroupDescribe consumer_group_describe_request::ConsumerGroupDescribeRequest => handlers::consumer_groups::describe;
     Serial ListConfigResources list_config_resources_request::ListConfigResourcesRequest => handlers::config_resources::list_config_resources;

@@ -117,6 +117,15 @@ first_errors! {
     init_producer_id_response::InitProducerIdResponse, a => [a.error_code];
     offset_for_leader_epoch_response::OffsetForLeaderEpochResponse, a => a.topics.iter()
         .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+    add_partitions_to_txn_response::AddPartitionsToTxnResponse, a => [a.error_code].into_iter()
+        .chain(a.results_by_topic_v3_and_below.iter()
+            .chain(a.results_by_transaction.iter().flat_map(|t| &t.topic_results))
+            .flat_map(|t| t.results_by_partition.iter().map(|p| p.partition_error_code)));
+    add_offsets_to_txn_response::AddOffsetsToTxnResponse, a => [a.error_code];
+    end_txn_response::EndTxnResponse, a => [a.error_code];
+    describe_transactions_response::DescribeTransactionsResponse, a => a.transaction_states.iter()
+        .map(|t| t.error_code);
+    list_transactions_response::ListTransactionsResponse, a => [a.error_code];
     describe_configs_response::DescribeConfigsResponse, a => a.results.iter().map(|r| r.error_code);
     alter_configs_response::AlterConfigsResponse, a => a.responses.iter().map(|r| r.error_code);
     incremental_alter_configs_response::IncrementalAlterConfigsResponse, a => a.responses.iter()

@@ -29,3 +29,4 @@ pub(crate) mod replicas;
 pub(crate) mod resolve;
 pub(crate) mod streams_groups;
 pub(crate) mod topics;
+pub(crate) mod transactions;

@@ -14,6 +14,7 @@ mod streams;
 mod streams_groups;
 mod tenants;
 mod topics;
+mod transactions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

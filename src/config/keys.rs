@@ -423,6 +423,33 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.groups.offsets_retention,
     },
     Key {
+        name: "transactions.max_timeout",
+        doc: "The longest `transaction.timeout.ms` that a producer may ask for. Kafka's \
+              `transaction.max.timeout.ms`.",
+        bounds: Some((SECOND, 7 * DAY)),
+        field: |c| &mut c.transactions.max_timeout,
+    },
+    Key {
+        name: "transactions.id_expiration",
+        doc: "How long a transactional id stays known that nobody uses. Kafka's \
+              `transactional.id.expiration.ms`.",
+        bounds: Some((SECOND, 3650 * DAY)),
+        field: |c| &mut c.transactions.id_expiration,
+    },
+    Key {
+        name: "transactions.max_ids",
+        doc: "The transactional ids of one tenant; more are refused (POLICY_VIOLATION).",
+        bounds: Some((1, 10_000_000)),
+        field: |c| &mut c.transactions.max_ids,
+    },
+    Key {
+        name: "transactions.max_producer_ids",
+        doc: "How many producer ids a tenant is given an hour for idempotent producers without a \
+              transactional id; more are put off (THROTTLING_QUOTA_EXCEEDED).",
+        bounds: Some((1, 1_000_000_000)),
+        field: |c| &mut c.transactions.max_producer_ids,
+    },
+    Key {
         name: "retention.check_interval",
         doc: "How often retention by time and size is applied.",
         bounds: Some((100, DAY)),

@@ -23,6 +23,7 @@ use sluice_model::{
 use sluice_volume::Medium;
 use sluice_wire::batch::{BatchBuilder, NewRecord};
 use sluice_writer::group::GroupConfig;
+use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{VolumePlace, Writer, WriterMetrics, WriterOptions, WriterParts};
 use tokio::time::Instant;
 
@@ -108,6 +109,7 @@ impl Bench {
                 ..WriterOptions::default()
             },
             groups: GroupConfig::default(),
+            transactions: TransactionConfig::default(),
             clock: Arc::new(StandingClock),
             entropy: Arc::new(Counted::default()),
             metrics: self.metrics.clone(),

@@ -35,6 +35,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod topics;
+pub mod transaction;
 mod upload;
 mod volume_handle;
 mod writer;

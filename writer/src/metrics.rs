@@ -5,6 +5,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::transaction::TransactionMetrics;
+
 /// Counters of all volumes of a writer.
 #[derive(Clone, Debug)]
 pub struct WriterMetrics {
@@ -68,6 +70,8 @@ pub struct WriterMetrics {
     pub compacted_bytes: Counter,
     /// Compactions that failed: the bucket did not answer, or what it gave was damaged.
     pub compaction_errors: Counter,
+    /// Of the transaction coordinator.
+    pub transactions: TransactionMetrics,
 }
 
 impl Default for WriterMetrics {
@@ -103,6 +107,7 @@ impl Default for WriterMetrics {
             cleaned_records: Counter::default(),
             compacted_bytes: Counter::default(),
             compaction_errors: Counter::default(),
+            transactions: TransactionMetrics::default(),
         }
     }
 }
@@ -110,6 +115,7 @@ impl Default for WriterMetrics {
 impl WriterMetrics {
     /// Registers all.
     pub fn register(&self, registry: &mut Registry) {
+        self.transactions.register(registry);
         for (name, help, counter) in [
             ("writer_appends", "Batches that became durable", &self.appends),
             ("writer_append_bytes", "Bytes of batches that became durable", &self.append_bytes),

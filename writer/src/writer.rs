@@ -1,5 +1,6 @@
 //! The writer of a process: its volumes, and the operations on streams that lie on them.
 
+mod markers;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -33,9 +34,12 @@ use crate::share::{LeaderEpochOf, SHARE_KINDS, ShareSettings, Shares};
 use crate::stream::{Offsets, Stream, Waiter};
 use crate::task::Appended;
 use crate::topics::CatalogTopics;
+use crate::transaction::{TransactionConfig, TransactionCoordinator, record};
 use crate::volume_handle::OwnedVolume;
 
 pub use self::transactions::Unverified;
+
+use self::markers::{CatalogProducerIds, WriterMarkers};
 
 /// A compressed batch may hold this many times `max.message.bytes` uncompressed.
 const INFLATION_BOUND: usize = 64;
@@ -58,6 +62,8 @@ pub struct WriterParts {
     pub options: WriterOptions,
     /// Of the group coordinator.
     pub groups: GroupConfig,
+    /// Of the transaction coordinator.
+    pub transactions: TransactionConfig,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -79,6 +85,7 @@ struct Inner {
     volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
     groups: Arc<GroupCoordinator>,
     shares: Arc<Shares>,
+    transactions: Arc<TransactionCoordinator>,
     follower: JoinHandle<()>,
     orphans: JoinHandle<()>,
 }
@@ -93,7 +100,8 @@ pub struct Found {
 }
 
 impl Writer {
-    /// Takes over the volumes in `places` (at least one) and serves them. Groups live on the first.
+    /// Takes over the volumes in `places` (at least one) and serves them. Groups and transactions live on the
+    /// first.
     pub async fn open(places: &[VolumePlace], parts: WriterParts) -> Result<Self, OpenError> {
         let WriterParts {
             node,
@@ -103,6 +111,7 @@ impl Writer {
             keys,
             options,
             groups,
+            transactions,
             clock,
             entropy,
             metrics,
@@ -142,13 +151,21 @@ impl Writer {
         let settings = Arc::new(catalog.clone());
         let groups =
             Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, topics, settings));
+        let transactions = Arc::new(TransactionCoordinator::new(
+            transactions.within(largest_append(first)),
+            Arc::clone(&clock),
+            Arc::new(CatalogProducerIds(catalog.clone())),
+            metrics.transactions.clone(),
+        ));
         let state = SharedLogState::new(vec![
             (GROUP_KINDS, Arc::clone(&groups) as _),
             (SHARE_KINDS, Arc::clone(&shares) as _),
+            (record::KINDS, Arc::clone(&transactions) as _),
         ]);
         let log = VolumeLog::open(first, &around, Arc::new(state)).await?;
+        let coordinator_epoch = first.leader_epoch();
         groups.start(Arc::clone(&log));
-        shares.start(log);
+        shares.start(Arc::clone(&log));
         let orphans = Orphans {
             bucket: Arc::clone(&around.bucket),
             keys: around.keys.clone(),
@@ -162,18 +179,21 @@ impl Writer {
             groups: Arc::clone(&groups),
             shares: Arc::clone(&shares),
         };
-        Ok(Self {
-            inner: Arc::new(Inner {
-                catalog,
-                clock,
-                append_timeout: around.options.append_timeout,
-                volumes,
-                groups,
-                shares,
-                follower: tokio::spawn(follower.run(changes)),
-                orphans: tokio::spawn(orphans.run()),
-            }),
-        })
+        let inner = Arc::new(Inner {
+            catalog,
+            clock,
+            append_timeout: around.options.append_timeout,
+            volumes,
+            groups,
+            shares,
+            transactions,
+            follower: tokio::spawn(follower.run(changes)),
+            orphans: tokio::spawn(orphans.run()),
+        });
+        // Last: it writes what is left of markers at once.
+        let markers = WriterMarkers(Arc::downgrade(&inner));
+        inner.transactions.start(log, Arc::new(markers), coordinator_epoch);
+        Ok(Self { inner })
     }
 
     /// The group coordinator.
@@ -184,6 +204,11 @@ impl Writer {
     /// What share groups have of the streams.
     pub fn shares(&self) -> &Shares {
         &self.inner.shares
+    }
+
+    /// The transaction coordinator.
+    pub fn transactions(&self) -> &TransactionCoordinator {
+        &self.inner.transactions
     }
 
     /// Each volume with what it has in the bucket, for a reader in the same process.
@@ -384,6 +409,7 @@ impl Writer {
     /// Ends service: refuses what comes, makes durable what was queued, uploads as much as can be within
     /// `flush`, closes the volumes.
     pub async fn close(&self, flush: Duration) {
+        self.inner.transactions.close();
         self.inner.groups.close();
         self.inner.shares.close();
         self.inner.follower.abort();
@@ -397,6 +423,7 @@ impl Writer {
 impl Writer {
     /// Ends service as a crash would: nothing is closed. Returns when the volumes are let go of.
     pub(crate) async fn abandon(&self) {
+        self.inner.transactions.close();
         self.inner.groups.close();
         self.inner.shares.close();
         self.inner.follower.abort();

@@ -1,11 +1,13 @@
-//! ApiVersions: what the dispatch table holds, no more and no less. No features are announced:
-//! `group.version`, `transaction.version` and the like come with what they promise.
+//! ApiVersions: what the dispatch table holds, no more and no less, and the features by which clients
+//! choose how to speak.
 
 use std::sync::Arc;
 
-use sluice_wire::ErrorCode;
 use sluice_wire::messages::api_versions_request::ApiVersionsRequest;
-use sluice_wire::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
+use sluice_wire::messages::api_versions_response::{
+    ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
+use sluice_wire::{ErrorCode, Str};
 
 use crate::context::Context;
 use crate::dispatch;
@@ -13,6 +15,25 @@ use crate::gateway::Core;
 
 /// From this version on clients say what they are (KIP-511).
 const SOFTWARE_FROM: i16 = 3;
+
+/// Features are told from this version on.
+const FEATURES_FROM: i16 = 3;
+/// Clients of older versions cannot read a feature whose least version is 0.
+const ZERO_FROM: i16 = 4;
+/// Clients believe the features with the largest epoch they have seen: raise it with each change of
+/// [`FEATURES`].
+const FEATURES_EPOCH: i64 = 1;
+
+/// What clients are promised beyond the versions of APIs: name, and the level that holds, which is also
+/// the highest. All can be 0.
+const FEATURES: &[(&str, i16)] = &[
+    // KIP-848: the consumer protocol.
+    ("group.version", 1),
+    // KIP-1071: the streams protocol.
+    ("streams.version", 1),
+    // KIP-890: an epoch for each transaction, partitions added by writing to them.
+    ("transaction.version", 2),
+];
 
 /// See the module.
 pub(crate) async fn api_versions(
@@ -30,7 +51,26 @@ pub(crate) async fn api_versions(
         }
         core.metrics.software(name, version);
     }
-    ApiVersionsResponse { api_keys: announced(), ..Default::default() }
+    let mut answer = ApiVersionsResponse { api_keys: announced(), ..Default::default() };
+    if ctx.version >= FEATURES_FROM {
+        answer.finalized_features_epoch = FEATURES_EPOCH;
+        for (name, level) in FEATURES {
+            let name = Str::from_static(name);
+            if ctx.version >= ZERO_FROM {
+                answer.supported_features.push(SupportedFeatureKey {
+                    name: name.clone(),
+                    min_version: 0,
+                    max_version: *level,
+                });
+            }
+            answer.finalized_features.push(FinalizedFeatureKey {
+                name,
+                max_version_level: *level,
+                min_version_level: *level,
+            });
+        }
+    }
+    answer
 }
 
 /// Every served API with the versions that clients are told.

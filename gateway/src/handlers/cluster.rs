@@ -63,9 +63,9 @@ pub(crate) async fn describe_cluster(
     }
 }
 
-/// FindCoordinator. This node takes the requests of every group and passes them to the owner. There
-/// are no coordinators of transactions or share groups yet: who asks gets a code that clients take as
-/// final, instead of one that they would retry for ever.
+/// FindCoordinator. This node takes the requests of every group and every transactional id, and passes
+/// them to the owner. There are no coordinators of share groups yet: who asks gets a code that clients
+/// take as final, instead of one that they would retry for ever.
 pub(crate) async fn find_coordinator(
     core: &Arc<Core>,
     ctx: &Context,
@@ -76,11 +76,7 @@ pub(crate) async fn find_coordinator(
     }
     let own = resolve::own_broker(core);
     let (code, message) = match request.key_type {
-        GROUP => (ErrorCode::None, None),
-        TRANSACTION => {
-            let why = "transactions are not served yet: unset transactional.id";
-            (ErrorCode::TransactionalIdAuthorizationFailed, Some(Str::from_static(why)))
-        }
+        GROUP | TRANSACTION => (ErrorCode::None, None),
         _ => (ErrorCode::InvalidRequest, Some("there is no such kind of coordinator".into())),
     };
     let (node_id, host, port) = match code {

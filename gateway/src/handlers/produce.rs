@@ -14,7 +14,7 @@ use sluice_wire::messages::produce_response::{
 use sluice_wire::{ErrorCode, Str, Uuid};
 
 use super::resolve;
-use crate::backend::{Append, AppendRequest, Appended, Refused};
+use crate::backend::{Append, AppendRequest, Appended, NotAdded, Refused};
 use crate::context::Context;
 use crate::dispatch::{self, Outcome};
 use crate::failure::FirstError;
@@ -24,6 +24,11 @@ use crate::gateway::Core;
 const IDS_FROM: i16 = 13;
 /// zstd came with this version (KIP-110).
 const ZSTD_FROM: i16 = 7;
+/// TRANSACTION_ABORTABLE is known from this version on, and writing to a partition adds it to the
+/// transaction from the other (KIP-890).
+const ABORTABLE_FROM: i16 = 11;
+/// See [`ABORTABLE_FROM`].
+const ADDS_FROM: i16 = 12;
 /// Leaders are told from this version on (KIP-951).
 const LEADERS_FROM: i16 = 10;
 
@@ -54,7 +59,11 @@ pub(crate) async fn produce(
                     if internal {
                         return Err((ErrorCode::InvalidTopicException, None));
                     }
-                    Ok((stream, check_records(ctx.version, &partition)?))
+                    let records = check_records(ctx.version, &partition)?;
+                    if is_transactional(&records) && request.transactional_id.is_none() {
+                        return Err((ErrorCode::TransactionalIdAuthorizationFailed, None));
+                    }
+                    Ok((stream, records))
                 });
             match checked {
                 Ok((stream, records)) => {
@@ -79,6 +88,11 @@ pub(crate) async fn produce(
             acks,
             timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
             transactional_id: request.transactional_id,
+            not_added: match ctx.version {
+                ADDS_FROM.. => NotAdded::Adds,
+                ABORTABLE_FROM.. => NotAdded::Abortable,
+                _ => NotAdded::Invalid,
+            },
             appends,
         };
         let results = core.backend.append(&ctx.caller, append).await;
@@ -132,6 +146,11 @@ fn check_records(
         return Err((ErrorCode::UnsupportedCompressionType, Some(why)));
     }
     Ok(records)
+}
+
+/// Whether a batch says that it belongs to a transaction.
+fn is_transactional(records: &Bytes) -> bool {
+    records.get(22).is_some_and(|attributes| attributes & 0x10 != 0)
 }
 
 fn accepted(index: i32, appended: Appended) -> PartitionProduceResponse {

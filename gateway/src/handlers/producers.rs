@@ -1,4 +1,4 @@
-//! InitProducerId, for producers without transactions.
+//! InitProducerId: ids for producers, with and without transactions.
 
 use std::sync::Arc;
 
@@ -12,25 +12,27 @@ use crate::gateway::Core;
 /// From this version on clients know PRODUCER_FENCED (KIP-588).
 const FENCED_FROM: i16 = 4;
 
-/// See the module. Transactions are not served yet: who asks for one is told so with the code that
-/// every client takes as final, instead of one that it would retry for ever.
+/// See the module.
 pub(crate) async fn init_producer_id(
     core: &Arc<Core>,
     ctx: &Context,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
-    let mut answer = match &request.transactional_id {
-        Some(id) if id.is_empty() => failed(ErrorCode::InvalidRequest),
-        Some(_) => failed(ErrorCode::TransactionalIdAuthorizationFailed),
-        None if (request.producer_id == -1) != (request.producer_epoch == -1) => {
-            failed(ErrorCode::InvalidRequest)
-        }
-        None => core.backend.init_producer_id(&ctx.caller, request).await,
-    };
-    if ctx.version < FENCED_FROM && answer.error_code == ErrorCode::ProducerFenced.code() {
-        answer.error_code = ErrorCode::InvalidProducerEpoch.code();
+    // Both or neither: who the producer was.
+    if (request.producer_id == -1) != (request.producer_epoch == -1) {
+        return failed(ErrorCode::InvalidRequest);
     }
-    answer
+    match core.backend.init_producer_id(&ctx.caller, request).await {
+        Ok(given) => InitProducerIdResponse {
+            producer_id: given.producer_id,
+            producer_epoch: given.producer_epoch,
+            ..Default::default()
+        },
+        Err(ErrorCode::ProducerFenced) if ctx.version < FENCED_FROM => {
+            failed(ErrorCode::InvalidProducerEpoch)
+        }
+        Err(code) => failed(code),
+    }
 }
 
 fn failed(code: ErrorCode) -> InitProducerIdResponse {

@@ -1,6 +1,8 @@
 //! A backend in memory: streams that are lists of batches, groups that are maps of offsets. It keeps
 //! its word on order and on waiting, and lets tests hold appends back and count reads.
 
+mod transactions;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
@@ -22,8 +24,6 @@ use sluice_wire::messages::describe_groups_request::DescribeGroupsRequest;
 use sluice_wire::messages::describe_groups_response::{DescribeGroupsResponse, DescribedGroup};
 use sluice_wire::messages::heartbeat_request::HeartbeatRequest;
 use sluice_wire::messages::heartbeat_response::HeartbeatResponse;
-use sluice_wire::messages::init_producer_id_request::InitProducerIdRequest;
-use sluice_wire::messages::init_producer_id_response::InitProducerIdResponse;
 use sluice_wire::messages::join_group_request::JoinGroupRequest;
 use sluice_wire::messages::join_group_response::JoinGroupResponse;
 use sluice_wire::messages::leave_group_request::LeaveGroupRequest;
@@ -81,6 +81,7 @@ pub(super) struct MemoryBackend {
     /// Makes every append fail.
     pub(super) refuse: AtomicBool,
     next_producer: AtomicI64,
+    pub(super) transactions: Mutex<HashMap<(TenantId, Str), transactions::Open>>,
 }
 
 /// Counts a read as long as its future lives.
@@ -104,6 +105,7 @@ impl MemoryBackend {
             reading: AtomicUsize::new(0),
             refuse: AtomicBool::new(false),
             next_producer: AtomicI64::new(1_000),
+            transactions: Mutex::default(),
         }
     }
 
@@ -305,15 +307,6 @@ impl Backend for MemoryBackend {
         let streams = self.streams.lock();
         let batches = streams.get(&stream).into_iter().flat_map(|stream| &stream.batches);
         batches.map(|(_, batch)| batch.len() as u64).sum()
-    }
-
-    async fn init_producer_id(
-        &self,
-        _caller: &Caller,
-        _request: InitProducerIdRequest,
-    ) -> InitProducerIdResponse {
-        let producer_id = self.next_producer.fetch_add(1, Ordering::SeqCst);
-        InitProducerIdResponse { producer_id, ..Default::default() }
     }
 
     async fn join_group(

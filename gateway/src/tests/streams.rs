@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 use sluice_wire::messages::delete_records_request as truncate;
 use sluice_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
-use sluice_wire::messages::init_producer_id_request::InitProducerIdRequest;
 use sluice_wire::messages::list_offsets_request as list;
 use sluice_wire::messages::offset_for_leader_epoch_request as epochs;
 use sluice_wire::{ErrorCode, Uuid};
@@ -307,30 +306,5 @@ async fn ends_of_epochs() {
         let response = client.call(&request, 4).await;
         let end = &response.topics[0].partitions[0];
         assert_eq!((end.error_code, end.leader_epoch, end.end_offset), expected);
-    }
-}
-
-#[tokio::test]
-async fn producer_ids_are_for_producers_without_transactions() {
-    let server = Server::start().await;
-    let mut client = server.client().await;
-    let ask = |id: Option<&str>, producer_id, producer_epoch| InitProducerIdRequest {
-        transactional_id: id.map(Into::into),
-        producer_id,
-        producer_epoch,
-        ..Default::default()
-    };
-    let first = client.call(&ask(None, -1, -1), 5).await;
-    let second = client.call(&ask(None, -1, -1), 5).await;
-    assert_eq!((first.error_code, first.producer_epoch), (0, 0));
-    assert_ne!(first.producer_id, second.producer_id);
-    for (request, error) in [
-        (ask(None, 5, -1), ErrorCode::InvalidRequest),
-        (ask(None, -1, 5), ErrorCode::InvalidRequest),
-        (ask(Some(""), -1, -1), ErrorCode::InvalidRequest),
-        (ask(Some("tx"), -1, -1), ErrorCode::TransactionalIdAuthorizationFailed),
-    ] {
-        let response = client.call(&request, 5).await;
-        assert_eq!((response.error_code, response.producer_id), (error.code(), -1));
     }
 }

@@ -340,7 +340,7 @@ async fn the_cluster_and_its_coordinators() {
     }
     for (kind, error) in [
         (0, ErrorCode::None),
-        (1, ErrorCode::TransactionalIdAuthorizationFailed),
+        (1, ErrorCode::None),
         (2, ErrorCode::InvalidRequest),
         (7, ErrorCode::InvalidRequest),
     ] {

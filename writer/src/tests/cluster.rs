@@ -22,6 +22,7 @@ use sluice_wire::scan;
 
 use super::bucket::FaultyBucket;
 use crate::group::GroupConfig;
+use crate::transaction::TransactionConfig;
 use crate::{
     AppendError, Appended, OpenError, VolumePlace, Writer, WriterMetrics, WriterOptions,
     WriterParts,
@@ -126,6 +127,7 @@ impl Cluster {
             keys: self.keys(),
             options: self.options.clone(),
             groups: GroupConfig::default(),
+            transactions: TransactionConfig::default(),
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
             metrics: self.metrics.clone(),

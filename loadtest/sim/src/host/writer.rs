@@ -17,6 +17,7 @@ use sluice_model::{Entropy, NodeId, StreamId, VolumeId};
 use sluice_reader::{CacheMetrics, ReadError, Reader, ReaderOptions};
 use sluice_volume::Medium;
 use sluice_writer::group::GroupConfig;
+use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{TailError, VolumePlace, Writer, WriterMetrics, WriterParts};
 
 use super::{Answer, Ask, Fetched, Refusal, open_catalog};
@@ -151,6 +152,7 @@ async fn open(
         keys,
         options: stage.profile.options.clone(),
         groups: GroupConfig::default(),
+        transactions: TransactionConfig::default(),
         clock: Arc::new(HostClock { stage: Arc::clone(stage), host }),
         entropy,
         metrics: WriterMetrics::default(),
