@@ -31,7 +31,6 @@ enum Mend {
     Release(&'static str, &'static str),
     Bucket,
     Disk(usize),
-    Crash,
     Rot,
 }
 
@@ -74,7 +73,7 @@ impl Director {
             std::mem::take(&mut self.mends).into_iter().partition(|(at, _)| *at <= now);
         self.mends = later;
         for (_, mend) in due {
-            self.mend(sim, now, mend);
+            self.mend(sim, mend);
         }
         if now >= self.next {
             let calm = self.random.between(1, self.stage.profile.calm_ms * 2);
@@ -89,7 +88,7 @@ impl Director {
     }
 
     fn break_something(&mut self, sim: &mut Sim<'_>, now: Duration) {
-        match self.random.below(17) {
+        match self.random.below(16) {
             0 => self.crash(sim, now),
             1 => self.power_loss(sim, now),
             2 => {
@@ -104,7 +103,6 @@ impl Director {
             11 => self.outage(now),
             12 | 13 => self.disk(now),
             14 => self.clock(),
-            15 => self.stall(now),
             _ => self.rot(sim, now),
         }
     }
@@ -250,20 +248,6 @@ impl Director {
         self.later(now, 300, 3000, Mend::Disk(volume));
     }
 
-    /// The disks take their time and the bucket does not; then the owner dies, with appends that were
-    /// never durable and manifests that were made meanwhile.
-    fn stall(&mut self, now: Duration) {
-        let most_latency = self.random.ms(500, 3000);
-        self.stage.history.event("disk-stall", format_args!("{most_latency:?}"));
-        let faults = Faults { least_latency: most_latency / 2, most_latency, ..Faults::default() };
-        for (volume, device) in self.stage.devices.iter().enumerate() {
-            device.set_faults(faults);
-            let at = now + Duration::from_millis(1500);
-            self.mends.push((at, Mend::Disk(volume)));
-        }
-        self.later(now, 50, 1400, Mend::Crash);
-    }
-
     fn clock(&mut self) {
         let host = self.random.below(2) as usize;
         let span = *self.random.pick(&[50, 5_000, 600_000, 2 * MOST_SKEW_MS as u64]);
@@ -298,7 +282,7 @@ impl Director {
         self.later(now, 1500, 3000, Mend::Rot);
     }
 
-    fn mend(&mut self, sim: &mut Sim<'_>, now: Duration, mend: Mend) {
+    fn mend(&mut self, sim: &mut Sim<'_>, mend: Mend) {
         self.stage.history.event("mend", format_args!("{mend:?}"));
         match mend {
             Mend::Restart(host) => {
@@ -319,7 +303,6 @@ impl Director {
             Mend::Release(a, b) => sim.release(a, b),
             Mend::Bucket => self.stage.bucket.set_faults(BucketFaults::default()),
             Mend::Disk(volume) => self.usual_disk(volume),
-            Mend::Crash => self.crash(sim, now),
             Mend::Rot => self.heal_rot(),
         }
     }

@@ -36,7 +36,6 @@ const MUST_HAPPEN: &[&str] = &[
     "bucket-wrong-bytes",
     "put-exists",
     "disk-slow",
-    "disk-stall",
     "disk-errors",
     "clock-jump",
     "bit-rot",

@@ -60,6 +60,9 @@ impl GroupCoordinator {
         version: i16,
         request: &JoinGroupRequest,
     ) -> JoinGroupResponse {
+        if let Some(answer) = self.join_consumer_group(caller, version, request).await {
+            return answer;
+        }
         let shared = &self.shared;
         let random = shared.entropy.random_16();
         let join = |cell: &Arc<Cell>, state: &mut CellState| {
@@ -115,6 +118,9 @@ impl GroupCoordinator {
         if let Err(code) = self.check(&request.group_id) {
             return refuse(code);
         }
+        if let Some(answer) = self.sync_consumer_group(caller, &request).await {
+            return answer;
+        }
         let shared = &self.shared;
         let answer = shared.with_group(caller.tenant, &request.group_id, |cell, state| {
             state.kind.classic()?;
@@ -139,7 +145,10 @@ impl GroupCoordinator {
             // While the group loads nobody's session runs, so the member is as alive as ever.
             Err(_) if self.shared.phase() == Phase::Loading => ErrorCode::None,
             Err(code) => code,
-            Ok(()) => self.beat(caller, &request),
+            Ok(()) => match self.beat_consumer_group(caller, &request).await {
+                Some(code) => code,
+                None => self.beat(caller, &request),
+            },
         };
         HeartbeatResponse { error_code: code.code(), ..Default::default() }
     }
@@ -178,12 +187,16 @@ impl GroupCoordinator {
                 .collect()
         };
         let shared = &self.shared;
-        let codes = shared
-            .with_group(caller.tenant, &request.group_id, |cell, state| {
-                shared.drive(cell, state, |group, cx| group.leave(cx, &leaving))
-            })
-            .flatten()
-            .unwrap_or_else(|| vec![ErrorCode::UnknownMemberId; leaving.len()]);
+        let of_consumers = self.leave_consumer_group(caller, &request.group_id, &leaving).await;
+        let of_classics = || {
+            shared
+                .with_group(caller.tenant, &request.group_id, |cell, state| {
+                    shared.drive(cell, state, |group, cx| group.leave(cx, &leaving))
+                })
+                .flatten()
+                .unwrap_or_else(|| vec![ErrorCode::UnknownMemberId; leaving.len()])
+        };
+        let codes = of_consumers.unwrap_or_else(of_classics);
         if single {
             let code = codes.first().copied().unwrap_or(ErrorCode::UnknownMemberId);
             return LeaveGroupResponse { error_code: code.code(), ..Default::default() };
@@ -199,7 +212,7 @@ impl GroupCoordinator {
     /// What was parked while the coordinator closed would wait for nobody.
     fn unpark_if_closed(&self, cell: &Arc<Cell>, state: &mut CellState) {
         if self.shared.phase() == Phase::Closed {
-            self.shared.drive(cell, state, |group, cx| group.unload(cx));
+            self.shared.drive(cell, state, |group, cx| group.unload(cx, ErrorCode::NotCoordinator));
         }
     }
 

@@ -49,7 +49,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_model::{Clock, Entropy, GroupConfigs, TenantId, TopicId};
-use sluice_wire::Str;
+use sluice_wire::{ErrorCode, Str};
 use tokio::task::AbortHandle;
 
 use self::journal::{Done, Journal, Write};
@@ -130,7 +130,9 @@ impl GroupCoordinator {
         for tenant in shared.tenants() {
             for cell in shared.cells_of(tenant) {
                 let mut state = cell.lock();
-                shared.drive(&cell, &mut state, |group, cx| group.unload(cx));
+                shared.drive(&cell, &mut state, |group, cx| {
+                    group.unload(cx, ErrorCode::NotCoordinator);
+                });
             }
         }
     }

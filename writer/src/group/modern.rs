@@ -19,7 +19,8 @@ use super::config::GroupConfig;
 use super::journal::{Done, Write};
 use super::kind::Kind;
 use super::log::{LogError, LogRecord};
-use super::machine::Tick;
+use super::machine::{Action, Group, Tick};
+use super::record::metadata::GroupMetadata;
 use super::record::{Key, ModernKind};
 use super::shared::Shared;
 use super::topics::Topics;
@@ -57,6 +58,8 @@ impl From<ErrorCode> for Refusal {
 /// What an event brings with it, and where what it changes is logged.
 pub(crate) struct Turn<'a> {
     pub(crate) now: Tick,
+    /// Wall time, for what is stored.
+    pub(crate) wall_ms: i64,
     pub(crate) config: &'a GroupConfig,
     /// What is set for the group.
     pub(crate) settings: Arc<GroupSettings>,
@@ -64,24 +67,53 @@ pub(crate) struct Turn<'a> {
     pub(crate) tenant: TenantId,
     pub(crate) group: &'a str,
     records: Vec<LogRecord>,
+    becomes: Option<GroupMetadata>,
+    replaced: Option<Kind>,
 }
 
 impl<'a> Turn<'a> {
     pub(crate) fn new(
-        now: Tick,
+        (now, wall_ms): (Tick, i64),
         config: &'a GroupConfig,
         settings: Arc<GroupSettings>,
         topics: &'a dyn Topics,
         (tenant, group): (TenantId, &'a str),
     ) -> Self {
-        let records = Vec::new();
-        Self { now, config, settings, topics, tenant, group, records }
+        Self {
+            now,
+            wall_ms,
+            config,
+            settings,
+            topics,
+            tenant,
+            group,
+            records: Vec::new(),
+            becomes: None,
+            replaced: None,
+        }
     }
 
     /// Logs a part of the group; `None` when it is gone.
     pub(crate) fn log(&mut self, kind: ModernKind, part: &[u8], value: Option<Bytes>) {
         let key = Key::Part { tenant: self.tenant, kind, group: self.group, part };
         self.records.push(LogRecord { key: key.encode(), value });
+    }
+
+    /// The group becomes a classic one, whose sessions begin now and whose members are to join again.
+    pub(crate) fn become_classic(&mut self, metadata: GroupMetadata) {
+        let key = Key::Group { tenant: self.tenant, group: self.group }.encode();
+        self.records.push(LogRecord { key, value: Some(metadata.encode()) });
+        self.becomes = Some(metadata);
+    }
+
+    /// The machine that was the group's until now: who waits for it is told to join again.
+    pub(crate) fn replaces(&mut self, old: Kind) {
+        self.replaced = Some(old);
+    }
+
+    /// The event was refused after all.
+    pub(crate) fn forget(&mut self) {
+        self.records.clear();
     }
 
     /// What was logged.
@@ -95,7 +127,8 @@ impl Shared {
     fn turn<'a>(&'a self, cell: &'a Cell) -> Turn<'a> {
         let (tenant, id) = (cell.tenant(), cell.id());
         let settings = self.settings.settings(tenant, id);
-        Turn::new(self.now(), &self.config, settings, &*self.topics, (tenant, id))
+        let times = (self.now(), self.clock.wall_ms());
+        Turn::new(times, &self.config, settings, &*self.topics, (tenant, id))
     }
 
     /// Gives the group whose lock is held an event. What it asks for is queued; the answer may be
@@ -110,7 +143,7 @@ impl Shared {
         state.check_settled()?;
         let mut turn = self.turn(cell);
         let result = event(&mut state.kind, &mut turn);
-        let records = turn.records;
+        let Turn { records, becomes, replaced, .. } = turn;
         let durable = match (records.is_empty(), state.deciding) {
             (true, 0) => None,
             (true, _) => {
@@ -132,8 +165,30 @@ impl Shared {
                 Some(durable)
             }
         };
+        if let Some(mut old) = replaced {
+            self.dissolve(state, &mut old);
+        }
+        if let Some(metadata) = becomes {
+            state.kind = Kind::Classic(Group::load(metadata));
+            self.drive(cell, state, |group, cx| group.take_over(cx));
+        }
         self.arm(cell, state);
         Ok((result, durable))
+    }
+
+    /// Answers all that waits for a classic machine that is no more.
+    fn dissolve(&self, state: &mut CellState, old: &mut Kind) {
+        let Kind::Classic(group) = old else { return };
+        let mut cx = self.context();
+        group.unload(&mut cx, ErrorCode::RebalanceInProgress);
+        for action in cx.actions {
+            match action {
+                Action::Join(ticket, answer) => state.answer_join(ticket, answer),
+                Action::Sync(ticket, answer) => state.answer_sync(ticket, answer),
+                // It is asked for none.
+                Action::Persist(..) => {}
+            }
+        }
     }
 
     /// The machine of a group that was made of what is stored goes on.

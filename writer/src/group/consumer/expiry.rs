@@ -18,6 +18,9 @@ impl ConsumerGroup {
             .map(|(id, _)| id.clone())
             .collect();
         self.fence(turn, &due);
+        if !due.is_empty() {
+            self.convert_if_all_classic(turn);
+        }
         self.wake = self.members.values().filter_map(|m| m.deadlines.earliest()).min();
         self.assign_if_due(turn);
     }

@@ -304,6 +304,7 @@ impl ConsumerGroup {
             self.set_current(turn, &id, next);
         } else {
             self.fence(turn, std::slice::from_ref(&id));
+            self.convert_if_all_classic(turn);
         }
         Ok(ConsumerGroupHeartbeatResponse {
             member_id: Some(id),

@@ -21,7 +21,11 @@
 //! [`Topics`]: super::topics::Topics
 
 mod assignor;
+mod classic;
+mod classic_requests;
+mod convert;
 mod describe;
+mod embedded;
 mod expiry;
 mod heartbeat;
 mod member;

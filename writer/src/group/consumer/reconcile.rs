@@ -63,6 +63,14 @@ impl ConsumerGroup {
             self.wake_by(at);
         }
     }
+
+    /// Whether somebody holds what the member waits for.
+    pub(super) fn waits_for_others(&self, member: &Member) -> bool {
+        let missing = |(topic, partition): &(TopicId, i32)| {
+            !member.current.assigned.contains(*topic, *partition)
+        };
+        member.target.iter().filter(missing).any(|partition| self.holders.contains_key(&partition))
+    }
 }
 
 /// One member, about to take a step.

@@ -119,6 +119,19 @@ fn on_beat(
             *kind = Kind::Consumer(Box::new(group));
             return Ok(answer);
         }
+        Kind::Classic(classic) if joins => {
+            let mut group = ConsumerGroup::from_classic(turn, classic)?;
+            match group.heartbeat(turn, beat) {
+                Ok(answer) => {
+                    turn.replaces(std::mem::replace(kind, Kind::Consumer(Box::new(group))));
+                    return Ok(answer);
+                }
+                Err(refusal) => {
+                    turn.forget();
+                    return Err(refusal);
+                }
+            }
+        }
         Kind::Classic(_) | Kind::Streams(_) => {
             let message = format!("Group {} is not a consumer group.", turn.group);
             return Err(Refusal::new(ErrorCode::GroupIdNotFound, message));

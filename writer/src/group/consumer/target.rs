@@ -25,6 +25,13 @@ impl ConsumerGroup {
         self.assign(turn);
     }
 
+    /// Computes the targets anew if the group epoch is ahead of them.
+    pub(super) fn assign_now(&mut self, turn: &mut Turn<'_>) {
+        if self.epoch > self.assignment_epoch {
+            self.assign(turn);
+        }
+    }
+
     fn assign(&mut self, turn: &mut Turn<'_>) {
         let (topics, partitions) = self.subscribed(turn);
         let members = self.members.iter().zip(topics).map(|((id, member), topics)| MemberSpec {

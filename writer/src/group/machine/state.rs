@@ -92,17 +92,40 @@ impl Group {
         }
     }
 
-    /// Answers all that is parked: the coordinator of this group is elsewhere now.
-    pub(crate) fn unload(&mut self, cx: &mut Context<'_>) {
+    /// The group has just become a classic one: sessions begin, and the members that are there are
+    /// to join again.
+    pub(crate) fn take_over(&mut self, cx: &mut Context<'_>) {
+        self.restart(cx);
+        if self.state == State::Stable {
+            self.prepare_rebalance(cx);
+        }
+    }
+
+    /// Answers all that is parked: this group is served elsewhere now, or otherwise.
+    pub(crate) fn unload(&mut self, cx: &mut Context<'_>, code: ErrorCode) {
         for id in self.roster.ids(|_| true) {
             if let Some(ticket) = self.roster.take_join(&id) {
-                cx.refuse_join(ticket, &id, ErrorCode::NotCoordinator);
+                cx.refuse_join(ticket, &id, code);
             }
             let member = self.roster.get_mut(&id);
             if let Some(ticket) = member.and_then(|member| member.syncing.take()) {
-                cx.refuse_sync(ticket, ErrorCode::NotCoordinator);
+                cx.refuse_sync(ticket, code);
             }
         }
+    }
+
+    pub(crate) fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// The strategy of this generation.
+    pub(crate) fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+
+    /// In the order of their ids.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.roster.iter()
     }
 
     /// Empty for groups that only keep offsets.

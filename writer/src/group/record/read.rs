@@ -69,6 +69,11 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| RecordError::Text)
     }
 
+    /// Passes over so many bytes.
+    pub(crate) fn skip(&mut self, len: usize) -> Result<(), RecordError> {
+        self.take(len).map(drop)
+    }
+
     /// All that is left.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest

@@ -1,6 +1,7 @@
 //! The coordinator as the gateway uses it, on paused time and a log in memory.
 
 mod admin;
+mod consumers;
 mod durability;
 mod members;
 mod offsets;

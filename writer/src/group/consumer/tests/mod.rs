@@ -1,5 +1,6 @@
 //! The machine on its own clock and topics, with what it logs.
 
+mod classics;
 mod heartbeats;
 mod random;
 mod statics;
@@ -53,15 +54,18 @@ impl Rig {
     fn drive<R>(&mut self, event: impl FnOnce(&mut ConsumerGroup, &mut Turn<'_>) -> R) -> R {
         let settings = self.topics.settings(TENANT, "g");
         let mut turn =
-            Turn::new(Tick(self.now), &self.config, settings, &self.topics, (TENANT, "g"));
+            Turn::new((Tick(self.now), 0), &self.config, settings, &self.topics, (TENANT, "g"));
         let result = event(&mut self.group, &mut turn);
         self.logged = turn.records().len();
         for record in turn.records() {
-            let Ok(Key::Part { kind, part, .. }) = Key::decode(&record.key) else {
-                panic!("not a part: {record:?}")
-            };
-            super::check_part(part, record.value.as_deref()).expect("our own record");
-            self.stored.set_part(kind, part, record.value.as_deref());
+            match (Key::decode(&record.key), record.value.as_deref()) {
+                (Ok(Key::Part { kind, part, .. }), value) => {
+                    super::check_part(part, value).expect("our own record");
+                    self.stored.set_part(kind, part, value);
+                }
+                (Ok(Key::Group { .. }), Some(metadata)) => self.stored.set_classic(metadata),
+                _ => panic!("neither a part nor metadata: {record:?}"),
+            }
         }
         result
     }

@@ -299,6 +299,6 @@ fn a_loaded_group_goes_on_without_a_rebalance() {
 fn unloading_answers_all_that_is_parked() {
     let (mut rig, ids) = Rig::stable(2);
     let join = rig.rejoin(&ids[0]);
-    rig.drive(|group, cx| group.unload(cx));
+    rig.drive(|group, cx| group.unload(cx, ErrorCode::NotCoordinator));
     assert_eq!(rig.join_error(join), ErrorCode::NotCoordinator);
 }
