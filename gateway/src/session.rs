@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use bytes::BufMut;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -182,7 +182,10 @@ impl Session {
 
     fn collect(&mut self, cx: &mut TaskContext<'_>) {
         while !self.running.is_empty() {
-            let Poll::Ready(Some((number, reply))) = self.running.poll_next_unpin(cx) else {
+            // Without tokio's budget: all that can go on does, before frames that came later start. So
+            // appends that waited for room are handed over in their order.
+            let mut next = tokio::task::unconstrained(self.running.next());
+            let Poll::Ready(Some((number, reply))) = next.poll_unpin(cx) else {
                 break;
             };
             self.line.finish(number, reply);

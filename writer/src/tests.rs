@@ -4,6 +4,7 @@ mod bucket;
 mod cluster;
 mod compact;
 mod groups;
+mod order;
 mod orphans;
 mod pipeline;
 mod restart;

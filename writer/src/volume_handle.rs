@@ -265,6 +265,9 @@ impl OwnedVolume {
         let queued = Instant::now();
         let permits = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(permits);
+        // A task that has used up its turn (tokio's budget) would be sent away without a place in the
+        // queue, and a later append of the same connection could get ahead of this one.
+        let room = tokio::task::unconstrained(room);
         let permit = room.await.map_err(|_| AppendError::NotOwner)?;
         let (reply, answer) = oneshot::channel();
         let append = Append {
