@@ -9,7 +9,7 @@ CARGO_DENY_VERSION := 0.20.2
 TARGET_DIR = $(abspath $(or $(CARGO_TARGET_DIR),target))
 COMMIT = $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: build test lint fmt test-clients test-fencing simulate mutants bench deny docs
+.PHONY: build test lint fmt test-clients test-suites test-fencing simulate mutants bench deny docs
 
 # The release binary, which knows its commit.
 build:
@@ -30,6 +30,10 @@ fmt:
 # The release binary against other people's clients, alone.
 test-clients: build
 	SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/clients/run
+
+# Other projects' own suites against the release binary; each test is checked against a list.
+test-suites: build
+	SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/suites/run $(SUITES)
 
 # The storage engine under faults of all kinds, a seed a run (docs/simulation.md). FROM is the first.
 SEEDS ?= 300

@@ -41,8 +41,8 @@ def install(home: pathlib.Path) -> None:
 def suite(job: Job, _name: str) -> dict[str, Seen]:
     with servers.new_server(servers.Options()) as server:
         wire.wait_for_coordinator(server.bootstrap)
-        made = AdminClient({"bootstrap.servers": server.bootstrap}).create_topics([NewTopic(TOPIC, 1, 1)])
-        made[TOPIC].result(30)
+        admin = AdminClient({"bootstrap.servers": server.bootstrap})
+        admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(30)
         with contextlib.closing(Worker(job, server)) as worker:
             worker.start()
             source, sink = job.logs / "source.txt", job.logs / "sink.txt"

@@ -35,11 +35,18 @@ class Score:
     remarks: list[str]
 
 
+def recorded(suite: str) -> bool:
+    """Whether there is a list to be checked against."""
+    return (LISTS / f"{suite}.txt").exists()
+
+
 def load(suite: str, kind: str) -> dict[str, tuple[str, str]]:
     """test -> (outcome, reason) of one suite for one kind of server."""
     general: dict[str, tuple[str, str]] = {}
     own: dict[str, tuple[str, str]] = {}
     path = LISTS / f"{suite}.txt"
+    if not path.exists():
+        return {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue

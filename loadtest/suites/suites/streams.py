@@ -58,9 +58,8 @@ def one(job: Job, protocol: str) -> Seen:
             return process, log
 
         try:
-            made = AdminClient({"bootstrap.servers": server.bootstrap}).create_topics(
-                [NewTopic(topic, 5, 1) for topic in TOPICS])
-            for created in made.values():
+            admin = AdminClient({"bootstrap.servers": server.bootstrap})
+            for created in admin.create_topics([NewTopic(topic, 5, 1) for topic in TOPICS]).values():
                 created.result(30)
             driver, verdict = begin("driver", "run")
             for number, ending in enumerate(("killed", "stopped", "stays")):
