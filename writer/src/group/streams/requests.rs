@@ -11,7 +11,7 @@ use sluice_wire::{ErrorCode, Str};
 
 use super::{Beat, Context, Settings, Stored, StreamsGroup, TopicView, Value, check_request};
 use crate::group::kind::{Commit, Kind, Modern};
-use crate::group::machine::Tick;
+use crate::group::machine::{State, Tick};
 use crate::group::modern::{Refusal, Turn};
 use crate::group::record::ModernKind;
 use crate::group::stored::Parts;
@@ -110,7 +110,8 @@ fn on_beat(
         Kind::Streams(group) => {
             group.in_turn(turn, |group, cx| group.heartbeat(cx, caller, request))
         }
-        Kind::Classic(classic) if joins && classic.is_vacant() => {
+        // Ids that were handed out and have not joined keep nobody out, as in Kafka.
+        Kind::Classic(classic) if joins && classic.state() == State::Empty => {
             let mut group = StreamsGroup::default();
             let beat = group.in_turn(turn, |group, cx| group.heartbeat(cx, caller, request))?;
             *kind = Kind::Streams(Box::new(group));

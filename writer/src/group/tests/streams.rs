@@ -152,3 +152,15 @@ async fn a_vacant_streams_group_becomes_classic() {
     assert_eq!(after.snapshot(), rig.snapshot());
     assert_eq!(after.state(&caller()).await.0, ErrorCode::GroupIdNotFound.code());
 }
+
+#[tokio::test(start_paused = true)]
+async fn ids_that_were_only_handed_out_keep_no_streams_group_out() {
+    let rig = Rig::new();
+    let first = rig.join("g", "").await;
+    assert_eq!(first.error_code, ErrorCode::MemberIdRequired.code());
+    rig.alone("m").await;
+    let late = rig.join("g", &first.member_id).await;
+    assert_eq!(late.error_code, ErrorCode::InconsistentGroupProtocol.code());
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(rig.state(&caller()).await, (0, "Stable".into()));
+}
