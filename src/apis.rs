@@ -32,6 +32,9 @@ const DIFFERENCES: &str = "
 | transactions | described without the groups that they commit offsets of | committed offsets do not lie in a topic |
 | segment.*, flush.*, index.*, file.delete.delay.ms, preallocate, unclean.leader.election.enable | accepted, checked and reported, without effect | there are no segment files |
 | group.initial.rebalance.delay.ms | 0 by default, as in Kafka's sample configuration | groups.initial_rebalance_delay sets it |
+| streams groups: lost answers | a member that says it lacks tasks it was given is given them again; Kafka tells them once | a lost answer must not leave a task idle |
+| streams groups: repartition topics | fixed partition counts have to agree only within one copartition group | two joins of one application are no business of each other |
+| streams groups: size | at most 5,000 members and 100,000 tasks a group | what a tenant can make the coordinator hold is bounded |
 | broker configs | a few, read-only; changing them is refused (CLUSTER_AUTHORIZATION_FAILED) | they are the operator's |
 ";
 
