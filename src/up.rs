@@ -381,6 +381,7 @@ fn group_config(config: &Config) -> GroupConfig {
         min_session_timeout_ms: ms(groups.min_session_timeout),
         max_session_timeout_ms: ms(groups.max_session_timeout),
         max_group_size: groups.max_members as usize,
+        consumer_max_group_size: groups.max_members as usize,
         max_groups_per_tenant: groups.max_groups as usize,
         offsets_retention_ms: i64::try_from(groups.offsets_retention.as_millis())
             .unwrap_or(i64::MAX),

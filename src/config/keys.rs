@@ -405,7 +405,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "groups.max_members",
-        doc: "The members of one group. Kafka's `group.max.size`.",
+        doc: "The members of one group. Kafka's `group.max.size` and `group.consumer.max.size`.",
         bounds: Some((1, 100_000)),
         field: |c| &mut c.groups.max_members,
     },
