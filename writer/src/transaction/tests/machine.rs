@@ -100,32 +100,47 @@ fn ends_of_generation_one_follow_kafkas_table() {
 #[test]
 fn ends_of_generation_two_follow_kafkas_table() {
     #[derive(Debug, PartialEq)]
-    enum Is {
+    enum Answer {
         Again,
         Bumps,
-        Is(ErrorCode),
+        Refused(ErrorCode),
     }
     use ErrorCode::{ConcurrentTransactions as Busy, InvalidTxnState as Its, ProducerFenced as Pf};
     // State; the epoch before asks for abort, commit; the current epoch for abort, commit.
     for (state, expected) in [
-        (State::Empty, [Is::Is(Pf), Is::Is(Pf), Is::Bumps, Is::Is(Its)]),
-        (State::CompleteAbort, [Is::Again, Is::Is(Its), Is::Bumps, Is::Is(Its)]),
-        (State::CompleteCommit, [Is::Is(Its), Is::Again, Is::Bumps, Is::Is(Its)]),
-        (State::PrepareAbort, [Is::Is(Busy), Is::Is(Its), Is::Is(Pf), Is::Is(Pf)]),
-        (State::PrepareCommit, [Is::Is(Its), Is::Is(Busy), Is::Is(Pf), Is::Is(Pf)]),
+        (
+            State::Empty,
+            [Answer::Refused(Pf), Answer::Refused(Pf), Answer::Bumps, Answer::Refused(Its)],
+        ),
+        (
+            State::CompleteAbort,
+            [Answer::Again, Answer::Refused(Its), Answer::Bumps, Answer::Refused(Its)],
+        ),
+        (
+            State::CompleteCommit,
+            [Answer::Refused(Its), Answer::Again, Answer::Bumps, Answer::Refused(Its)],
+        ),
+        (
+            State::PrepareAbort,
+            [Answer::Refused(Busy), Answer::Refused(Its), Answer::Refused(Pf), Answer::Refused(Pf)],
+        ),
+        (
+            State::PrepareCommit,
+            [Answer::Refused(Its), Answer::Refused(Busy), Answer::Refused(Pf), Answer::Refused(Pf)],
+        ),
     ] {
         let machine = at(state, Generation::Two);
         let epoch = machine.durable().map_or(0, |durable| durable.epoch);
         let asked = [(epoch - 1, false), (epoch - 1, true), (epoch, false), (epoch, true)];
         for ((epoch, commit), expected) in asked.into_iter().zip(expected) {
             let is = match machine.end(end(5, epoch, commit, Generation::Two), NOW) {
-                Ok(Step::Done) => Is::Again,
+                Ok(Step::Done) => Answer::Again,
                 Ok(Step::Log(next)) => {
                     assert_eq!((next.state, next.epoch), (State::PrepareAbort, epoch + 1));
-                    Is::Bumps
+                    Answer::Bumps
                 }
                 Ok(Step::NeedsProducerId) => panic!("there is one"),
-                Err(code) => Is::Is(code),
+                Err(code) => Answer::Refused(code),
             };
             assert_eq!(is, expected, "{state:?}, epoch {epoch}, commit {commit}");
         }
