@@ -117,15 +117,15 @@ class Outcome:
 
 
 def run_side(script, server: Server, prefix: str, version: int):
-    """The transcript, and the exception that ended the script if one did."""
+    """The side with its transcript, and what ended the script if something did."""
     side = Side(server, prefix)
     try:
         script(side, version)
-        return side.transcript, None
+        return side, None
     except NotAnnounced as missing:
-        return side.transcript, missing
+        return side, missing
     except Exception as error:  # noqa: BLE001  (any failure of a script is one failed test)
-        return side.transcript, f"{server.kind}: {error!r}\n{traceback.format_exc()}"
+        return side, f"{server.kind}: {error!r}\n{traceback.format_exc()}"
     finally:
         side.close()
 
@@ -144,14 +144,14 @@ def run_both(one: scenario.Scenario, version: int, kafka: Server, sluice: Server
     if their_error or our_error:
         outcome.check(False, f"{name}: {their_error or ''}{our_error or ''}")
         # What was answered before is worth seeing.
-    names = {id(s): Names(s.host, s.port, prefix) for s in (kafka, sluice)}
+    names = [Names(s.server.host, s.server.port, prefix, s.topics) for s in (theirs, ours)]
+    theirs, ours = theirs.transcript, ours.transcript
     found, seen = [], set()
     for (label, api, at, answer), (label2, api2, at2, answer2) in zip(theirs, ours):
         if (label, api, at) != (label2, api2, at2):
             outcome.check(False, f"{name}: the scripts went apart: {label}, {label2}")
             return
-        normal = [names[id(s)].normal(taken_apart(a))
-                  for s, a in ((kafka, answer), (sluice, answer2))]
+        normal = [n.normal(taken_apart(a)) for n, a in zip(names, (answer, answer2))]
         seen.add((api, at))
         found += [Difference(one.name, label, api, at, path, place, a, b)
                   for path, place, a, b in differences(*normal)
@@ -300,10 +300,11 @@ def show(chosen, kafka: Server) -> None:
         for version in one.versions or versions(kafka, one.api):
             stamp = time.time_ns() % 10**9
             prefix = f"show{stamp}-v{version}"
-            transcript, error = run_side(one.script, kafka, prefix, version)
-            for label, api, at, answer in transcript:
+            side, error = run_side(one.script, kafka, prefix, version)
+            names = Names(kafka.host, kafka.port, prefix, side.topics)
+            for label, api, at, answer in side.transcript:
                 print(f"{one.name} {label}: {api} v{at}: "
-                      f"{json.dumps(Names(kafka.host, kafka.port, prefix).normal(taken_apart(answer)))}")
+                      f"{json.dumps(names.normal(taken_apart(answer)))}")
             if error:
                 print(f"{one.name} v{version}: {error}")
 

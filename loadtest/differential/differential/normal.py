@@ -28,7 +28,7 @@ BLANK = {
     "UsableBytes": "free on the disk",
     "PushIntervalMs": "interval",
 }
-# Texts for people: whether there is one is compared, its words are not.
+# Texts for people: whether there is one is compared, its words are not. None is null or empty.
 TEXTS = {"ErrorMessage", "ErrorString", "BatchIndexErrorMessage", "Documentation", "StatusDetail"}
 # Ids by kind; -1 and zero, which mean none, stay.
 IDS = {
@@ -53,9 +53,11 @@ KEYS = (
 class Names:
     """The names that ids have got in one run."""
 
-    def __init__(self, host: str, port: int, prefix: str):
+    def __init__(self, host: str, port: int, prefix: str, topics: dict[uuid.UUID, str]):
         self._host, self._port, self._prefix = host, port, prefix + "-"
-        self._given: dict[tuple[str, object], str] = {}
+        # Topics that the script has made are known by their names, so that they can be sorted.
+        self._given: dict[tuple[str, object], str] = {
+            ("topic", i): f"<id of {n.removeprefix(self._prefix)}>" for i, n in topics.items()}
 
     def of(self, kind: str, value: object) -> str:
         known = self._given.get((kind, value))
@@ -69,11 +71,11 @@ class Names:
         if isinstance(value, dict):
             return {k: self.normal(v, k) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.normal(v, field) for v in ordered(list(value))]
+            return [self.normal(v, field) for v in self._ordered(list(value))]
         if field in BLANK:
             return f"<{BLANK[field]}>" if value != -1 else -1
         if field in TEXTS:
-            return None if value is None else "<text>" if value else ""
+            return "<text>" if value else None
         if field in ("Records", "Assignment", "ProtocolMetadata", "MemberMetadata", "MemberAssignment",
                      "Metadata") and isinstance(value, bytes):
             return value.hex()
@@ -98,6 +100,16 @@ class Names:
             return text
         return value
 
+    def _ordered(self, elements: list) -> list:
+        """Servers answer in the order of their hash tables: arrays of structures are sorted by their
+        key. An array without one stays as it is."""
+        key = key_of(elements)
+        if key is None:
+            return elements
+        if key == "TopicId":
+            return sorted(elements, key=lambda e: self._given.get(("topic", e[key]), str(e[key])))
+        return sorted(elements, key=lambda e: _rank(e[key]))
+
 
 def key_of(elements: list) -> str | None:
     """The field that tells an array's elements apart."""
@@ -107,16 +119,6 @@ def key_of(elements: list) -> str | None:
         if all(key in e for e in elements) and len({str(e[key]) for e in elements}) == len(elements):
             return key
     return None
-
-
-def ordered(elements: list) -> list:
-    """Servers answer in the order of their hash tables: arrays of structures are sorted by their key.
-    An array without one stays as it is."""
-    key = key_of(elements)
-    if key in (None, "TopicId"):
-        # Ids are random: by them nothing can be sorted alike on both sides.
-        return elements
-    return sorted(elements, key=lambda e: _rank(e[key]))
 
 
 def _rank(value: object) -> tuple:

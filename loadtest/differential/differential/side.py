@@ -50,6 +50,8 @@ class Side:
         self.prefix = prefix
         # (label, api, version, answer) of each step, in the order of the script.
         self.transcript: list[tuple[str, str, int, dict]] = []
+        # The topics that were made: id -> name.
+        self.topics: dict[uuid.UUID, str] = {}
         self._connections: list[Connection] = []
         self._default: Connection | None = None
 
@@ -138,6 +140,7 @@ class Side:
             return None
 
         topic = self.until(f"topic {name} has leaders", led)
+        self.topics[topic["TopicId"]] = name
         epochs = {p["PartitionIndex"]: p["LeaderEpoch"] for p in topic["Partitions"]}
         return Topic(name, topic["TopicId"], [epochs[i] for i in range(partitions)])
 
