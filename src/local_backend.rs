@@ -174,18 +174,22 @@ impl LocalBackend {
         }
     }
 
-    /// Where the client's log parts from ours, if it does (KIP-595).
-    fn divergence(&self, read: &Read) -> Option<(i32, i64)> {
-        let last = read.last_fetched_epoch?;
-        let (epoch, end) = self.writer.epoch_end(read.stream, last).ok()??;
-        (epoch < last || end < read.offset).then_some((epoch, end))
+    /// Where the client's log parts from ours, if it does (KIP-595). A record of an epoch that is yet to
+    /// come is out of range.
+    fn divergence(&self, read: &Read) -> Result<Option<(i32, i64)>, ErrorCode> {
+        let Some(last) = read.last_fetched_epoch else { return Ok(None) };
+        if self.writer.leader_epoch(read.stream).is_some_and(|ours| last > ours) {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        let found = self.writer.epoch_end(read.stream, last).ok().flatten();
+        Ok(found.filter(|(epoch, end)| *epoch < last || *end < read.offset))
     }
 
     /// Reads one stream now, without waiting.
     async fn read_one(&self, read: &Read, max_bytes: u64) -> Result<ReadAnswer, ErrorCode> {
         self.check_epoch(read.stream, read.current_leader_epoch)?;
         let offsets = self.writer.offsets(read.stream).map_err(|error| error.code())?;
-        if let Some(diverging) = self.divergence(read) {
+        if let Some(diverging) = self.divergence(read)? {
             return Ok(answer(offsets, Chain::default(), Some(diverging)));
         }
         if read.offset < offsets.log_start || read.offset > offsets.high_watermark {
@@ -269,7 +273,7 @@ impl LocalBackend {
         let mut bytes = 0;
         for read in &request.reads {
             if self.check_epoch(read.stream, read.current_leader_epoch).is_err()
-                || self.divergence(read).is_some()
+                || self.divergence(read) != Ok(None)
             {
                 return true;
             }
@@ -386,18 +390,21 @@ impl Backend for LocalBackend {
     ) -> Result<OffsetFound, ErrorCode> {
         self.check_epoch(stream, current_leader_epoch)?;
         let offsets = self.writer.offsets(stream).map_err(|error| error.code())?;
+        let now = self.writer.leader_epoch(stream).unwrap_or(-1);
         let at = |offset: i64, epoch_at: i64| OffsetFound {
             offset,
             timestamp: -1,
-            leader_epoch: self.writer.epoch_of(stream, epoch_at),
+            leader_epoch: match self.writer.epoch_of(stream, epoch_at) {
+                // What is written there next will be of this epoch.
+                -1 if epoch_at >= offsets.high_watermark => now,
+                known => known,
+            },
         };
         match query {
             OffsetQuery::Earliest => Ok(at(offsets.log_start, offsets.log_start)),
-            OffsetQuery::Latest => Ok(OffsetFound {
-                offset: offsets.high_watermark,
-                timestamp: -1,
-                leader_epoch: self.writer.leader_epoch(stream).unwrap_or(-1),
-            }),
+            OffsetQuery::Latest => {
+                Ok(OffsetFound { offset: offsets.high_watermark, timestamp: -1, leader_epoch: now })
+            }
             OffsetQuery::EarliestLocal => {
                 let local = offsets.tail_start.max(offsets.log_start);
                 Ok(at(local, local))

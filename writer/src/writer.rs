@@ -369,12 +369,16 @@ impl Writer {
         }
     }
 
-    /// The largest epoch not above `epoch` that has records, with its end offset.
+    /// The largest epoch not above `epoch` that has records, with its end offset. None for an epoch
+    /// that is yet to come, as in Kafka.
     pub fn epoch_end(&self, stream: StreamId, epoch: i32) -> Result<Option<(i32, i64)>, TailError> {
         let (volume, stream) = self.stream(stream)?;
         if epoch == volume.leader_epoch() {
             // The current epoch ends at the high watermark, even if it has no records yet.
             return Ok(Some((epoch, stream.offsets().high_watermark)));
+        }
+        if epoch > volume.leader_epoch() {
+            return Ok(None);
         }
         Ok(stream.epoch_end(epoch))
     }

@@ -43,7 +43,9 @@ pub(crate) async fn offset_commit(
 ) -> OffsetCommitResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut known = Vec::new();
-    for topic in std::mem::take(&mut request.topics) {
+    let asked = std::mem::take(&mut request.topics).into_iter();
+    // Kafka keeps partitions, not topics: one without any is not in the answer.
+    for topic in asked.filter(|topic| !topic.partitions.is_empty()) {
         let found = resolve::by_either(core, ctx, IDS_FROM, &topic.name, topic.topic_id);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         let mut good = Vec::new();

@@ -81,7 +81,11 @@ fn page(
                 true => ErrorCode::UnknownTopicOrPartition,
                 false => ErrorCode::InvalidTopicException,
             };
-            answer.topics.push(failed(name, code));
+            // Kafka tells the operations of a name that may be a topic one day.
+            answer.topics.push(DescribeTopicPartitionsResponseTopic {
+                topic_authorized_operations: permitted::TOPIC,
+                ..failed(name, code)
+            });
             continue;
         };
         let first = cursor.filter(|cursor| cursor.topic_name == name);

@@ -43,14 +43,18 @@ pub(crate) async fn fetch(core: &Arc<Core>, ctx: &Context, request: FetchRequest
     let mut reads = Vec::new();
     let mut places = Vec::new();
     let mut answer = FetchResponse::default();
-    for topic in request.topics {
+    // Kafka keeps partitions, not topics: one without any is not in the answer.
+    for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
         let found = resolve::by_either(core, ctx, IDS_FROM, &topic.topic, topic.topic_id);
         let zstd = found.as_ref().is_ok_and(|topic| {
             ctx.version < ZSTD_FROM && matches!(topic.config.compression, Compression::Zstd(_))
         });
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
-            let checked = match resolve::stream_of(&found, partition.partition) {
+            let resolved = resolve::stream_of(&found, partition.partition);
+            // As Kafka says it: empty where there was no log to look at, else null.
+            let aborted = resolved.is_err().then(Vec::new);
+            let checked = match resolved {
                 // Only brokers fetch as replicas, and a tenant has none.
                 Ok(_) if replica >= 0 => Err(ErrorCode::TopicAuthorizationFailed),
                 Ok(_) if zstd => Err(ErrorCode::UnsupportedCompressionType),
@@ -64,7 +68,10 @@ pub(crate) async fn fetch(core: &Arc<Core>, ctx: &Context, request: FetchRequest
                 }
                 Err(code) => code,
             };
-            partitions.push(nothing(partition.partition, code));
+            partitions.push(PartitionData {
+                aborted_transactions: aborted,
+                ..nothing(partition.partition, code)
+            });
         }
         answer.responses.push(FetchableTopicResponse {
             topic: topic.topic,

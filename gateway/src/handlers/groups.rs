@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use sluice_wire::Str;
 use sluice_wire::messages::delete_groups_request::DeleteGroupsRequest;
 use sluice_wire::messages::delete_groups_response::DeleteGroupsResponse;
 use sluice_wire::messages::describe_groups_request::DescribeGroupsRequest;
@@ -18,6 +17,7 @@ use sluice_wire::messages::list_groups_request::ListGroupsRequest;
 use sluice_wire::messages::list_groups_response::ListGroupsResponse;
 use sluice_wire::messages::sync_group_request::SyncGroupRequest;
 use sluice_wire::messages::sync_group_response::SyncGroupResponse;
+use sluice_wire::{ErrorCode, Str};
 
 use super::permitted;
 use crate::context::Context;
@@ -44,6 +44,13 @@ pub(crate) async fn sync_group(
     ctx: &Context,
     request: SyncGroupRequest,
 ) -> SyncGroupResponse {
+    // KIP-559: from version 5 on a client says what it has agreed to.
+    if ctx.version >= 5 && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
+        return SyncGroupResponse {
+            error_code: ErrorCode::InconsistentGroupProtocol.code(),
+            ..Default::default()
+        };
+    }
     core.backend.sync_group(&ctx.caller, request).await
 }
 

@@ -63,7 +63,8 @@ pub(crate) async fn list_offsets(
     let read_committed = request.isolation_level == 1;
     let duplicates = duplicates(&request);
     let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
+    // Kafka keeps partitions, not topics: one without any is not in the answer.
+    for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
         let found = resolve::by_name(core, ctx, &topic.name);
         let one = |partition: ListOffsetsPartition| {
             let stream = resolve::stream_of(&found, partition.partition_index);
@@ -128,7 +129,7 @@ async fn find(
         Wanted::PendingUpload => {
             let tiered = ask(OffsetQuery::LatestTiered).await?;
             if tiered.offset < 0 {
-                return ask(OffsetQuery::Earliest).await;
+                return Ok(tiered);
             }
             Ok(OffsetFound { offset: tiered.offset + 1, ..tiered })
         }

@@ -45,7 +45,8 @@ pub(crate) async fn produce(
     // Where each append's answer goes: (topic, partition) positions in the answer.
     let mut places = Vec::new();
     let mut answer = ProduceResponse::default();
-    for topic in request.topic_data {
+    // Kafka keeps partitions, not topics: one without any is not in the answer.
+    for topic in request.topic_data.into_iter().filter(|topic| !topic.partition_data.is_empty()) {
         let found = resolve::by_either(core, ctx, IDS_FROM, &topic.name, topic.topic_id);
         let internal = found.as_ref().is_ok_and(|topic| topic_name::is_internal(&topic.name));
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
@@ -117,8 +118,8 @@ pub(crate) async fn produce(
     }
 }
 
-/// Kafka's `ProduceRequest.validateRecords`: one batch of magic 2, compressed as the version allows.
-/// Anything that is not readable so far is left to the writer, which says what is corrupt.
+/// Kafka's `ProduceRequest.validateRecords`: one whole batch of magic 2, compressed as the version
+/// allows. What is wrong inside it is left to the writer.
 fn check_records(
     version: i16,
     partition: &PartitionProduceData,
@@ -130,13 +131,22 @@ fn check_records(
             return Err((ErrorCode::InvalidRecord, Some(why)));
         }
     };
-    if records.get(16).is_some_and(|magic| *magic != 2) {
+    let length = records.get(8..12).and_then(|length| length.first_chunk::<4>());
+    let whole = length.map(|length| i64::from(i32::from_be_bytes(*length)) + 12);
+    let magic = records.get(16).map(|magic| magic.cast_signed());
+    if whole.is_some_and(|whole| whole < 26) || magic.is_some_and(|magic| !(0..=2).contains(&magic))
+    {
+        return Err((ErrorCode::CorruptMessage, Some("no record batch is like this")));
+    }
+    if magic.is_none() || whole.is_none_or(|whole| whole > records.len() as i64) {
+        let why = "a produce request must have one whole record batch per partition";
+        return Err((ErrorCode::InvalidRecord, Some(why)));
+    }
+    if magic != Some(2) {
         let why = "a produce request may only have record batches of magic 2";
         return Err((ErrorCode::InvalidRecord, Some(why)));
     }
-    let length = records.get(8..12).and_then(|length| length.first_chunk::<4>());
-    let whole = length.map(|length| i64::from(i32::from_be_bytes(*length)) + 12);
-    if whole.is_some_and(|whole| whole >= 61 && whole < records.len() as i64) {
+    if whole.is_some_and(|whole| whole < records.len() as i64) {
         let why = "a produce request may only have one record batch per partition";
         return Err((ErrorCode::InvalidRecord, Some(why)));
     }
@@ -179,8 +189,13 @@ fn of_refusal(index: i32, why: Refused) -> PartitionProduceResponse {
             batch_index: index,
             batch_index_error_message: Some(reason.into()),
         });
+    // Of these Kafka answers without a look at the log.
+    let log_start_offset = match why.code {
+        ErrorCode::CorruptMessage | ErrorCode::MessageTooLarge => -1,
+        _ => why.log_start,
+    };
     PartitionProduceResponse {
-        log_start_offset: why.log_start,
+        log_start_offset,
         record_errors: record_errors.collect(),
         ..refused(index, why.code, why.message.map(Str::from))
     }

@@ -120,7 +120,11 @@ async fn every_announced_version_is_served() {
         ..Default::default()
     });
     served!(seen, client, |_| LeaveGroupRequest::default());
-    served!(seen, client, |_| SyncGroupRequest::default());
+    served!(seen, client, |version| SyncGroupRequest {
+        protocol_type: (version >= 5).then(|| "consumer".into()),
+        protocol_name: (version >= 5).then(|| "range".into()),
+        ..Default::default()
+    });
     served!(seen, client, |_| DescribeGroupsRequest {
         groups: vec!["g".into()],
         ..Default::default()

@@ -65,6 +65,15 @@ async fn produce_checks_what_the_version_allows() {
         (8, produce("t", 0, 1, Bytes::new()), code(ErrorCode::InvalidRecord)),
         (8, produce("t", 0, 1, two.into()), code(ErrorCode::InvalidRecord)),
         (8, produce("t", 0, 1, changed(16, 1)), code(ErrorCode::InvalidRecord)),
+        (8, produce("t", 0, 1, changed(16, 3)), code(ErrorCode::CorruptMessage)),
+        (8, produce("t", 0, 1, changed(16, 0xff)), code(ErrorCode::CorruptMessage)),
+        (8, produce("t", 0, 1, good.slice(..11)), code(ErrorCode::InvalidRecord)),
+        (8, produce("t", 0, 1, good.slice(..good.len() - 1)), code(ErrorCode::InvalidRecord)),
+        (
+            8,
+            produce("t", 0, 1, changed(22, 0x10)),
+            code(ErrorCode::TransactionalIdAuthorizationFailed),
+        ),
         (6, produce("t", 0, 1, changed(22, 4)), code(ErrorCode::UnsupportedCompressionType)),
         (7, produce("t", 0, 1, changed(22, 4)), 0),
     ] {
@@ -228,7 +237,7 @@ async fn list_offsets_knows_each_timestamp_since_its_version() {
         ..Default::default()
     };
     for (timestamp, since, offset) in
-        [(-1, 1, 5), (-2, 1, 0), (-3, 7, 4), (-4, 8, 0), (-5, 9, -1), (-6, 11, 0), (1_000, 1, -1)]
+        [(-1, 1, 5), (-2, 1, 0), (-3, 7, 4), (-4, 8, 0), (-5, 9, -1), (-6, 11, -1), (1_000, 1, -1)]
     {
         for version in 1..=11 {
             let response = client.call(&ask(timestamp), version).await;

@@ -101,6 +101,9 @@ pub enum BatchError {
     /// The compressed data is damaged.
     #[error("the compressed records are damaged")]
     Damaged,
+    /// Offsets that the client gave: they are the broker's to give.
+    #[error("the batch's base offset is {0}, not 0")]
+    BaseOffset(i64),
     /// The record count is not positive, or does not fit the offsets.
     #[error("the batch claims {count} records and a last offset delta of {last_offset_delta}")]
     WrongCount {
@@ -168,6 +171,7 @@ impl BatchError {
             | Self::Damaged
             | Self::WrongCount { .. }
             | Self::Control
+            | Self::BaseOffset(_)
             | Self::WrongProducer { .. }
             | Self::Malformed { .. }
             | Self::Refused(_) => ErrorCode::InvalidRecord,

@@ -28,6 +28,7 @@ async fn acknowledged_records_survive_a_crash_and_a_stop() {
     assert_eq!(append(&writer, a, &batch(1, 10, 5)).await.unwrap().base_offset, 5);
     assert_eq!(writer.epoch_end(a, 1).unwrap(), Some((1, 5)));
     assert_eq!(writer.epoch_end(a, 2).unwrap(), Some((2, 6)));
+    assert_eq!(writer.epoch_end(a, 3).unwrap(), None, "an epoch to come");
     assert_eq!(writer.epoch_of(a, 5), 2);
     writer.close(Duration::ZERO).await;
     assert_eq!(append(&writer, a, &batch(1, 10, 5)).await, Err(AppendError::NotOwner));

@@ -129,6 +129,7 @@ fn refuses_what_kafka_refuses() {
         (with(|b| (b[10], b[11]) = (0, 48)), BatchError::WrongLength, 2),
         (with(|b| b[8..12].fill(0)), BatchError::WrongLength, 2),
         (with(|b| b[8..12].fill(0xff)), BatchError::WrongLength, 2),
+        (with(|b| b[7] = 5), BatchError::BaseOffset(5), 87),
         (with(|b| b[22] = 5), BatchError::UnknownCompression(5), 76),
         (with(|b| b[22] = 1 << 5), BatchError::Control, 87),
         (with(|b| b[22] = 1 << 3), BatchError::LogAppendTime, 32),

@@ -42,8 +42,6 @@ pub struct Produced {
 /// right, header and (if asked for) records consistent, and within the topic's rules. Nothing is
 /// copied.
 ///
-/// The base offset is not looked at: the broker sets it.
-///
 /// # Errors
 /// The first fault found; for faults of single records, those of the first batch that has any.
 pub fn validate_produce(
@@ -74,6 +72,9 @@ fn validate(batch: BatchView, rules: &ProduceRules) -> Result<Produced, BatchErr
 }
 
 fn check_header(batch: &BatchView) -> Result<(), BatchError> {
+    if batch.base_offset() != 0 {
+        return Err(BatchError::BaseOffset(batch.base_offset()));
+    }
     let attributes = batch.attributes();
     attributes.compression()?;
     if attributes.is_control() {

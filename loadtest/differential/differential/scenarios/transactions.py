@@ -93,6 +93,12 @@ def settled(s, topic, offset, partition=0):
             {"PartitionIndex": partition, "Timestamp": -1}]}])["Topics"][0]["Partitions"][0]["Offset"] == offset)
 
 
+def complete(s, producer):
+    """Returns when the coordinator has heard that the markers are written."""
+    s.until("the transaction is complete", lambda: s.do("DescribeTransactions", TransactionalIds=[
+        producer.transactional_id])["TransactionStates"][0]["TransactionState"].startswith("Complete"))
+
+
 def read(s, label, topic, version=12, offset=0, committed=True):
     s.step(label, "Fetch", version, MaxWaitMs=0, MinBytes=0, IsolationLevel=1 if committed else 0, Topics=[
         {"Topic": topic.name, "TopicId": topic.id, "Partitions": [
@@ -150,7 +156,7 @@ def add_partitions_to_transaction(s, v):
     add_partitions(s, v, "empty transactional id", p, [(t.name, [0])], TransactionalId="")
     if v >= 4:
         add_partitions(s, v, "verified", p, [(t.name, [0])], VerifyOnly=True)
-        s.step("no transactions", "AddPartitionsToTxn", v, Transactions=[])
+        s.step("no transactions", "AddPartitionsToTxn", v, wait_s=2, Transactions=[])
 
 
 @scenario("AddOffsetsToTxn")
@@ -190,6 +196,7 @@ def end_transactions(s, v):
     end("empty transactional id", True, TransactionalId="")
     end("commit", True)
     settled(s, t, 2)
+    complete(s, p)
     end("commit again", True)
     end("abort what is committed", False)
     read(s, "committed", t)
@@ -197,6 +204,7 @@ def end_transactions(s, v):
     p.produce(t, [b"b"])
     p.end(False)
     settled(s, t, 4)
+    complete(s, p)
     end("abort again", False)
     end("commit what is aborted", True)
     read(s, "after an abort, committed", t)
@@ -219,15 +227,17 @@ def end_transactions_of_the_second_generation(s, v):
     read(s, "open, committed", t)
     end("wrong epoch", True, ProducerEpoch=p.epoch + 3)
     answer = end("commit", True)
+    settled(s, t, 2)
+    complete(s, p)
     end("commit again", True)
     p.id, p.epoch, p.sequence = answer["ProducerId"], answer["ProducerEpoch"], {}
-    settled(s, t, 2)
     end("the epoch before the last", True, ProducerEpoch=first[1])
     p.produce(t, [b"b"], version=12)
     answer = end("abort", False)
+    settled(s, t, 4)
+    complete(s, p)
     end("abort again", False)
     p.id, p.epoch, p.sequence = answer["ProducerId"], answer["ProducerEpoch"], {}
-    settled(s, t, 4)
     read(s, "committed", t)
     s.step("producer", "DescribeProducers", 0, Topics=[{"Name": t.name, "PartitionIndexes": [0]}])
 
@@ -365,8 +375,7 @@ def describe_transactions(s, v):
     p.produce(t, [b"a"])
     p.end(True)
     settled(s, t, 2)
-    s.until("it is complete", lambda: s.do("DescribeTransactions", TransactionalIds=[
-        p.transactional_id])["TransactionStates"][0]["TransactionState"].startswith("Complete"))
+    complete(s, p)
     describe("complete", [p.transactional_id])
     describe("unknown and empty id", [s.name("nobody"), ""])
     describe("none", [])
