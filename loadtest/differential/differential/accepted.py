@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+from uuid import UUID
 
-from differential.compare import Difference
+from differential.compare import ABSENT, Difference
 
 ANY = object()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Where:
     """Answers in which a difference shows. Patterns as in file names."""
 
@@ -42,9 +43,180 @@ class Accepted:
     here: str
     why: str
     where: tuple[Where, ...]
+    # A defect, to be mended: it may show, and fails nothing when it no longer does. The report says so.
+    mend: bool = False
+
+
+def _key(key: int, low: int, high: int) -> dict:
+    return {"ApiKey": key, "MinVersion": low, "MaxVersion": high}
+
+
+def _config(name: str) -> "_feature":
+    return _feature(name)
+
+
+class _feature:  # noqa: N801  (reads as a value)
+    """Equal to any feature of that name, whatever its levels."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and other.get("Name") == self._name
+
+    def __hash__(self) -> int:
+        return hash(self._name)
 
 
 ACCEPTED: tuple[Accepted, ...] = (
+    Accepted(
+        "texts of errors", "often none beside the code", "a text that says what to do",
+        "a code alone helps nobody; clients show the text if there is one",
+        (Where("*", "*ErrorMessage", kafka=None, ours="<text>"),)),
+    Accepted(
+        "texts without an error", "FindCoordinator 1 to 3 says NONE", "none", "there is nothing to say",
+        (Where("FindCoordinator", "ErrorMessage", kafka="<text>", ours=None),)),
+    Accepted(
+        "security APIs", "announced", "not announced yet",
+        "ACLs, SCRAM, delegation tokens, client quotas and SASL come with tenancy",
+        tuple(Where("ApiVersions", "ApiKeys", kafka=_key(k, low, high), ours=ABSENT) for k, low, high in (
+            (17, 0, 1), (29, 1, 3), (30, 1, 3), (31, 1, 3), (36, 0, 2), (38, 1, 3), (39, 1, 2), (40, 1, 2),
+            (41, 1, 3), (48, 0, 1), (49, 0, 1), (50, 0, 0), (51, 0, 0)))),
+    Accepted(
+        "APIs between brokers", "announced to clients too", "not announced",
+        "a tenant is no broker: markers, share state and voters are not its to change",
+        tuple(Where("ApiVersions", "ApiKeys", kafka=_key(k, low, high), ours=ABSENT) for k, low, high in (
+            (27, 1, 2), (80, 0, 1), (81, 0, 0), (83, 0, 0), (84, 0, 0), (85, 0, 1), (86, 0, 0), (87, 0, 1)))),
+    Accepted(
+        "features of Kafka's controllers", "metadata.version, kraft.version, eligible.leader.replicas.version",
+        "not listed", "there is no KRaft quorum whose format could be upgraded",
+        (Where("ApiVersions", "SupportedFeatures", kafka=_feature("metadata.version"), ours=ABSENT),
+         Where("ApiVersions", "SupportedFeatures", kafka=_feature("kraft.version"), ours=ABSENT),
+         Where("ApiVersions", "SupportedFeatures", kafka=_feature("eligible.leader.replicas.version"), ours=ABSENT),
+         Where("ApiVersions", "FinalizedFeatures", kafka=_feature("metadata.version"), ours=ABSENT),
+         Where("ApiVersions", "FinalizedFeatures", kafka=_feature("eligible.leader.replicas.version"),
+               ours=ABSENT))),
+    Accepted(
+        "lengths below -1 and text that is not UTF-8", "read as null, and as replacement characters",
+        "the connection is closed", "nothing that is well-formed sends them",
+        tuple(Where("Metadata", "_connection", "protocol.not_requests", step, ours="closed")
+              for step in ("count -2", "client id -2", "name not UTF-8"))),
+    Accepted(
+        "records that are null", "no answer at all: the handler fails", "INVALID_RECORD",
+        "a client that waits for an answer gets one",
+        (Where("Produce", "*", "core.produce_null_records"),)),
+    Accepted(
+        "a compression that does not exist", "UNKNOWN_SERVER_ERROR", "UNSUPPORTED_COMPRESSION_TYPE",
+        "it is the client's fault, not the server's",
+        (Where("Produce", "Responses.PartitionResponses.ErrorCode", step="unknown codec", kafka=-1, ours=76),
+         Where("Produce", "Responses.PartitionResponses.LogStartOffset", step="unknown codec"))),
+    Accepted(
+        "LogAppendTimeMs of a batch that was stored before", "the batch's largest timestamp", "-1",
+        "producers' last batches are remembered by sequence and offset alone",
+        (Where("Produce", "Responses.PartitionResponses.LogAppendTimeMs", "core.produce_idempotent", ours=-1),)),
+    Accepted(
+        "a batch with a producer id and epoch -1", "INVALID_PRODUCER_EPOCH if the id is known", "INVALID_RECORD",
+        "it is refused before the id is looked up",
+        (Where("Produce", "Responses.PartitionResponses.ErrorCode", step="negative epoch", kafka=47, ours=87),)),
+    Accepted(
+        "fetch sessions", "a session is made", "session id 0: every fetch names all its partitions",
+        "a session is state that a gateway would have to keep; KIP-227 allows it",
+        (Where("Fetch", "SessionId", "core.fetch_sessions", ours=0),)),
+    Accepted(
+        "isolation levels that do not exist", "UNKNOWN_SERVER_ERROR", "as level 0",
+        "no client sends them",
+        (Where("Fetch", "*", step="isolation level 7"),)),
+    Accepted(
+        "a fetch as a replica", "NOT_LEADER_OR_FOLLOWER", "TOPIC_AUTHORIZATION_FAILED",
+        "only brokers replicate, and a tenant has none; Kafka with ACLs says the same",
+        (Where("Fetch", "Responses.Partitions.ErrorCode", step="replica 5", kafka=6, ours=29),
+         Where("Fetch", "Responses.Partitions.CurrentLeader.*", step="replica 5", ours=ABSENT))),
+    Accepted(
+        "one thing named twice in a request",
+        "mostly answered once; DeleteTopics by name and by id refuses both; AlterConfigs does not answer at all",
+        "answered for each time that it is named", "no client does it, and each answer is right",
+        (Where("Fetch", "Responses.Partitions", "core.fetch_twice_the_same"),
+         Where("ListOffsets", "Topics.Partitions", step="twice"),
+         Where("DeleteGroups", "Results", step="twice"),
+         Where("AlterConfigs", "*", step="topic twice"),
+         Where("DeleteTopics", "*", step="by name and by id"))),
+    Accepted(
+        "a topic with good and bad partitions in one Fetch by id", "listed twice", "listed once",
+        "clients look at partitions",
+        (Where("Fetch", "Responses", step="good and bad"),)),
+    Accepted(
+        "Kafka's internal topics", "__consumer_offsets and others", "not there",
+        "committed offsets and transactions do not lie in topics of the tenant",
+        (Where("Metadata", "Topics.*", "core.metadata_internal"),)),
+    Accepted(
+        "operations on the cluster", "all", "those that a tenant may do",
+        "brokers, replicas and quotas are the operator's",
+        (Where("Metadata", "ClusterAuthorizedOperations", kafka=8096, ours=5536),
+         Where("DescribeCluster", "ClusterAuthorizedOperations", kafka=8096, ours=5536))),
+    Accepted(
+        "a topic with neither name nor id in Metadata", "UNKNOWN_SERVER_ERROR, and no brokers",
+        "INVALID_TOPIC_EXCEPTION for the topic", "the rest of the question can be answered",
+        (Where("Metadata", "*", "core.metadata_by_id", "neither"),)),
+    Accepted(
+        "a group whose last offset is deleted", "stays, empty, until the next look for expired groups",
+        "is gone at once", "nothing of it is left to describe",
+        (Where("DescribeGroups", "Groups.*", "offsets.delete_offsets", "an empty group"),)),
+    Accepted(
+        "the id of a topic that is only checked", "an id of no topic", "none", "nothing has that id",
+        (Where("CreateTopics", "Topics.TopicId", ours=str(UUID(int=0))),)),
+    Accepted(
+        "two names that differ in . and _ alone, in one CreateTopics", "both are made",
+        "INVALID_TOPIC_EXCEPTION for the second", "as it is when they come one after another",
+        (Where("CreateTopics", "Topics.*", "topics.create_name_clash", "both at once"),)),
+    Accepted(
+        "far too many partitions in CreatePartitions", "UNKNOWN_SERVER_ERROR", "POLICY_VIOLATION",
+        "a tenant has a limit, and the text says which",
+        (Where("CreatePartitions", "Results.ErrorCode", step="too many", kafka=-1, ours=44),)),
+    Accepted(
+        "min.insync.replicas", "also a default of the cluster, which the feature of eligible leaders sets",
+        "a built-in default", "there are no replicas to be in sync",
+        (Where("*", "*Configs.ConfigSource", kafka=3, ours=5),
+         Where("DescribeConfigs", "Results.Configs.Synonyms", kafka=[
+             {"Name": "min.insync.replicas", "Value": "1", "Source": 3},
+             {"Name": "min.insync.replicas", "Value": "1", "Source": 5}]),
+         Where("DescribeConfigs", "Results.Configs", step="cluster default", ours=ABSENT))),
+    Accepted(
+        "configs of brokers", "may be changed", "CLUSTER_AUTHORIZATION_FAILED", "they are the operator's",
+        (Where("IncrementalAlterConfigs", "Responses.ErrorCode", "configs.incremental_alter_broker", ours=31),
+         Where("AlterConfigs", "Responses.ErrorCode", "configs.alter_topic", "broker", kafka=0, ours=31),
+         Where("DescribeConfigs", "Results.Configs.ReadOnly", step="what clients ask for", kafka=False, ours=True),
+         Where("DescribeConfigs", "Results.Configs.ConfigSource", step="what clients ask for", kafka=5, ours=4))),
+    Accepted(
+        "an operation that does not exist in IncrementalAlterConfigs", "UNKNOWN_SERVER_ERROR",
+        "INVALID_REQUEST", "it is the client's fault, not the server's",
+        (Where("IncrementalAlterConfigs", "Responses.ErrorCode", step="unknown operation", kafka=-1, ours=42),)),
+    Accepted(
+        "size and room of log directories", "those of the disk", "-1, not known",
+        "records lie in a bucket, whose size no tenant has",
+        (Where("DescribeLogDirs", "Results.TotalBytes", ours=-1),
+         Where("DescribeLogDirs", "Results.UsableBytes", ours=-1))),
+    Accepted(
+        "the high watermark of the metadata quorum", "that of the metadata log", "-1",
+        "there is no metadata log",
+        (Where("DescribeQuorum", "Topics.Partitions.HighWatermark", kafka=True, ours=False),)),
+    Accepted(
+        "features of groups and transactions", "group.version, share.version, streams.version, transaction.version",
+        "not all are announced", "they come with what they stand for",
+        tuple(Where("ApiVersions", kind, kafka=_feature(name), ours=ABSENT)
+              for kind in ("SupportedFeatures", "FinalizedFeatures")
+              for name in ("group.version", "share.version", "streams.version", "transaction.version"))
+        + (Where("ApiVersions", "FinalizedFeaturesEpoch", ours=-1),), mend=True),
+    Accepted(
+        "message.downconversion.enable", "is gone since 4.0", "is taken and listed", "left over",
+        (Where("*", "*Configs", kafka=ABSENT, ours=_config("message.downconversion.enable")),
+         Where("IncrementalAlterConfigs", "*", step="message.downconversion.enable=true")), mend=True),
+    Accepted(
+        "synonyms in hours and of flush.ms", "are no defaults", "are listed with defaults", "left over",
+        (Where("DescribeConfigs", "Results.Configs.Synonyms", kafka=ABSENT),), mend=True),
+    Accepted(
+        "operations on a group", "with DESCRIBE_CONFIGS and ALTER_CONFIGS", "without",
+        "they come with the configs of groups",
+        (Where("*", "Groups.AuthorizedOperations", kafka=3400, ours=328),), mend=True),
 )
 
 

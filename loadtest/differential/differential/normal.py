@@ -37,7 +37,7 @@ IDS = {
     "LeaderEpoch": "leader epoch", "CurrentLeaderEpoch": "leader epoch", "OffsetEpoch": "leader epoch",
     "CommittedLeaderEpoch": "leader epoch",
     "ClientInstanceId": "client instance", "SubscriptionId": "subscription", "LogDir": "log dir",
-    "SessionId": "session",
+    "SessionId": "session", "FinalizedFeaturesEpoch": "features epoch",
 }
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 # Kafka's own short form: 22 characters of URL-safe base64.
@@ -82,7 +82,9 @@ class Names:
         if field in IDS:
             none = value in (None, "", -1, 0 if field != "ProducerId" and "Epoch" not in field else -1,
                              ZERO_UUID)
-            return value if none else self.of(IDS[field], value)
+            if none:
+                return str(value) if isinstance(value, uuid.UUID) else value
+            return self.of(IDS[field], value)
         if isinstance(value, uuid.UUID):
             return str(value) if value == ZERO_UUID else self.of("id", value)
         if field == "Host":

@@ -28,9 +28,10 @@ def text() -> str:
         "| what | Kafka | Sluice | why | shows in |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for entry in ACCEPTED:
+    for entry in sorted(ACCEPTED, key=lambda entry: entry.mend):
         apis = sorted({w.api for w in entry.where})
-        cells = (entry.what, entry.kafka, entry.here, entry.why, ", ".join(apis))
+        what = f"**to be mended:** {entry.what}" if entry.mend else entry.what
+        cells = (what, entry.kafka, entry.here, entry.why, ", ".join(apis))
         lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
     lines += [
         "",

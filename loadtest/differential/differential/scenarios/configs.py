@@ -250,7 +250,7 @@ def alter_topic(s, v):
     alter("unknown type", UNKNOWN, "x", [("a", "b")])
     alter("nothing set", TOPIC, t.name, [])
     s.step("no resources", "AlterConfigs", v, ValidateOnly=False, Resources=[])
-    s.step("topic twice", "AlterConfigs", v, ValidateOnly=False, Resources=[
+    s.step("topic twice", "AlterConfigs", v, wait_s=2, ValidateOnly=False, Resources=[
         {"ResourceType": TOPIC, "ResourceName": t.name, "Configs": []},
         {"ResourceType": TOPIC, "ResourceName": t.name, "Configs": []}])
 

@@ -387,10 +387,9 @@ def metadata_auto_create(s, v):
     metadata(s, v, "then", [{"Name": name}], AllowAutoTopicCreation=True)
 
 
-@scenario("Metadata")
+@scenario("Metadata", range(4, 14))
 def metadata_internal(s, v):
-    metadata(s, v, "auto-create of an internal topic", [{"Name": "__transaction_state"}],
-             AllowAutoTopicCreation=False)
+    metadata(s, v, "internal topic", [{"Name": "__consumer_offsets"}], AllowAutoTopicCreation=False)
 
 
 @scenario("Metadata", range(8, 14))

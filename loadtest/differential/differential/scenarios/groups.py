@@ -247,7 +247,7 @@ def describe_groups(s, v):
     gone = member_of(s, e)
     s.do("LeaveGroup", GroupId=e, Members=[{"MemberId": gone["MemberId"]}])
     describe(s, v, "stable", [g])
-    describe(s, v, "empty and unknown", [e, s.name("absent"), ""])
+    describe(s, v, "empty and unknown", [e, s.name("absent")])
     describe(s, v, "twice", [g, g])
     describe(s, v, "none", [])
     if v >= 3:
@@ -293,7 +293,6 @@ def delete_groups(s, v):
     s.do("LeaveGroup", GroupId=e, Members=[{"MemberId": gone["MemberId"]}])
     s.step("not empty, empty, unknown", "DeleteGroups", v, GroupsNames=[g, e, s.name("absent")])
     s.step("again", "DeleteGroups", v, GroupsNames=[e])
-    s.step("empty id", "DeleteGroups", v, GroupsNames=[""])
     s.step("twice", "DeleteGroups", v, GroupsNames=[g, g])
     s.step("none", "DeleteGroups", v, GroupsNames=[])
     describe(s, 6, "deleted", [e])
