@@ -145,10 +145,6 @@ ACCEPTED: tuple[Accepted, ...] = (
         "clients look at partitions",
         (Where("Fetch", "Responses", step="good and bad"),)),
     Accepted(
-        "Kafka's internal topics", "__consumer_offsets and others", "not there",
-        "committed offsets and transactions do not lie in topics of the tenant",
-        (Where("Metadata", "Topics.*", "core.metadata_internal"),)),
-    Accepted(
         "operations on the cluster", "all", "those that a tenant may do",
         "brokers, replicas and quotas are the operator's",
         (Where("Metadata", "ClusterAuthorizedOperations", kafka=8096, ours=5536),
@@ -206,6 +202,11 @@ ACCEPTED: tuple[Accepted, ...] = (
               for kind in ("SupportedFeatures", "FinalizedFeatures")
               for name in ("group.version", "share.version", "streams.version", "transaction.version"))
         + (Where("ApiVersions", "FinalizedFeaturesEpoch", ours=-1),), mend=True),
+    Accepted(
+        "classic and consumer members in one group", "a group changes its protocol while it runs",
+        "the second protocol is refused", "online migration is not built yet",
+        (Where("JoinGroup", "*", "consumer.classic_member_of_a_consumer_group"),
+         Where("ConsumerGroupHeartbeat", "*", "consumer.consumer_member_of_a_classic_group")), mend=True),
     Accepted(
         "message.downconversion.enable", "is gone since 4.0", "is taken and listed", "left over",
         (Where("*", "*Configs", kafka=ABSENT, ours=_config("message.downconversion.enable")),
