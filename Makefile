@@ -31,15 +31,13 @@ fmt:
 test-clients: build
 	SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/clients/run
 
-<<<<<<< HEAD
 # Other projects' own suites against the release binary; each test is checked against a list.
 test-suites: build
 	SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/suites/run $(SUITES)
-=======
+
 # The same requests to Apache Kafka and to Sluice, the answers compared (docs/kafka-compatibility.md).
 test-differential: build
 	SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/differential/run
->>>>>>> 3f9104e (Differential tests: accepted differences, page, consumer, share and streams groups; in make test)
 
 # The storage engine under faults of all kinds, a seed a run (docs/simulation.md). FROM is the first.
 SEEDS ?= 300
