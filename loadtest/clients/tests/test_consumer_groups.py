@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, Producer, TopicPartition
 
 from blackbox import servers, waiting
+from blackbox.clients import java_record
 
 
 class Member:
@@ -108,6 +109,25 @@ def test_members_share_partitions_and_go_on_with_what_others_had(bootstrap, topi
     waiting.until(lambda: [m.poll() for m in (first, third)] and
                   set(first.values) | set(second.values) | set(third.values) == expected,
                   30, "nothing is lost when a member leaves")
+
+
+def test_java_and_librdkafka_are_members_of_one_group(bootstrap, topic, java_client, join):
+    orders = topic(partitions=4)
+    expected = produce(bootstrap, orders, 0, 100)
+    member, name = join([orders]), uuid.uuid4().hex
+    java_client.call("open", name=name, group=join.group, topics=[orders],
+                     config={"group.protocol": "consumer"})
+    read: set[bytes] = set()
+
+    def shared() -> bool:
+        got = java_client.call("poll", name=name, count=1, timeout_ms=200)
+        read.update(java_record(r).value for r in got["records"])
+        ours, theirs = member.poll(), {(t, p) for t, p in got["assignment"]}
+        return len(ours) == len(theirs) == 2 and not ours & theirs and read | set(member.values) == expected
+
+    waiting.until(shared, 40, "they share the partitions and have read all records")
+    java_client.call("close", name=name)
+    settled([member], 4)
 
 
 def test_range_is_an_assignor(topic, join):

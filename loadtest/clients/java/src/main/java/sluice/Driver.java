@@ -181,6 +181,10 @@ public final class Driver {
         if (c.has("config")) {
             c.get("config").properties().forEach(e -> config.set(e.getKey(), e.getValue()));
         }
+        if (config.path("group.protocol").asText().equals("consumer")) {
+            // These are the group's in the consumer protocol, and the client refuses them.
+            config.remove(List.of("session.timeout.ms", "heartbeat.interval.ms"));
+        }
         KafkaConsumer<byte[], byte[]> consumer = consumer(config);
         Set<String> topics = new HashSet<>();
         c.get("topics").forEach(t -> topics.add(t.asText()));
