@@ -35,6 +35,8 @@ const DIFFERENCES: &str = "
 | streams groups: lost answers | a member that says it lacks tasks it was given is given them again; Kafka tells them once | a lost answer must not leave a task idle |
 | streams groups: repartition topics | fixed partition counts have to agree only within one copartition group | two joins of one application are no business of each other |
 | streams groups: size | at most 5,000 members and 100,000 tasks a group | what a tenant can make the coordinator hold is bounded |
+| share sessions | end with the member's leaving, epoch -1, or when idle and there are too many; not with the connection | a connection belongs to a gateway; what its client held is released when the locks run out |
+| share.auto.offset.reset | where a group begins is stored with its first fetch, and shown from then on; Kafka stores it with the first acknowledgement | a crash must not move a group that began at the end |
 | broker configs | a few, read-only; changing them is refused (CLUSTER_AUTHORIZATION_FAILED) | they are the operator's |
 ";
 

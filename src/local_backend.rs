@@ -3,6 +3,7 @@
 //! It joins the two halves of a stream: the writer has its tail, the reader what is in the bucket.
 
 mod consumer_groups;
+mod share_groups;
 mod streams_groups;
 mod transactions;
 
@@ -517,6 +518,7 @@ impl Backend for LocalBackend {
         caller: &Caller,
         request: DeleteGroupsRequest,
     ) -> DeleteGroupsResponse {
+        self.forget_share_groups(caller, &request).await;
         self.writer.groups().delete_groups(&group_caller(caller), request).await
     }
 }

@@ -7,6 +7,7 @@
 //! `topic_id` fields filled in; the names beside them are ignored and given back unchanged.
 
 mod consumer_groups;
+mod share_groups;
 mod streams_groups;
 mod transactions;
 
@@ -36,6 +37,7 @@ pub use self::transactions::{
     NotAdded, Producer, ProducerIdentity, TransactionDescription, Transactions,
 };
 pub use consumer_groups::ConsumerGroups;
+pub use share_groups::ShareGroups;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -185,7 +187,9 @@ pub struct DeleteOffsets {
 /// Writers and readers as the gateway sees them. Every call is safe to drop at any await: an append
 /// that was already handed over may still be made.
 #[async_trait]
-pub trait Backend: ConsumerGroups + StreamsGroups + Transactions + Send + Sync + 'static {
+pub trait Backend:
+    ConsumerGroups + ShareGroups + StreamsGroups + Transactions + Send + Sync + 'static
+{
     /// Appends; answers are in the request's order. The append order of two calls is the order in
     /// which their futures were first polled.
     async fn append(

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use sluice_wire::header::{RequestHeader, ResponseHeader};
 use sluice_wire::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
 use sluice_wire::messages::fetch_request::FetchRequest;
+use sluice_wire::messages::share_fetch_request::ShareFetchRequest;
 use sluice_wire::{ApiKey, Chain, DecodeError, Decoder, Encoder, ErrorCode, Message};
 use tokio::time::Instant;
 
@@ -159,8 +160,10 @@ pub(crate) fn start(
 
 /// How many record bytes an answer may come to: only fetches carry records.
 fn wanted_bytes<R: 'static>(request: &R) -> usize {
-    let fetch: Option<&FetchRequest> = (request as &dyn Any).downcast_ref();
-    fetch.map_or(0, |fetch| usize::try_from(fetch.max_bytes).unwrap_or(0))
+    let request: &dyn Any = request;
+    let fetch = request.downcast_ref::<FetchRequest>().map(|fetch| fetch.max_bytes);
+    let share = || request.downcast_ref::<ShareFetchRequest>().map(|fetch| fetch.max_bytes);
+    fetch.or_else(share).map_or(0, |max_bytes| usize::try_from(max_bytes).unwrap_or(0))
 }
 
 async fn unsupported_api_versions(core: Arc<Core>, correlation_id: i32) -> Reply {
@@ -308,6 +311,13 @@ serve! {
     Serial ConsumerGroupDescribe consumer_group_describe_request::ConsumerGroupDescribeRequest => handlers::consumer_groups::describe;
     Serial ListConfigResources list_config_resources_request::ListConfigResourcesRequest => handlers::config_resources::list_config_resources;
     Serial DescribeTopicPartitions describe_topic_partitions_request::DescribeTopicPartitionsRequest => handlers::describe_topic_partitions::describe_topic_partitions;
+    Serial ShareGroupHeartbeat share_group_heartbeat_request::ShareGroupHeartbeatRequest => handlers::share_groups::share_group_heartbeat;
+    Serial ShareGroupDescribe share_group_describe_request::ShareGroupDescribeRequest => handlers::share_groups::share_group_describe;
+    Wait ShareFetch share_fetch_request::ShareFetchRequest => handlers::share_groups::share_fetch;
+    Wait ShareAcknowledge share_acknowledge_request::ShareAcknowledgeRequest => handlers::share_groups::share_acknowledge;
     Serial StreamsGroupHeartbeat streams_group_heartbeat_request::StreamsGroupHeartbeatRequest => handlers::streams_groups::heartbeat;
     Serial StreamsGroupDescribe streams_group_describe_request::StreamsGroupDescribeRequest => handlers::streams_groups::describe;
+    Serial DescribeShareGroupOffsets describe_share_group_offsets_request::DescribeShareGroupOffsetsRequest => handlers::share_groups::describe_share_group_offsets;
+    Serial AlterShareGroupOffsets alter_share_group_offsets_request::AlterShareGroupOffsetsRequest => handlers::share_groups::alter_share_group_offsets;
+    Serial DeleteShareGroupOffsets delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest => handlers::share_groups::delete_share_group_offsets;
 }

@@ -155,6 +155,22 @@ first_errors! {
     update_features_response::UpdateFeaturesResponse, a => [a.error_code];
     unregister_broker_response::UnregisterBrokerResponse, a => [a.error_code];
     list_config_resources_response::ListConfigResourcesResponse, a => [a.error_code];
+    share_group_heartbeat_response::ShareGroupHeartbeatResponse, a => [a.error_code];
+    share_group_describe_response::ShareGroupDescribeResponse, a => a.groups.iter()
+        .map(|g| g.error_code);
+    share_fetch_response::ShareFetchResponse, a => [a.error_code].into_iter()
+        .chain(a.responses.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)))
+        .chain(a.responses.iter()
+            .flat_map(|t| t.partitions.iter().map(|p| p.acknowledge_error_code)));
+    share_acknowledge_response::ShareAcknowledgeResponse, a => [a.error_code].into_iter()
+        .chain(a.responses.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    describe_share_group_offsets_response::DescribeShareGroupOffsetsResponse, a => a.groups.iter()
+        .map(|g| g.error_code);
+    alter_share_group_offsets_response::AlterShareGroupOffsetsResponse, a =>
+        [a.error_code].into_iter()
+        .chain(a.responses.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    delete_share_group_offsets_response::DeleteShareGroupOffsetsResponse, a =>
+        [a.error_code].into_iter().chain(a.responses.iter().map(|t| t.error_code));
     describe_topic_partitions_response::DescribeTopicPartitionsResponse, a => a.topics.iter()
         .map(|t| t.error_code);
     streams_group_heartbeat_response::StreamsGroupHeartbeatResponse, a => [a.error_code];

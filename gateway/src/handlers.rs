@@ -27,6 +27,7 @@ pub(crate) mod produce;
 pub(crate) mod producers;
 pub(crate) mod replicas;
 pub(crate) mod resolve;
+pub(crate) mod share_groups;
 pub(crate) mod streams_groups;
 pub(crate) mod topics;
 pub(crate) mod transactions;

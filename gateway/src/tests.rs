@@ -10,6 +10,7 @@ mod memory;
 mod pages;
 mod pipeline;
 mod protocol;
+mod share_groups;
 mod streams;
 mod streams_groups;
 mod tenants;

@@ -30,7 +30,7 @@ use crate::options::{VolumePlace, WriterOptions};
 use crate::orphans::Orphans;
 use crate::recovery::Surroundings;
 use crate::sequence::{BatchHeader, Voucher};
-use crate::share::{LeaderEpochOf, SHARE_KINDS, ShareSettings, Shares};
+use crate::share::{LeaderEpochOf, SHARE_KINDS, Shares};
 use crate::stream::{Offsets, Stream, Waiter};
 use crate::task::Appended;
 use crate::topics::CatalogTopics;
@@ -145,7 +145,7 @@ impl Writer {
         let shares = Arc::new(Shares::new(
             groups.share.clone(),
             Arc::clone(&topics) as _,
-            Arc::new(|_, _| ShareSettings::default()),
+            Arc::new(catalog.clone()),
             leader_epochs(catalog.clone(), &volumes),
         ));
         let settings = Arc::new(catalog.clone());
@@ -215,6 +215,16 @@ impl Writer {
     pub fn bucket_states(&self) -> impl Iterator<Item = (VolumeId, Arc<RwLock<VolumeState>>)> {
         let volumes = self.inner.volumes.values();
         volumes.map(|volume| (volume.id, Arc::clone(volume.bucket_state())))
+    }
+
+    /// The cluster's metadata.
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// Wall time in ms, as the writer's clock has it.
+    pub fn wall_ms(&self) -> i64 {
+        self.inner.clock.wall_ms()
     }
 
     /// Whether every volume is still served.

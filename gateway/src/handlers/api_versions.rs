@@ -22,13 +22,15 @@ const FEATURES_FROM: i16 = 3;
 const ZERO_FROM: i16 = 4;
 /// Clients believe the features with the largest epoch they have seen: raise it with each change of
 /// [`FEATURES`].
-const FEATURES_EPOCH: i64 = 1;
+const FEATURES_EPOCH: i64 = 2;
 
 /// What clients are promised beyond the versions of APIs: name, and the level that holds, which is also
 /// the highest. All can be 0.
 const FEATURES: &[(&str, i16)] = &[
     // KIP-848: the consumer protocol.
     ("group.version", 1),
+    // KIP-932: share groups.
+    ("share.version", 1),
     // KIP-1071: the streams protocol.
     ("streams.version", 1),
     // KIP-890: an epoch for each transaction, partitions added by writing to them.

@@ -9,14 +9,18 @@ use sluice_wire::messages::api_versions_response::ApiVersionsResponse;
 use sluice_wire::messages::{
     add_offsets_to_txn_request::AddOffsetsToTxnRequest, add_partitions_to_txn_request as add,
     alter_configs_request as alter, alter_partition_reassignments_request as reassign,
-    alter_replica_log_dirs_request as move_dirs, api_versions_request::ApiVersionsRequest,
+    alter_replica_log_dirs_request as move_dirs,
+    alter_share_group_offsets_request::AlterShareGroupOffsetsRequest,
+    api_versions_request::ApiVersionsRequest,
     consumer_group_describe_request::ConsumerGroupDescribeRequest,
     consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest,
     create_partitions_request as grow, create_topics_request as create,
     delete_groups_request::DeleteGroupsRequest, delete_records_request as truncate,
+    delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest,
     delete_topics_request::DeleteTopicsRequest, describe_cluster_request::DescribeClusterRequest,
     describe_configs_request as configs, describe_groups_request::DescribeGroupsRequest,
     describe_log_dirs_request::DescribeLogDirsRequest, describe_quorum_request as quorum,
+    describe_share_group_offsets_request::DescribeShareGroupOffsetsRequest,
     describe_topic_partitions_request::DescribeTopicPartitionsRequest,
     describe_transactions_request::DescribeTransactionsRequest, elect_leaders_request as elect,
     end_txn_request::EndTxnRequest, fetch_request as fetch,
@@ -29,7 +33,11 @@ use sluice_wire::messages::{
     list_transactions_request::ListTransactionsRequest, metadata_request::MetadataRequest,
     offset_commit_request as commit, offset_delete_request as forget,
     offset_fetch_request::OffsetFetchRequest, offset_for_leader_epoch_request as epochs,
-    produce_request::ProduceRequest, streams_group_describe_request::StreamsGroupDescribeRequest,
+    produce_request::ProduceRequest, share_acknowledge_request::ShareAcknowledgeRequest,
+    share_fetch_request::ShareFetchRequest,
+    share_group_describe_request::ShareGroupDescribeRequest,
+    share_group_heartbeat_request::ShareGroupHeartbeatRequest,
+    streams_group_describe_request::StreamsGroupDescribeRequest,
     streams_group_heartbeat_request::StreamsGroupHeartbeatRequest,
     sync_group_request::SyncGroupRequest, unregister_broker_request::UnregisterBrokerRequest,
     update_features_request as features,
@@ -297,8 +305,15 @@ async fn every_announced_version_is_served() {
     served!(seen, client, |_| ConsumerGroupDescribeRequest::default());
     served!(seen, client, |_| ListConfigResourcesRequest::default());
     served!(seen, client, |_| DescribeTopicPartitionsRequest::default());
+    served!(seen, client, |_| ShareGroupHeartbeatRequest::default());
+    served!(seen, client, |_| ShareGroupDescribeRequest::default());
+    served!(seen, client, |_| ShareFetchRequest::default());
+    served!(seen, client, |_| ShareAcknowledgeRequest::default());
     served!(seen, client, |_| StreamsGroupHeartbeatRequest::default());
     served!(seen, client, |_| StreamsGroupDescribeRequest::default());
+    served!(seen, client, |_| DescribeShareGroupOffsetsRequest::default());
+    served!(seen, client, |_| AlterShareGroupOffsetsRequest::default());
+    served!(seen, client, |_| DeleteShareGroupOffsetsRequest::default());
 
     assert_eq!(seen, dispatch::SERVED, "the table and this test differ");
 }

@@ -16,6 +16,8 @@ pub struct GroupConfig {
     pub max_session_timeout_ms: i32,
     /// `group.consumer.max.size`.
     pub consumer_max_group_size: usize,
+    /// `group.share.max.size`.
+    pub share_max_group_size: usize,
     /// Bytes of a member id that a client chose.
     pub max_member_id_bytes: usize,
     /// How long a new member's JoinGroup may wait for its answer before the client is taken for
@@ -56,6 +58,7 @@ impl Default for GroupConfig {
             min_session_timeout_ms: 6_000,
             max_session_timeout_ms: 1_800_000,
             consumer_max_group_size: 5_000,
+            share_max_group_size: 200,
             max_member_id_bytes: 1_024,
             new_member_join_timeout_ms: 300_000,
             max_group_size: 5_000,

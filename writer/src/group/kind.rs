@@ -14,6 +14,7 @@ use super::machine::{ExpiryBase, Group, Tick};
 use super::modern::Turn;
 use super::record::ModernKind;
 use super::record::metadata::GroupMetadata;
+use super::share::ShareGroup;
 use super::stored::Stored;
 use super::streams::StreamsGroup;
 
@@ -77,6 +78,7 @@ pub(crate) trait Modern: Send {
 pub(crate) enum Kind {
     Classic(Group),
     Consumer(Box<ConsumerGroup>),
+    Share(Box<ShareGroup>),
     Streams(Box<StreamsGroup>),
 }
 
@@ -92,6 +94,7 @@ impl Kind {
             }),
             Stored::Modern(parts) => match parts.kind() {
                 ModernKind::Consumer => Self::Consumer(Box::new(ConsumerGroup::load(parts))),
+                ModernKind::Share => Self::Share(Box::new(ShareGroup::load(parts))),
                 ModernKind::Streams => Self::Streams(Box::new(StreamsGroup::of(parts))),
             },
         }
@@ -100,7 +103,7 @@ impl Kind {
     pub(crate) fn classic(&self) -> Option<&Group> {
         match self {
             Self::Classic(group) => Some(group),
-            Self::Consumer(_) | Self::Streams(_) => None,
+            Self::Consumer(_) | Self::Share(_) | Self::Streams(_) => None,
         }
     }
 
@@ -108,6 +111,7 @@ impl Kind {
         match self {
             Self::Classic(_) => None,
             Self::Consumer(group) => Some(&**group),
+            Self::Share(group) => Some(&**group),
             Self::Streams(group) => Some(&**group),
         }
     }
@@ -116,6 +120,7 @@ impl Kind {
         match self {
             Self::Classic(_) => None,
             Self::Consumer(group) => Some(&mut **group),
+            Self::Share(group) => Some(&mut **group),
             Self::Streams(group) => Some(&mut **group),
         }
     }
@@ -128,6 +133,7 @@ impl Kind {
         match self {
             Self::Classic(group) => classic(group),
             Self::Consumer(group) => modern(&**group),
+            Self::Share(group) => modern(&**group),
             Self::Streams(group) => modern(&**group),
         }
     }
@@ -170,6 +176,7 @@ impl Kind {
                 group.check_commit(commit.member_id, commit.instance, commit.epoch)
             }
             Self::Consumer(group) => group.check_commit(commit),
+            Self::Share(group) => group.check_commit(commit),
             Self::Streams(group) => group.check_commit(commit),
         }
     }
@@ -188,6 +195,7 @@ impl Kind {
             Self::Classic(group) => group.check_transactional_commit(member_id, instance, epoch),
             Self::Consumer(group) => group.check_commit(&mut commit),
             Self::Streams(group) => group.check_commit(&mut commit),
+            Self::Share(group) => group.check_commit(&mut commit),
         }
     }
 

@@ -68,7 +68,9 @@ impl GroupCoordinator {
         let join = |cell: &Arc<Cell>, state: &mut CellState| {
             state.check_settled()?;
             if state.kind.modern().is_some() {
-                if !state.kind.is_vacant() || state.deciding > 0 {
+                // What a share group has of its streams would stay behind.
+                let keeps_its_id = matches!(state.kind, Kind::Share(_));
+                if !state.kind.is_vacant() || state.deciding > 0 || keeps_its_id {
                     return Err(ErrorCode::InconsistentGroupProtocol);
                 }
                 // An empty group gives its id up, as in Kafka. What is stored of it goes when the

@@ -35,6 +35,7 @@ mod partitions;
 mod pending;
 pub mod record;
 mod retention;
+mod share;
 mod shared;
 mod stored;
 mod streams;

@@ -6,6 +6,7 @@ use sluice_wire::Str;
 
 use super::cell::{Cell, CellState};
 use super::journal::{Done, Write};
+use super::kind::Kind;
 use super::log::{LogError, LogRecord};
 use super::record::Key;
 use super::shared::Shared;
@@ -66,7 +67,9 @@ fn tombstones(shared: &Shared, cell: &Cell, state: &CellState) -> Vec<LogRecord>
     let wall_ms = shared.clock.wall_ms();
     let retention_ms = shared.config.offsets_retention_ms;
     let old = state.offsets.expired(wall_ms, retention_ms, group_kind.expiry_base(), in_use);
-    if old.len() == state.offsets.len() && group_kind.is_vacant() {
+    // A share group's offsets are elsewhere; only an admin deletes it, as in Kafka.
+    let is_kept = matches!(group_kind, Kind::Share(_));
+    if old.len() == state.offsets.len() && group_kind.is_vacant() && !is_kept {
         // The group's own tombstone stands for all of its offsets.
         return vec![LogRecord { key: Key::Group { tenant, group }.encode(), value: None }];
     }

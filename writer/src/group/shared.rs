@@ -27,6 +27,7 @@ use super::record::metadata::GroupMetadata;
 use super::record::offset::Committed;
 use super::record::pending::{PendingOffset, TransactionEnd};
 use super::record::{Key, ModernKind, RecordError};
+use super::share;
 use super::stored::Stored;
 use super::streams;
 use super::topics::Topics;
@@ -472,6 +473,7 @@ fn check_part(kind: ModernKind, part: &[u8], value: Option<&[u8]>) -> Result<(),
     }
     match kind {
         ModernKind::Consumer => consumer::check_part(part, value),
+        ModernKind::Share => share::check_part(part, value),
         ModernKind::Streams => streams::check_part(part, value),
     }
 }

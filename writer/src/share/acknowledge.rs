@@ -152,9 +152,9 @@ impl Shares {
         for release in released {
             release.await;
         }
-        let lock = self.shared.settings_of(tenant, &key.group).record_lock_duration;
+        let lock_ms = self.shared.settings_of(tenant, &key.group).record_lock_duration_ms;
         Ok(ShareAcknowledgeResponse {
-            acquisition_lock_timeout_ms: i32::try_from(lock.as_millis()).unwrap_or(i32::MAX),
+            acquisition_lock_timeout_ms: lock_ms,
             responses: answers,
             ..Default::default()
         })
@@ -194,7 +194,7 @@ impl Shares {
         let mut state = cell.lock();
         // A lock that has run out is not waited for: it is the alarm that is late, not the client.
         self.shared.expire(&cell, &mut state);
-        let rules = self.shared.settings(&cell).rules();
+        let rules = self.shared.rules(&cell);
         let live = state.live.as_mut().ok_or_else(gone)?;
         let said = live.acknowledge(Instant::now(), &rules, &key.member, &acks.ranges);
         let ticket = said.map_err(|refusal| Said {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_model::group_config::ShareSettings;
 use sluice_model::{StreamId, TenantId};
 use sluice_wire::{Chain, ErrorCode, Str};
 use tokio::sync::Notify;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use super::cell::{Cell, Watch};
 use super::key::ShareKey;
 use super::partition::{Acquired, SharePartition, Take};
-use super::settings::ShareSettings;
+use super::settings;
 use super::source::ShareSource;
 use super::{Shares, spans};
 
@@ -185,7 +186,7 @@ impl Shares {
         let enough = wish.min_bytes.max(1);
         let mut bytes = 0;
         for cell in cells {
-            let rules = settings.rules();
+            let rules = settings::rules(settings);
             let next = match &cell.lock().live {
                 Some(live) if live.has_room(&rules) => live.next_offset(),
                 // Something must be told: it is gone.
@@ -251,7 +252,7 @@ impl Shares {
         max_records: u32,
     ) -> Result<(Delivered, bool), ErrorCode> {
         let stream = cell.key.stream;
-        let rules = settings.rules();
+        let rules = settings::rules(settings);
         let offsets = source.offsets(stream)?;
         let from = {
             let mut state = cell.lock();

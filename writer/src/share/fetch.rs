@@ -119,10 +119,9 @@ impl Shares {
             self.deliver(tenant, source, &wish, &streams).await
         };
         let (said, delivered) = tokio::join!(settled, delivered);
-        let lock = self.shared.settings_of(tenant, &key.group).record_lock_duration;
+        let lock_ms = self.shared.settings_of(tenant, &key.group).record_lock_duration_ms;
         let mut answer = Answer { response: ShareFetchResponse::default() };
-        answer.response.acquisition_lock_timeout_ms =
-            i32::try_from(lock.as_millis()).unwrap_or(i32::MAX);
+        answer.response.acquisition_lock_timeout_ms = lock_ms;
         for (stream, given) in delivered {
             answer.give((stream, given), epoch == session::INITIAL);
         }

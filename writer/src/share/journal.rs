@@ -112,7 +112,7 @@ fn tell(shared: &Shared, who: Told, result: Result<(), LogError>) {
     match who {
         Told::Cell(cell, up_to) => {
             let mut state = cell.lock();
-            let rules = shared.settings(&cell).rules();
+            let rules = shared.rules(&cell);
             if let Some(live) = &mut state.live {
                 live.settle(up_to, result.is_ok(), Instant::now(), &rules);
             }

@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_model::{StreamId, TenantId, TopicId};
+use sluice_model::{GroupConfigs, StreamId, TenantId, TopicId};
 use sluice_wire::{ErrorCode, Str, Uuid};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -55,8 +55,8 @@ use crate::group::record::RecordError;
 
 pub(crate) use self::key::SHARE_KINDS;
 pub use self::offsets::Standing;
-pub use self::settings::{Reset, ShareLimits, ShareSettings};
-pub use self::shared::{LeaderEpochOf, SettingsOf};
+pub use self::settings::ShareLimits;
+pub use self::shared::LeaderEpochOf;
 pub use self::source::{ShareSource, SourceRead};
 
 /// A member id is a uuid as text, or whatever else a client makes of so many bytes.
@@ -75,10 +75,10 @@ impl Shares {
     pub fn new(
         limits: ShareLimits,
         topics: Arc<dyn Topics>,
-        settings: SettingsOf,
+        configs: Arc<dyn GroupConfigs>,
         leader_epoch: LeaderEpochOf,
     ) -> Self {
-        let shared = Arc::new(Shared::new(limits, topics, settings, leader_epoch));
+        let shared = Arc::new(Shared::new(limits, topics, configs, leader_epoch));
         Self { shared, tasks: Mutex::default() }
     }
 
@@ -150,7 +150,7 @@ impl Shares {
             let key_of = key::ShareKey { group: key.group.clone(), stream: *stream };
             let Some(cell) = self.shared.cell(tenant, &key_of) else { continue };
             let mut state = cell.lock();
-            let rules = self.shared.settings(&cell).rules();
+            let rules = self.shared.rules(&cell);
             let Some(live) = &mut state.live else { continue };
             live.expire(Instant::now(), &rules);
             if let Some(ticket) = live.release(&key.member, &rules) {

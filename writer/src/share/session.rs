@@ -5,13 +5,15 @@
 //! leaving the group, or to make room when it is idle. Sessions are in memory: after a restart clients are told
 //! that theirs is not found, and make a new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_model::StreamId;
 use sluice_wire::{ErrorCode, Str};
 use tokio::time::Instant;
 
+/// Streams of one session; more are refused with INVALID_REQUEST.
+const MAX_STREAMS: usize = 10_000;
 /// The epoch of a request that begins a session.
 pub(crate) const INITIAL: i32 = 0;
 /// The epoch of a request that ends it.
@@ -30,6 +32,8 @@ struct Session {
     epoch: i32,
     /// In the order in which they were added.
     streams: Vec<StreamId>,
+    /// The same.
+    known: BTreeSet<StreamId>,
     used: Instant,
 }
 
@@ -64,7 +68,13 @@ impl Sessions {
         if self.sessions.len() >= limit {
             return Err(ErrorCode::ShareSessionLimitReached);
         }
-        let mut session = Session { epoch: after(INITIAL), streams: Vec::new(), used: now };
+        let mut session = Session {
+            epoch: after(INITIAL),
+            streams: Vec::new(),
+            known: BTreeSet::new(),
+            used: now,
+        };
+        session.check_room(&streams)?;
         session.add(streams);
         let streams = session.streams.clone();
         self.sessions.insert(key, session);
@@ -79,9 +89,17 @@ impl Sessions {
         change: Change,
         now: Instant,
     ) -> Result<Vec<StreamId>, ErrorCode> {
+        let known = self.sessions.get(key).ok_or(ErrorCode::ShareSessionNotFound)?;
+        known.check_room(&change.added)?;
         let session = self.next(key, epoch, now)?;
         session.add(change.added);
-        session.streams.retain(|stream| !change.forgotten.contains(stream));
+        if !change.forgotten.is_empty() {
+            for stream in change.forgotten {
+                session.known.remove(&stream);
+            }
+            let Session { streams, known, .. } = session;
+            streams.retain(|stream| known.contains(stream));
+        }
         Ok(session.streams.clone())
     }
 
@@ -139,10 +157,18 @@ impl Sessions {
 impl Session {
     fn add(&mut self, streams: Vec<StreamId>) {
         for stream in streams {
-            if !self.streams.contains(&stream) {
+            if self.known.insert(stream) {
                 self.streams.push(stream);
             }
         }
+    }
+
+    fn check_room(&self, added: &[StreamId]) -> Result<(), ErrorCode> {
+        let new = added.iter().filter(|stream| !self.known.contains(stream)).count();
+        if self.known.len() + new > MAX_STREAMS {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        Ok(())
     }
 }
 
@@ -193,6 +219,9 @@ mod tests {
         assert!(sessions.begin(key("a"), Vec::new(), 1, now).is_ok());
         let full = Err(ErrorCode::ShareSessionLimitReached);
         assert_eq!(sessions.begin(key("b"), Vec::new(), 1, now), full);
+        let many = (0..=u32::try_from(MAX_STREAMS).unwrap()).map(stream).collect();
+        let change = Change { added: many, forgotten: Vec::new() };
+        assert_eq!(sessions.go_on(&key("a"), 1, change, now), Err(ErrorCode::InvalidRequest));
         let idle = Duration::from_secs(1);
         assert_eq!(sessions.idle(idle, now), []);
         assert_eq!(sessions.idle(idle, now + idle), [key("a")]);

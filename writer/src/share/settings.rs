@@ -1,65 +1,24 @@
-//! What a share group's configuration says, and the bounds of what is kept for share groups.
+//! What a share group's configuration comes to, and the bounds of what is kept for share groups.
 
 use std::time::Duration;
 
+use sluice_model::group_config::ShareSettings;
+
 use super::partition::Rules;
 
-/// Where a share group begins in a stream that it has no state in: `share.auto.offset.reset`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reset {
-    /// At the end of the stream.
-    Latest,
-    /// At its beginning.
-    Earliest,
-    /// At the first record that is younger than this.
-    ByDuration(Duration),
-}
-
-/// One group's configuration, with Kafka's names and defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShareSettings {
-    /// `share.record.lock.duration.ms`.
-    pub record_lock_duration: Duration,
-    /// `share.delivery.count.limit`.
-    pub delivery_count_limit: u16,
-    /// `share.partition.max.record.locks`.
-    pub partition_max_record_locks: u32,
-    /// `share.auto.offset.reset`.
-    pub auto_offset_reset: Reset,
-    /// `share.isolation.level` is `read_committed`.
-    pub read_committed: bool,
-    /// `share.renew.acknowledge.enable`.
-    pub renew_acknowledge_enable: bool,
-    /// `share.session.timeout.ms`.
-    pub session_timeout: Duration,
-    /// `share.heartbeat.interval.ms`.
-    pub heartbeat_interval: Duration,
-}
-
-impl Default for ShareSettings {
-    fn default() -> Self {
-        Self {
-            record_lock_duration: Duration::from_secs(30),
-            delivery_count_limit: 5,
-            partition_max_record_locks: 2_000,
-            auto_offset_reset: Reset::Latest,
-            read_committed: false,
-            renew_acknowledge_enable: true,
-            session_timeout: Duration::from_secs(45),
-            heartbeat_interval: Duration::from_secs(5),
-        }
+/// The rules of a group's share partitions, by its configuration.
+pub(crate) fn rules(settings: &ShareSettings) -> Rules {
+    Rules {
+        lock: lock_duration(settings),
+        delivery_limit: u16::try_from(settings.delivery_count_limit).unwrap_or(u16::MAX),
+        max_locks: u32::try_from(settings.partition_max_record_locks).unwrap_or(0),
+        renew: settings.renew_acknowledge,
     }
 }
 
-impl ShareSettings {
-    pub(crate) fn rules(&self) -> Rules {
-        Rules {
-            lock: self.record_lock_duration,
-            delivery_limit: self.delivery_count_limit,
-            max_locks: self.partition_max_record_locks,
-            renew: self.renew_acknowledge_enable,
-        }
-    }
+/// How long a record is held.
+pub(crate) fn lock_duration(settings: &ShareSettings) -> Duration {
+    Duration::from_millis(u64::try_from(settings.record_lock_duration_ms).unwrap_or(0))
 }
 
 /// Bounds that hold for each tenant.

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use sluice_model::{StreamId, TenantId};
+use sluice_model::group_config::ShareSettings;
+use sluice_model::{GroupConfigs, StreamId, TenantId};
 use sluice_wire::{ErrorCode, Str};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -19,15 +20,13 @@ use super::alarm::Alarms;
 use super::cell::{Cell, CellState};
 use super::journal::{Journal, Write};
 use super::key::ShareKey;
-use super::partition::Stored;
+use super::partition::{Rules, Stored};
 use super::session::Sessions;
-use super::settings::{ShareLimits, ShareSettings};
+use super::settings::{self, ShareLimits};
 use crate::group::Topics;
 use crate::group::log::LogError;
 use crate::group::record::RecordError;
 
-/// A group's configuration as it is now.
-pub type SettingsOf = Arc<dyn Fn(TenantId, &str) -> ShareSettings + Send + Sync>;
 /// The epoch under which a stream's volume is owned.
 pub type LeaderEpochOf = Arc<dyn Fn(StreamId) -> i32 + Send + Sync>;
 
@@ -35,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) limits: ShareLimits,
     pub(crate) topics: Arc<dyn Topics>,
     pub(crate) alarms: Arc<Alarms>,
-    settings: SettingsOf,
+    configs: Arc<dyn GroupConfigs>,
     leader_epoch: LeaderEpochOf,
     tenants: DashMap<TenantId, Arc<Tenant>>,
     journal: RwLock<Option<Journal>>,
@@ -53,14 +52,14 @@ impl Shared {
     pub(crate) fn new(
         limits: ShareLimits,
         topics: Arc<dyn Topics>,
-        settings: SettingsOf,
+        configs: Arc<dyn GroupConfigs>,
         leader_epoch: LeaderEpochOf,
     ) -> Self {
         Self {
             limits,
             topics,
             alarms: Arc::default(),
-            settings,
+            configs,
             leader_epoch,
             tenants: DashMap::new(),
             journal: RwLock::new(None),
@@ -69,11 +68,12 @@ impl Shared {
     }
 
     pub(crate) fn settings_of(&self, tenant: TenantId, group: &str) -> ShareSettings {
-        (self.settings)(tenant, group)
+        self.configs.settings(tenant, group).share
     }
 
-    pub(crate) fn settings(&self, cell: &Cell) -> ShareSettings {
-        self.settings_of(cell.tenant, &cell.key.group)
+    /// The rules of a cell, as they are now.
+    pub(crate) fn rules(&self, cell: &Cell) -> Rules {
+        settings::rules(&self.settings_of(cell.tenant, &cell.key.group))
     }
 
     pub(crate) fn leader_epoch(&self, stream: StreamId) -> i32 {
@@ -192,7 +192,7 @@ impl Shared {
         let queued = self.persist(cell, state);
         if let Err(error) = queued {
             if let Some(live) = &mut state.live {
-                let rules = self.settings(cell).rules();
+                let rules = self.rules(cell);
                 live.settle(ticket, false, Instant::now(), &rules);
             }
             return Err(error);
@@ -222,7 +222,7 @@ impl Shared {
 
     /// Lets go of the locks that have run out.
     pub(crate) fn expire(&self, cell: &Arc<Cell>, state: &mut CellState) {
-        let rules = self.settings(cell).rules();
+        let rules = self.rules(cell);
         let expired = state.live.as_mut().is_some_and(|live| live.expire(Instant::now(), &rules));
         if expired {
             if let Err(error) = self.persist(cell, state) {

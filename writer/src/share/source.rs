@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sluice_model::StreamId;
+use sluice_model::group_config::OffsetReset;
 use sluice_wire::{Chain, ErrorCode};
 use tokio::sync::Notify;
 
-use super::settings::Reset;
 use crate::stream::{Offsets, Waiter};
 
 /// What a read gave.
@@ -44,7 +44,7 @@ pub trait ShareSource: Send + Sync {
     ) -> Result<SourceRead, ErrorCode>;
 
     /// The offset where a group begins.
-    async fn reset(&self, stream: StreamId, reset: Reset) -> Result<i64, ErrorCode>;
+    async fn reset(&self, stream: StreamId, reset: OffsetReset) -> Result<i64, ErrorCode>;
 
     /// Notifies `wake` when one of the streams changes, as long as what it gives is kept.
     fn watch(&self, streams: &[StreamId], wake: Arc<Notify>) -> Waiter;

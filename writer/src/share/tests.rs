@@ -4,6 +4,7 @@ mod rig;
 
 use std::time::Duration;
 
+use sluice_model::group_config::OffsetReset;
 use sluice_wire::ErrorCode;
 
 use self::rig::{OTHER, Rig, TENANT, ack, acked, acquired, stream};
@@ -105,7 +106,7 @@ async fn what_was_acknowledged_is_not_delivered_after_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn a_group_that_began_at_the_end_stays_where_it_began() {
     let rig = Rig::new().await;
-    rig.set(|settings| settings.auto_offset_reset = Reset::Latest);
+    rig.set(|settings| settings.auto_offset_reset = OffsetReset::Latest);
     rig.produce(0, &[5]);
     let a = rig.member("a").await;
     assert_eq!(acquired(&a.fetch(&rig, 10).await), []);

@@ -96,7 +96,7 @@ impl GroupCoordinator {
         let absent = |message| Err(Refusal::new(ErrorCode::GroupIdNotFound, message));
         let found = self.decide(caller, group_id, false, |kind, turn| match kind {
             Kind::Consumer(group) => Ok(group.describe(turn)),
-            Kind::Classic(_) | Kind::Streams(_) => {
+            Kind::Classic(_) | Kind::Share(_) | Kind::Streams(_) => {
                 absent(format!("Group {group_id} is not a consumer group."))
             }
         });
@@ -132,7 +132,7 @@ fn on_beat(
                 }
             }
         }
-        Kind::Classic(_) | Kind::Streams(_) => {
+        Kind::Classic(_) | Kind::Share(_) | Kind::Streams(_) => {
             let message = format!("Group {} is not a consumer group.", turn.group);
             return Err(Refusal::new(ErrorCode::GroupIdNotFound, message));
         }

@@ -51,13 +51,15 @@ const TRANSACTION_END: u8 = 0x18;
 pub(crate) enum ModernKind {
     /// KIP-848.
     Consumer = 0x14,
+    /// KIP-932.
+    Share = 0x15,
     /// KIP-1071.
     Streams = 0x16,
 }
 
 impl ModernKind {
     fn of(kind: u8) -> Option<Self> {
-        [Self::Consumer, Self::Streams].into_iter().find(|known| *known as u8 == kind)
+        [Self::Consumer, Self::Share, Self::Streams].into_iter().find(|known| *known as u8 == kind)
     }
 }
 

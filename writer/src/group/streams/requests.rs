@@ -86,7 +86,7 @@ impl GroupCoordinator {
         let absent = |message| Err(Refusal::new(ErrorCode::GroupIdNotFound, message));
         let found = self.decide(caller, group_id, false, |kind, _| match kind {
             Kind::Streams(group) => Ok(group.describe(group_id)),
-            Kind::Classic(_) | Kind::Consumer(_) => {
+            Kind::Classic(_) | Kind::Consumer(_) | Kind::Share(_) => {
                 absent(format!("Group {group_id} is not a streams group."))
             }
         });
@@ -117,7 +117,7 @@ fn on_beat(
             *kind = Kind::Streams(Box::new(group));
             Ok(beat)
         }
-        Kind::Classic(_) | Kind::Consumer(_) => {
+        Kind::Classic(_) | Kind::Consumer(_) | Kind::Share(_) => {
             let message = format!("Group {} is not a streams group.", turn.group);
             Err(Refusal::new(ErrorCode::GroupIdNotFound, message))
         }

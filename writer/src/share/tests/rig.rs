@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sluice_model::GroupSettings;
+use sluice_model::group_config::{OffsetReset, ShareSettings};
 use sluice_wire::Chain;
 use sluice_wire::batch::{BatchBuilder, NewRecord};
 use sluice_wire::messages::share_acknowledge_request::{
@@ -123,6 +125,15 @@ impl Topics for OneTopic {
     }
 }
 
+/// The same for all groups.
+struct Configs(Arc<Mutex<ShareSettings>>);
+
+impl GroupConfigs for Configs {
+    fn settings(&self, _: TenantId, _: &str) -> Arc<GroupSettings> {
+        Arc::new(GroupSettings { share: *self.0.lock(), ..GroupSettings::default() })
+    }
+}
+
 /// Streams in memory: batches with their end offsets.
 #[derive(Default)]
 struct Streams {
@@ -171,8 +182,8 @@ impl ShareSource for Streams {
         Ok(SourceRead { records, aborted: Vec::new() })
     }
 
-    async fn reset(&self, stream: StreamId, reset: Reset) -> Result<i64, ErrorCode> {
-        Ok(if reset == Reset::Latest { self.end(stream) } else { 0 })
+    async fn reset(&self, stream: StreamId, reset: OffsetReset) -> Result<i64, ErrorCode> {
+        Ok(if reset == OffsetReset::Latest { self.end(stream) } else { 0 })
     }
 
     fn watch(&self, _: &[StreamId], wake: Arc<Notify>) -> Waiter {
@@ -195,11 +206,8 @@ impl Rig {
     }
 
     pub(super) async fn with(limits: ShareLimits) -> Self {
-        let settings = ShareSettings {
-            auto_offset_reset: Reset::Earliest,
-            delivery_count_limit: 5,
-            ..ShareSettings::default()
-        };
+        let mut settings = GroupSettings::default().share;
+        settings.auto_offset_reset = OffsetReset::Earliest;
         let settings = Arc::new(Mutex::new(settings));
         Self::on(Vec::new(), Arc::default(), settings, limits)
     }
@@ -288,9 +296,8 @@ impl Rig {
 }
 
 fn made(settings: &Arc<Mutex<ShareSettings>>, limits: &ShareLimits) -> Arc<Shares> {
-    let settings = Arc::clone(settings);
-    let settings_of: SettingsOf = Arc::new(move |_, _| *settings.lock());
-    Arc::new(Shares::new(limits.clone(), Arc::new(OneTopic), settings_of, Arc::new(|_| 7)))
+    let configs = Arc::new(Configs(Arc::clone(settings)));
+    Arc::new(Shares::new(limits.clone(), Arc::new(OneTopic), configs, Arc::new(|_| 7)))
 }
 
 /// A member of a share group.

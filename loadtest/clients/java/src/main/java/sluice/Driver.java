@@ -28,12 +28,15 @@ import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.DescribeConfigsOptions;
+import org.apache.kafka.clients.admin.ListShareGroupOffsetsSpec;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.RecordsToDelete;
+import org.apache.kafka.clients.consumer.AcknowledgeType;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.KafkaShareConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
@@ -57,6 +60,7 @@ public final class Driver {
     private static final ObjectMapper JSON = new ObjectMapper();
     private final String bootstrap;
     private final Map<String, KafkaConsumer<byte[], byte[]>> consumers = new HashMap<>();
+    private final Map<String, KafkaShareConsumer<byte[], byte[]>> sharers = new HashMap<>();
     private Admin admin;
 
     private Driver(String bootstrap) {
@@ -110,6 +114,21 @@ public final class Driver {
             case "configs": return configs(c);
             case "alter_configs": return alterConfigs(c);
             case "cluster": return cluster();
+            case "share_open": return shareOpen(c);
+            case "share_poll": return sharePoll(c);
+            case "share_close":
+                sharers.remove(c.get("name").asText()).close();
+                return JSON.nullNode();
+            case "share_group": return shareGroup(c);
+            case "share_offsets": return shareOffsets(c);
+            case "alter_share_offsets": return alterShareOffsets(c);
+            case "delete_share_offsets":
+                admin().deleteShareGroupOffsets(c.get("group").asText(),
+                        Set.of(c.get("topic").asText())).all().get();
+                return JSON.nullNode();
+            case "delete_share_group":
+                admin().deleteShareGroups(List.of(c.get("group").asText())).all().get();
+                return JSON.nullNode();
             default: throw new IllegalArgumentException("unknown command " + c.get("do").asText());
         }
     }
@@ -306,8 +325,9 @@ public final class Driver {
     }
 
     private JsonNode configs(JsonNode c) throws Exception {
-        ConfigResource topic =
-                new ConfigResource(ConfigResource.Type.TOPIC, c.get("topic").asText());
+        ConfigResource topic = c.has("group")
+                ? new ConfigResource(ConfigResource.Type.GROUP, c.get("group").asText())
+                : new ConfigResource(ConfigResource.Type.TOPIC, c.get("topic").asText());
         Config config = admin().describeConfigs(List.of(topic),
                 new DescribeConfigsOptions().includeSynonyms(true).includeDocumentation(true))
                 .all().get().get(topic);
@@ -326,14 +346,98 @@ public final class Driver {
     }
 
     private JsonNode alterConfigs(JsonNode c) throws Exception {
-        ConfigResource topic =
-                new ConfigResource(ConfigResource.Type.TOPIC, c.get("topic").asText());
+        ConfigResource topic = c.has("group")
+                ? new ConfigResource(ConfigResource.Type.GROUP, c.get("group").asText())
+                : new ConfigResource(ConfigResource.Type.TOPIC, c.get("topic").asText());
         Collection<AlterConfigOp> ops = new ArrayList<>();
         for (JsonNode o : c.get("ops")) {
             ops.add(new AlterConfigOp(new ConfigEntry(o.get(1).asText(), o.path(2).asText(null)),
                     AlterConfigOp.OpType.valueOf(o.get(0).asText())));
         }
         admin().incrementalAlterConfigs(Map.of(topic, ops)).all().get();
+        return JSON.nullNode();
+    }
+
+    /** Opens a share consumer; with mode "explicit" each record is to be acknowledged. */
+    private JsonNode shareOpen(JsonNode c) {
+        ObjectNode config = JSON.createObjectNode();
+        config.put("group.id", c.get("group").asText());
+        config.put("share.acknowledgement.mode", c.path("mode").asText("implicit"));
+        if (c.has("config")) {
+            c.get("config").properties().forEach(e -> config.set(e.getKey(), e.getValue()));
+        }
+        KafkaShareConsumer<byte[], byte[]> consumer = new KafkaShareConsumer<>(
+                properties(config), new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        Set<String> topics = new HashSet<>();
+        c.get("topics").forEach(t -> topics.add(t.asText()));
+        consumer.subscribe(topics);
+        sharers.put(c.get("name").asText(), consumer);
+        return JSON.nullNode();
+    }
+
+    /**
+     * Polls a share consumer until it has `count` records or the time is up. With "say" each record is
+     * acknowledged with that type (ACCEPT, RELEASE, REJECT, RENEW). Unless "commit" is false, what is
+     * acknowledged is committed after each poll, and errors are told as [topic, partition, error].
+     */
+    private JsonNode sharePoll(JsonNode c) {
+        KafkaShareConsumer<byte[], byte[]> consumer = sharers.get(c.get("name").asText());
+        ObjectNode answer = JSON.createObjectNode();
+        ArrayNode records = answer.putArray("records");
+        ArrayNode errors = answer.putArray("errors");
+        AcknowledgeType type = c.hasNonNull("say")
+                ? AcknowledgeType.valueOf(c.get("say").asText()) : null;
+        int count = c.get("count").asInt();
+        long deadline = System.nanoTime() + c.get("timeout_ms").asLong() * 1_000_000;
+        do {
+            for (ConsumerRecord<byte[], byte[]> r : consumer.poll(Duration.ofMillis(200))) {
+                ObjectNode record = records.addObject();
+                record.put("partition", r.partition());
+                record.put("offset", r.offset());
+                record.put("value", r.value());
+                record.put("deliveries", r.deliveryCount().orElse((short) -1));
+                if (type != null) {
+                    consumer.acknowledge(r, type);
+                }
+            }
+            if (c.path("commit").asBoolean(true)) {
+                consumer.commitSync().forEach((partition, error) -> error.ifPresent(
+                        e -> errors.addArray().add(partition.topicPartition().partition())
+                                .add(e.getClass().getSimpleName())));
+            }
+        } while (records.size() < count && System.nanoTime() < deadline);
+        return answer;
+    }
+
+    private JsonNode shareGroup(JsonNode c) throws Exception {
+        String group = c.get("group").asText();
+        var d = admin().describeShareGroups(List.of(group)).all().get().get(group);
+        ObjectNode answer = JSON.createObjectNode();
+        answer.put("state", d.groupState().toString());
+        answer.put("epoch", d.groupEpoch());
+        ArrayNode members = answer.putArray("members");
+        d.members().forEach(m -> members.add(m.assignment().topicPartitions().size()));
+        return answer;
+    }
+
+    private JsonNode shareOffsets(JsonNode c) throws Exception {
+        String group = c.get("group").asText();
+        ArrayNode answer = JSON.createArrayNode();
+        admin().listShareGroupOffsets(Map.of(group, new ListShareGroupOffsetsSpec()))
+                .partitionsToOffsetInfo(group).get().forEach((partition, info) -> {
+                    ArrayNode one = answer.addArray();
+                    one.add(partition.partition());
+                    one.add(info == null ? -1 : info.startOffset());
+                    one.add(info == null ? -1 : info.lag().orElse(-1L));
+                });
+        return answer;
+    }
+
+    private JsonNode alterShareOffsets(JsonNode c) throws Exception {
+        TopicPartition partition =
+                new TopicPartition(c.get("topic").asText(), c.get("partition").asInt());
+        admin().alterShareGroupOffsets(c.get("group").asText(),
+                Map.of(partition, c.get("offset").asLong())).all().get();
         return JSON.nullNode();
     }
 
@@ -380,6 +484,7 @@ public final class Driver {
 
     private void close() {
         consumers.values().forEach(KafkaConsumer::close);
+        sharers.values().forEach(KafkaShareConsumer::close);
         if (admin != null) {
             admin.close();
         }
