@@ -3,11 +3,27 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sluice_model::TenantId;
 use sluice_wire::{ApiKey, Str};
 use tokio::time::Instant;
 
 use crate::backend::Caller;
+
+/// What the client of a connection says it is, in its ApiVersions request (KIP-511); empty before.
+#[derive(Debug, Default)]
+pub(crate) struct ClientSoftware(Mutex<(String, String)>);
+
+impl ClientSoftware {
+    pub(crate) fn set(&self, name: &str, version: &str) {
+        *self.0.lock() = (name.to_owned(), version.to_owned());
+    }
+
+    /// Name and version.
+    pub(crate) fn get(&self) -> (String, String) {
+        self.0.lock().clone()
+    }
+}
 
 /// One request's surroundings. The tenant in `caller` comes from the connection, never from the
 /// request.
@@ -15,6 +31,10 @@ use crate::backend::Caller;
 pub struct Context {
     /// Who asks.
     pub caller: Caller,
+    /// The peer's port.
+    pub client_port: u16,
+    /// What the client of the connection says it is.
+    pub(crate) software: Arc<ClientSoftware>,
     /// The name of the listener that the connection came through.
     pub listener: Arc<str>,
     /// Which API is asked for.
@@ -35,6 +55,7 @@ pub(crate) struct Peer {
     pub(crate) principal: Arc<str>,
     pub(crate) listener: Arc<str>,
     pub(crate) address: SocketAddr,
+    pub(crate) software: Arc<ClientSoftware>,
 }
 
 impl Peer {

@@ -147,6 +147,8 @@ pub(crate) fn start(
         .map_err(malformed)?;
     let ctx = Context {
         caller: peer.caller(header.client_id),
+        client_port: peer.address.port(),
+        software: Arc::clone(&peer.software),
         listener: Arc::clone(&peer.listener),
         api,
         version,
@@ -309,6 +311,8 @@ serve! {
     Serial ListTransactions list_transactions_request::ListTransactionsRequest => handlers::transactions::list_transactions;
     Serial ConsumerGroupHeartbeat consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest => handlers::consumer_groups::heartbeat;
     Serial ConsumerGroupDescribe consumer_group_describe_request::ConsumerGroupDescribeRequest => handlers::consumer_groups::describe;
+    Serial GetTelemetrySubscriptions get_telemetry_subscriptions_request::GetTelemetrySubscriptionsRequest => handlers::telemetry::get_telemetry_subscriptions;
+    Serial PushTelemetry push_telemetry_request::PushTelemetryRequest => handlers::telemetry::push_telemetry;
     Serial ListConfigResources list_config_resources_request::ListConfigResourcesRequest => handlers::config_resources::list_config_resources;
     Serial DescribeTopicPartitions describe_topic_partitions_request::DescribeTopicPartitionsRequest => handlers::describe_topic_partitions::describe_topic_partitions;
     Serial ShareGroupHeartbeat share_group_heartbeat_request::ShareGroupHeartbeatRequest => handlers::share_groups::share_group_heartbeat;

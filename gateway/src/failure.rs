@@ -154,6 +154,8 @@ first_errors! {
         .chain(a.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
     update_features_response::UpdateFeaturesResponse, a => [a.error_code];
     unregister_broker_response::UnregisterBrokerResponse, a => [a.error_code];
+    get_telemetry_subscriptions_response::GetTelemetrySubscriptionsResponse, a => [a.error_code];
+    push_telemetry_response::PushTelemetryResponse, a => [a.error_code];
     list_config_resources_response::ListConfigResourcesResponse, a => [a.error_code];
     share_group_heartbeat_response::ShareGroupHeartbeatResponse, a => [a.error_code];
     share_group_describe_response::ShareGroupDescribeResponse, a => a.groups.iter()

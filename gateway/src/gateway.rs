@@ -15,6 +15,7 @@ use crate::budget::Budget;
 use crate::config::GatewayConfig;
 use crate::listener::{self, Clients};
 use crate::metrics::Metrics;
+use crate::telemetry::Telemetry;
 
 /// A handle on the gateway. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) catalog: Catalog,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) metrics: Metrics,
+    pub(crate) telemetry: Telemetry,
     pub(crate) admission: Admission,
     pub(crate) request_budget: Budget,
     pub(crate) answer_budget: Budget,
@@ -41,6 +43,7 @@ impl Gateway {
         registry: &mut Registry,
     ) -> Self {
         let metrics = Metrics::new(registry);
+        let telemetry = Telemetry::new(registry);
         let limits = &config.limits;
         Self(Arc::new(Core {
             admission: Admission::new(limits),
@@ -50,6 +53,7 @@ impl Gateway {
             catalog,
             backend,
             metrics,
+            telemetry,
         }))
     }
 

@@ -29,5 +29,6 @@ pub(crate) mod replicas;
 pub(crate) mod resolve;
 pub(crate) mod share_groups;
 pub(crate) mod streams_groups;
+pub(crate) mod telemetry;
 pub(crate) mod topics;
 pub(crate) mod transactions;

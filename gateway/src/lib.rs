@@ -5,7 +5,8 @@
 //! `handlers` do what the API means through the catalog and [`backend`], and the answer goes back
 //! through `line` (in order) and `outbox` (vectored). Start reading at `session` and `dispatch`.
 //!
-//! State: a [`Gateway`] owns only bounds (`admission`, `budget`) and metrics; a session owns its
+//! State: a [`Gateway`] owns only bounds (`admission`, `budget`), metrics, and what it remembers of clients
+//! that push theirs (`telemetry`); a session owns its
 //! connection; topics belong to the catalog, records to the backend. What always holds: the tenant of
 //! a request is that of its connection; every queue and buffer has a bound, taken before the memory.
 
@@ -26,6 +27,7 @@ mod listener;
 mod metrics;
 mod outbox;
 mod session;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 

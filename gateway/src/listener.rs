@@ -124,6 +124,7 @@ impl Accepting {
             principal: identity.principal.into(),
             listener: Arc::clone(&self.clients.name),
             address,
+            software: Arc::default(),
         };
         let session = Session::new(Arc::clone(&self.core), peer, stream, self.drain.clone());
         self.core.metrics.connections.inc();

@@ -13,6 +13,7 @@ mod protocol;
 mod share_groups;
 mod streams;
 mod streams_groups;
+mod telemetry;
 mod tenants;
 mod topics;
 mod transactions;

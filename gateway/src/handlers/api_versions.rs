@@ -52,6 +52,7 @@ pub(crate) async fn api_versions(
             };
         }
         core.metrics.software(name, version);
+        ctx.software.set(name, version);
     }
     let mut answer = ApiVersionsResponse { api_keys: announced(), ..Default::default() };
     if ctx.version >= FEATURES_FROM {

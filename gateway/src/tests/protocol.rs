@@ -27,7 +27,9 @@ use sluice_wire::messages::{
     find_coordinator_request::FindCoordinatorRequest, heartbeat_request::HeartbeatRequest,
     incremental_alter_configs_request as change, init_producer_id_request::InitProducerIdRequest,
     join_group_request::JoinGroupRequest, leave_group_request::LeaveGroupRequest,
+    get_telemetry_subscriptions_request::GetTelemetrySubscriptionsRequest,
     list_config_resources_request::ListConfigResourcesRequest,
+    push_telemetry_request::PushTelemetryRequest,
     list_groups_request::ListGroupsRequest, list_offsets_request as list,
     list_partition_reassignments_request::ListPartitionReassignmentsRequest,
     list_transactions_request::ListTransactionsRequest, metadata_request::MetadataRequest,
@@ -303,6 +305,10 @@ async fn every_announced_version_is_served() {
     served!(seen, client, |_| ListTransactionsRequest::default());
     served!(seen, client, |_| ConsumerGroupHeartbeatRequest::default());
     served!(seen, client, |_| ConsumerGroupDescribeRequest::default());
+    served!(seen, client, |_| GetTelemetrySubscriptionsRequest::default());
+    let errors = every(seen, client, |_| PushTelemetryRequest::default()).await;
+    // A client without an id has nothing to push.
+    assert!(errors.values().all(|code| *code == ErrorCode::InvalidRequest.code()));
     served!(seen, client, |_| ListConfigResourcesRequest::default());
     served!(seen, client, |_| DescribeTopicPartitionsRequest::default());
     served!(seen, client, |_| ShareGroupHeartbeatRequest::default());

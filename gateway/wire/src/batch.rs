@@ -42,6 +42,7 @@ mod tests;
 use bytes::Bytes;
 
 pub use build::{BatchBuilder, NewRecord};
+pub use inflate::inflate;
 pub use patch::BatchMut;
 pub use records::{Headers, Record, Records};
 pub use rewrite::{Rewritten, emptied, rewrite};

@@ -243,6 +243,11 @@ impl Catalog {
         self.inner.shared.subscribe()
     }
 
+    /// Random bytes from the seam that the catalog was opened with, for ids that need no record.
+    pub fn random_16(&self) -> [u8; 16] {
+        self.inner.entropy.random_16()
+    }
+
     /// Commits, and waits until the view shows it.
     pub(crate) async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
         let outcome = self.inner.store.commit(txn).await?;

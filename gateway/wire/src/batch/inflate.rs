@@ -84,6 +84,26 @@ impl Inflater {
     }
 }
 
+/// Inflates all of `data`, which is compressed as the records of a batch are.
+///
+/// # Errors
+/// When it is damaged, or larger than `max_bytes`; no more than that is ever held.
+pub fn inflate(
+    compression: Compression,
+    data: Bytes,
+    max_bytes: usize,
+) -> Result<Bytes, BatchError> {
+    let Some(mut inflater) = Inflater::new(compression, data.clone(), max_bytes)? else {
+        return match data.len() <= max_bytes {
+            true => Ok(data),
+            false => Err(BatchError::InflatedTooLarge { max_bytes }),
+        };
+    };
+    let mut out = BytesMut::new();
+    while inflater.inflate_more(&mut out)? > 0 {}
+    Ok(out.freeze())
+}
+
 /// Why a codec gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
