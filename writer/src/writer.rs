@@ -13,9 +13,11 @@ use parking_lot::RwLock;
 use sluice_catalog::{Catalog, Change, Topic};
 use sluice_format::VolumeState;
 use sluice_format::key::Keys;
-use sluice_model::topic_config::TimestampType;
+use sluice_model::topic_config::{Compression as TopicCompression, TimestampType};
 use sluice_model::{Clock, Entropy, NodeId, StreamId, VolumeId};
-use sluice_wire::batch::{Attributes, BatchError, Compression, ProduceRules, validate_produce};
+use sluice_wire::batch::{
+    Attributes, BatchError, BatchView, Compression, ProduceRules, recompress, validate_produce,
+};
 use sluice_wire::{Chain, ErrorCode, scan};
 use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio::task::JoinHandle;
@@ -535,9 +537,10 @@ fn check(
     let mut checked = validate_produce(records, &rules).map_err(|error| refused(&error))?;
     match (checked.pop(), checked.is_empty()) {
         (Some(only), true) => {
-            let mut header = BatchHeader::of(&only.batch);
+            let batch = stored(only.batch, config.compression, &rules)?;
+            let mut header = BatchHeader::of(&batch);
             header.max_timestamp = only.max_timestamp_ms;
-            Ok((only.batch.into_bytes(), header))
+            Ok((batch.into_bytes(), header))
         }
         _ => Err(AppendError::Invalid {
             code: ErrorCode::InvalidRecord,
@@ -545,6 +548,30 @@ fn check(
             records: Vec::new(),
         }),
     }
+}
+
+/// The batch as the topic's `compression.type` wants it stored.
+fn stored(
+    batch: BatchView,
+    compression: TopicCompression,
+    rules: &ProduceRules,
+) -> Result<BatchView, AppendError> {
+    let (to, level) = match compression {
+        TopicCompression::Producer => return Ok(batch),
+        TopicCompression::Uncompressed => (Compression::None, None),
+        TopicCompression::Gzip(level) => (Compression::Gzip, Some(level)),
+        TopicCompression::Snappy => (Compression::Snappy, None),
+        TopicCompression::Lz4(_) => (Compression::Lz4, None),
+        TopicCompression::Zstd(level) => (Compression::Zstd, Some(level)),
+    };
+    let made = recompress(&batch, to, level, rules.max_inflated_bytes);
+    let Some(made) = made.map_err(|error| refused(&error))? else { return Ok(batch) };
+    // The bound holds for what is stored as well, as in Kafka.
+    let (len_bytes, max_bytes) = (made.len(), rules.max_batch_bytes);
+    if len_bytes > max_bytes {
+        return Err(refused(&BatchError::TooLarge { len_bytes, max_bytes }));
+    }
+    BatchView::new(made).map_err(|error| refused(&error))
 }
 
 fn is_compressed(records: &Bytes) -> bool {

@@ -41,11 +41,11 @@ mod tests;
 
 use bytes::Bytes;
 
-pub use build::{BatchBuilder, NewRecord};
+pub use build::{BatchBuilder, NewRecord, deflate};
 pub use inflate::inflate;
 pub use patch::BatchMut;
 pub use records::{Headers, Record, Records};
-pub use rewrite::{Rewritten, emptied, rewrite};
+pub use rewrite::{Rewritten, emptied, recompress, rewrite};
 pub use validate::{ProduceRules, Produced, validate_produce};
 
 use crate::{ErrorCode, crc32c};

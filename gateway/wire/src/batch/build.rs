@@ -144,7 +144,7 @@ impl BatchBuilder {
     /// If there is no record, or the batch takes 2 GiB or more.
     pub fn build(self) -> Bytes {
         assert!(self.count > 0, "a batch holds at least one record");
-        let records = compress(self.compression, &self.records);
+        let records = compress(self.compression, None, &self.records);
         let mut batch = BytesMut::with_capacity(HEADER_BYTES + records.len());
         let (producer_id, producer_epoch, base_sequence) = self.producer;
         batch.put_i64(self.base_offset);
@@ -191,12 +191,19 @@ pub(super) fn put_nullable(out: &mut impl BufMut, bytes: Option<&[u8]>) {
     }
 }
 
-pub(super) fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
+/// Compresses as the records of a batch are; at the library's level.
+pub fn deflate(compression: Compression, data: &[u8]) -> Bytes {
+    compress(compression, None, data).into()
+}
+
+/// `level` is that of gzip (0 to 9) or zstd; the others have none here. `None` leaves it to the library.
+pub(super) fn compress(compression: Compression, level: Option<i32>, data: &[u8]) -> Vec<u8> {
     const MEMORY: &str = "writing to memory does not fail";
     match compression {
         Compression::None => data.to_vec(),
         Compression::Gzip => {
-            let level = flate2::Compression::default();
+            let level = level.and_then(|level| u32::try_from(level).ok()).map(|level| level.min(9));
+            let level = level.map_or_else(flate2::Compression::default, flate2::Compression::new);
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
             encoder.write_all(data).expect(MEMORY);
             encoder.finish().expect(MEMORY)
@@ -218,6 +225,6 @@ pub(super) fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
             encoder.write_all(data).expect(MEMORY);
             encoder.finish().expect(MEMORY)
         }
-        Compression::Zstd => zstd::encode_all(data, 0).expect(MEMORY),
+        Compression::Zstd => zstd::encode_all(data, level.unwrap_or(0)).expect(MEMORY),
     }
 }

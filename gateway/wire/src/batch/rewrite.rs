@@ -8,6 +8,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::build::{compress, fits, put_nullable, put_varint};
+use super::inflate::inflate;
 use super::patch::BatchMut;
 use super::{Attributes, BatchError, BatchView, Compression, HEADER_BYTES, Record};
 
@@ -81,19 +82,48 @@ pub fn rewrite(
         bits |= Attributes::DELETE_HORIZON;
     }
     let header = Header { attributes: bits, base_timestamp_ms, max_timestamp_ms };
-    let records = compress(compression, &plain);
+    let records = compress(compression, None, &plain);
     Ok(Rewritten::Changed { batch: assemble(batch, &header, kept.len(), &records), removed })
 }
 
 /// The batch without any record: it keeps the place in the log, the producer and its sequence numbers.
 pub fn emptied(batch: &BatchView) -> Bytes {
-    let compression = 7;
-    let attributes = (batch.attributes().0 & !(Attributes::DELETE_HORIZON | compression))
+    let attributes = (batch.attributes().0 & !(Attributes::DELETE_HORIZON | CODEC_BITS))
         | Compression::None as i16;
     let at = batch.max_timestamp();
     let header = Header { attributes, base_timestamp_ms: at, max_timestamp_ms: at };
     assemble(batch, &header, 0, &[])
 }
+
+/// The batch with its records compressed in another way, everything else being as it was; `None` if they
+/// are compressed in that way already, at whatever level, as Kafka leaves them.
+///
+/// # Errors
+/// As [`Records`](super::Records), as far as inflating goes: damaged or oversized content.
+pub fn recompress(
+    batch: &BatchView,
+    to: Compression,
+    level: Option<i32>,
+    max_inflated_bytes: usize,
+) -> Result<Option<Bytes>, BatchError> {
+    let attributes = batch.attributes();
+    let from = attributes.compression()?;
+    if from == to {
+        return Ok(None);
+    }
+    let records = batch.bytes().slice(HEADER_BYTES..);
+    let plain = inflate(from, records, max_inflated_bytes)?;
+    let header = Header {
+        attributes: (attributes.0 & !CODEC_BITS) | to as i16,
+        base_timestamp_ms: batch.base_timestamp(),
+        max_timestamp_ms: batch.max_timestamp(),
+    };
+    let count = usize::try_from(batch.record_count()).unwrap_or(0);
+    Ok(Some(assemble(batch, &header, count, &compress(to, level, &plain))))
+}
+
+/// The bits of the attributes that name the codec.
+const CODEC_BITS: i16 = 7;
 
 struct Header {
     attributes: i16,

@@ -354,3 +354,69 @@ proptest! {
         bytes.advance(bytes.len());
     }
 }
+
+#[test]
+fn recompressing_changes_the_codec_and_nothing_else() {
+    for from in Compression::ALL {
+        let mut builder = BatchBuilder::new()
+            .compression(from)
+            .base_offset(7)
+            .partition_leader_epoch(3)
+            .producer(11, 2, 5)
+            .transactional();
+        for at in 0..50 {
+            let value = format!("value {at} value {at} value {at}");
+            let headers: &[(&str, Option<&[u8]>)] = &[("h", None)];
+            builder.push(&NewRecord {
+                timestamp_ms: 1_000 + at,
+                key: Some(b"key"),
+                value: Some(value.as_bytes()),
+                headers,
+            });
+        }
+        let batch = BatchView::new(builder.build()).unwrap();
+        let records = |batch: &BatchView| -> Vec<Record> {
+            batch.records(1 << 20).unwrap().map(Result::unwrap).collect()
+        };
+        for to in Compression::ALL {
+            let made = recompress(&batch, to, None, 1 << 20).unwrap();
+            assert_eq!(made.is_none(), from == to);
+            let Some(made) = made else { continue };
+            let made = BatchView::new(made).unwrap();
+            made.check_crc().unwrap();
+            assert_eq!(made.attributes().compression().unwrap(), to);
+            assert!(made.attributes().is_transactional());
+            assert_eq!(records(&made), records(&batch), "{from:?} to {to:?}");
+            let header = |b: &BatchView| {
+                let producer = (b.producer_id(), b.producer_epoch(), b.base_sequence());
+                let times = (b.base_timestamp(), b.max_timestamp());
+                let place = (b.base_offset(), b.last_offset(), b.partition_leader_epoch());
+                (producer, times, place, b.record_count())
+            };
+            assert_eq!(header(&made), header(&batch));
+        }
+        // The bound holds before the records are there in full.
+        if from != Compression::None {
+            let refused = recompress(&batch, Compression::None, None, 100);
+            assert!(matches!(refused, Err(BatchError::InflatedTooLarge { max_bytes: 100 })));
+        }
+    }
+}
+
+#[test]
+fn levels_that_kafka_allows_are_taken() {
+    let mut builder = BatchBuilder::new();
+    builder.push(&NewRecord { value: Some(&[7; 1000]), ..NewRecord::default() });
+    let batch = BatchView::new(builder.build()).unwrap();
+    for (to, level) in [
+        (Compression::Gzip, -1),
+        (Compression::Gzip, 1),
+        (Compression::Gzip, 9),
+        (Compression::Zstd, -131_072),
+        (Compression::Zstd, 22),
+    ] {
+        let made = recompress(&batch, to, Some(level), 1 << 20).unwrap().unwrap();
+        let made = BatchView::new(made).unwrap();
+        assert_eq!(made.records(1 << 20).unwrap().count(), 1, "{to:?} {level}");
+    }
+}

@@ -61,7 +61,7 @@ fn validate(batch: BatchView, rules: &ProduceRules) -> Result<Produced, BatchErr
     }
     batch.check_crc()?;
     check_header(&batch)?;
-    if rules.walk_records {
+    if rules.walk_records || !header_in_time(&batch, rules) {
         return walk(batch, rules);
     }
     Ok(Produced {
@@ -69,6 +69,14 @@ fn validate(batch: BatchView, rules: &ProduceRules) -> Result<Produced, BatchErr
         max_timestamp_delta: batch.last_offset_delta(),
         batch,
     })
+}
+
+/// Whether the times in the header lie within the bounds: if not, the records are walked to tell which are
+/// at fault. A base of -1 is that of records without times.
+fn header_in_time(batch: &BatchView, rules: &ProduceRules) -> bool {
+    [batch.base_timestamp(), batch.max_timestamp()]
+        .iter()
+        .all(|time| *time == -1 || rules.timestamps_ms.contains(time))
 }
 
 fn check_header(batch: &BatchView) -> Result<(), BatchError> {
