@@ -43,6 +43,8 @@ enum Change {
 enum Target {
     Topic(Str),
     Resource(ResourceKind, Str),
+    /// Something on which nothing is ever set: what takes settings away has its way.
+    Nothing,
 }
 
 /// AlterConfigs.
@@ -61,7 +63,7 @@ pub(crate) async fn alter_configs(
         let target = checked.and_then(|()| match key.0 {
             // Log levels are not for this request, as in Kafka.
             BROKER_LOGGER => Err(unknown_type(BROKER_LOGGER)),
-            _ => target(core, &key),
+            _ => target(core, &key, false),
         });
         let result = match target {
             Ok(target) => {
@@ -101,7 +103,10 @@ pub(crate) async fn incremental_alter_configs(
             nulls.filter(|config| config.value.is_none() && config.config_operation != DELETE);
         let checked = check(&key, &twice, names, nulls.map(|config| config.name.as_str()));
         let prepared = checked.and_then(|()| {
-            let target = target(core, &key)?;
+            // kafka-reassign-partitions clears the throttles of brokers in this way when it is done.
+            let deletes = |config: &AlterableConfig| config.config_operation == DELETE;
+            let only_deletes = !resource.configs.is_empty() && resource.configs.iter().all(deletes);
+            let target = target(core, &key, only_deletes)?;
             let changes = changes(core, &target, &resource.configs)?;
             Ok((target, changes))
         });
@@ -166,7 +171,11 @@ fn unknown_type(kind: i8) -> Failure {
 }
 
 /// What is meant, if clients may alter it.
-fn target(core: &Core, (kind, name): &(i8, Str)) -> Result<Target, Failure> {
+fn target(
+    core: &Core,
+    (kind, name): &(i8, Str),
+    nothing_but_deletes: bool,
+) -> Result<Target, Failure> {
     let invalid = |message: String| Err((ErrorCode::InvalidRequest, message));
     match *kind {
         TOPIC if name.is_empty() => invalid("Default topic resources are not allowed.".to_owned()),
@@ -187,6 +196,9 @@ fn target(core: &Core, (kind, name): &(i8, Str)) -> Result<Target, Failure> {
                     ));
                 }
                 Err(_) => return invalid(format!("Node id must be an integer, but it is: {name}")),
+            }
+            if nothing_but_deletes {
+                return Ok(Target::Nothing);
             }
             let message = "broker configs cannot be changed by clients: they are set in the \
                            server's configuration";
@@ -260,6 +272,7 @@ async fn alter(
             let updated = catalog.update_topic_overrides(tenant, topic.id, edit).await;
             updated.map(|_| ()).map_err(|e| (failure::of_alter_topic(&e), e.to_string()))
         }
+        Target::Nothing => Ok(()),
         Target::Resource(kind, name) => {
             let updated = if validate_only {
                 let set = catalog.resource_overrides(tenant, *kind, name);

@@ -119,6 +119,8 @@ struct Instance {
     assignment: Arc<Assignment>,
     last_get: Option<Instant>,
     last_push: Option<Instant>,
+    /// It has asked what to push since its last push.
+    told: bool,
     terminating: bool,
     /// Its last push was refused in a way that makes it ask what to push.
     asks_again: bool,
@@ -163,6 +165,7 @@ impl Instances {
             return Err(ErrorCode::ThrottlingQuotaExceeded);
         }
         instance.asks_again = false;
+        instance.told = true;
         instance.last_get = Some(now);
         Ok(Arc::clone(&instance.assignment))
     }
@@ -203,6 +206,7 @@ impl Instances {
                 assignment: Arc::new(assignment),
                 last_get: None,
                 last_push: None,
+                told: false,
                 terminating: false,
                 asks_again: false,
                 seen: now,
@@ -251,10 +255,10 @@ impl Instance {
             return Err(ErrorCode::InvalidRequest);
         }
         // The first push after a Get may come at any time: clients spread it.
-        let fresh = self.last_get > self.last_push;
+        let told = std::mem::take(&mut self.told);
         let interval = self.assignment.interval;
         let due = self.last_push.is_none_or(|last| now.duration_since(last) >= interval);
-        if fresh || due {
+        if told || due {
             self.last_push = Some(now);
         } else if !push.terminating {
             return Err(ErrorCode::ThrottlingQuotaExceeded);
@@ -326,8 +330,8 @@ mod tests {
         assert_eq!(nothing.interval.as_millis(), 300_000);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn clients_come_once_an_interval() {
+    #[test]
+    fn clients_come_once_an_interval() {
         let mut instances = Instances::default();
         let (facts, all) = (facts("c"), all());
         let caller = Caller { tenant: A, instance: id(1), facts: &facts, subscriptions: &all };
@@ -348,8 +352,8 @@ mod tests {
         assert_eq!(after, Err(ErrorCode::InvalidRequest));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_push_is_checked_from_the_outside() {
+    #[test]
+    fn a_push_is_checked_from_the_outside() {
         let mut instances = Instances::default();
         let (facts, all) = (facts("c"), all());
         let caller = Caller { tenant: A, instance: id(1), facts: &facts, subscriptions: &all };
@@ -369,8 +373,8 @@ mod tests {
         assert!(instances.push(now, &caller, Push { bytes: MAX_PUSH_BYTES, ..good }).is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_change_of_subscriptions_reaches_clients_at_once() {
+    #[test]
+    fn a_change_of_subscriptions_reaches_clients_at_once() {
         let mut instances = Instances::default();
         let (facts, all) = (facts("c"), all());
         let caller = Caller { tenant: A, instance: id(1), facts: &facts, subscriptions: &all };
@@ -385,8 +389,8 @@ mod tests {
         assert!(instances.push(now, &changed, push(told.subscription_id)).is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_same_id_in_another_tenant_is_another_client() {
+    #[test]
+    fn the_same_id_in_another_tenant_is_another_client() {
         let mut instances = Instances::default();
         let (facts, all) = (facts("c"), all());
         let a = Caller { tenant: A, instance: id(1), facts: &facts, subscriptions: &all };
@@ -397,8 +401,8 @@ mod tests {
         assert_eq!(instances.len(), 2);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn memory_is_bounded_and_the_silent_give_way() {
+    #[test]
+    fn memory_is_bounded_and_the_silent_give_way() {
         let mut instances = Instances::bounded(Bounds { of_tenant: 3, of_all: 5 });
         let (facts, all) = (facts("c"), all());
         let caller = |tenant, number| Caller {

@@ -225,8 +225,18 @@ struct LineLabels {
 type Shown = Vec<(LineLabels, f64)>;
 
 impl Collector for Series {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let window = self.window(Instant::now());
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        self.encode_at(Instant::now(), encoder)
+    }
+}
+
+impl Series {
+    fn encode_at(
+        &self,
+        now: Instant,
+        mut encoder: DescriptorEncoder<'_>,
+    ) -> Result<(), fmt::Error> {
+        let window = self.window(now);
         let lines = self.lines.lock();
         let (mut least, mut mean, mut largest): (Shown, Shown, Shown) = Default::default();
         let mut increases: Shown = Vec::new();
@@ -295,18 +305,28 @@ mod tests {
         Point { metric, meaning, value }
     }
 
-    fn shown(series: &Arc<Series>) -> Vec<String> {
+    /// A scrape at a moment of the test's choice.
+    #[derive(Debug)]
+    struct At(Arc<Series>, Instant);
+
+    impl Collector for At {
+        fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+            self.0.encode_at(self.1, encoder)
+        }
+    }
+
+    fn shown(series: &Arc<Series>, now: Instant) -> Vec<String> {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Arc::clone(series)));
+        registry.register_collector(Box::new(At(Arc::clone(series), now)));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn levels_and_increases_are_summed_up_for_each_tenant() {
-        let series = Arc::new(Series::new(Bounds::default(), Instant::now()));
+    #[test]
+    fn levels_and_increases_are_summed_up_for_each_tenant() {
         let now = Instant::now();
+        let series = Arc::new(Series::new(Bounds::default(), now));
         for value in [1.0, 2.0, 6.0] {
             series.add(now, A, &point("a.level", Meaning::Level, value)).unwrap();
             series.add(now, A, &point("a.sum", Meaning::Increase, value)).unwrap();
@@ -321,33 +341,41 @@ mod tests {
             r#"client_metric_max{tenant="2",metric="a.level"} -1.0"#,
             r#"client_metric_total{tenant="1",metric="a.sum"} 9.0"#,
         ];
-        assert_eq!(shown(&series), expected);
+        assert_eq!(shown(&series, now), expected);
         // Five minutes later what came then still counts, ten minutes later no more.
-        tokio::time::advance(WINDOW).await;
-        series.add(Instant::now(), A, &point("a.level", Meaning::Level, 11.0)).unwrap();
-        assert_eq!(shown(&series)[2], r#"client_metric_mean{tenant="1",metric="a.level"} 5.0"#);
-        tokio::time::advance(WINDOW).await;
-        assert_eq!(shown(&series)[1], r#"client_metric_mean{tenant="1",metric="a.level"} 11.0"#);
-        tokio::time::advance(WINDOW).await;
-        assert_eq!(shown(&series), [r#"client_metric_total{tenant="1",metric="a.sum"} 9.0"#]);
+        let now = now + WINDOW;
+        series.add(now, A, &point("a.level", Meaning::Level, 11.0)).unwrap();
+        assert_eq!(
+            shown(&series, now)[2],
+            r#"client_metric_mean{tenant="1",metric="a.level"} 5.0"#
+        );
+        let now = now + WINDOW;
+        assert_eq!(
+            shown(&series, now)[1],
+            r#"client_metric_mean{tenant="1",metric="a.level"} 11.0"#
+        );
+        let total = [r#"client_metric_total{tenant="1",metric="a.sum"} 9.0"#];
+        assert_eq!(shown(&series, now + WINDOW), total);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn lines_are_bounded_and_the_forgotten_make_room() {
+    #[test]
+    fn lines_are_bounded_and_the_forgotten_make_room() {
         let bounds = Bounds { of_tenant: 2, of_all: 3 };
-        let series = Arc::new(Series::new(bounds, Instant::now()));
-        let add = |tenant, metric: &str| {
-            series.add(Instant::now(), tenant, &point(metric, Meaning::Level, 1.0))
+        let now = Instant::now();
+        let series = Arc::new(Series::new(bounds, now));
+        let add = |now, tenant, metric: &str| {
+            series.add(now, tenant, &point(metric, Meaning::Level, 1.0))
         };
-        assert_eq!((add(A, "a"), add(A, "b"), add(A, "c")), (Ok(()), Ok(()), Err(Dropped::Full)));
-        assert_eq!((add(B, "a"), add(B, "b")), (Ok(()), Err(Dropped::Full)));
-        assert_eq!((series.len(), add(A, "a")), (3, Ok(())));
-        tokio::time::advance(FORGET_AFTER + Duration::from_secs(1)).await;
-        assert_eq!((add(B, "a"), add(A, "c"), series.len()), (Ok(()), Ok(()), 2));
+        assert_eq!((add(now, A, "a"), add(now, A, "b")), (Ok(()), Ok(())));
+        assert_eq!((add(now, A, "c"), add(now, B, "a")), (Err(Dropped::Full), Ok(())));
+        assert_eq!((add(now, B, "b"), series.len()), (Err(Dropped::Full), 3));
+        assert_eq!(add(now, A, "a"), Ok(()));
+        let now = now + FORGET_AFTER + Duration::from_secs(1);
+        assert_eq!((add(now, B, "a"), add(now, A, "c"), series.len()), (Ok(()), Ok(()), 2));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_is_no_metric_is_dropped() {
+    #[test]
+    fn what_is_no_metric_is_dropped() {
         let series = Series::new(Bounds::default(), Instant::now());
         let long = "x".repeat(MAX_NAME_BYTES + 1);
         let now = Instant::now();

@@ -238,6 +238,9 @@ async fn groups_and_metrics_subscriptions_are_configured_before_they_exist() {
         (CLIENT_METRICS, "m", "metrics", APPEND, Some("x"), InvalidConfig),
         (CLIENT_METRICS, "", "metrics", SET, Some("x"), InvalidRequest),
         (4, "9", "log.retention.ms", SET, Some("1"), InvalidRequest),
+        (4, "7", "log.retention.ms", SET, Some("1"), ErrorCode::ClusterAuthorizationFailed),
+        // Nothing is set there, so that it can be taken away.
+        (4, "7", "leader.replication.throttled.rate", DELETE, None, ErrorCode::None),
         (8, "7", "root", SET, Some("INFO"), ErrorCode::ClusterAuthorizationFailed),
     ] {
         let resource = change(kind, name, &[(key, operation, value)]);

@@ -257,7 +257,8 @@ async fn partitions_are_added_and_keep_their_places() {
     assert!(matches!(next(&mut changes).await, Change::TopicChanged { old, new }
         if old.partitions.len() == 3 && new.partitions.len() == 8));
     for asked in [8, 3, 0] {
-        let refused = CreatePartitionsError::NotMore { current: 8, asked };
+        let refused =
+            CreatePartitionsError::NotMore { topic: Arc::clone(&topic.name), current: 8, asked };
         assert_eq!(catalog.check_create_partitions(A, topic.id, asked), Err(refused.clone()));
         assert_eq!(catalog.create_partitions(A, topic.id, asked).await, Err(refused));
     }

@@ -126,8 +126,10 @@ pub enum CreatePartitionsError {
     #[error("This server does not host this topic.")]
     NotFound,
     /// Invalid: partitions can only be added.
-    #[error("The topic has {current} partition(s) already; {asked} would not be an increase.")]
+    #[error("{}", not_more(.topic, *.current, *.asked))]
     NotMore {
+        /// The topic's name.
+        topic: Arc<str>,
         /// How many there are.
         current: u32,
         /// How many were asked for.
@@ -153,6 +155,16 @@ pub enum CreatePartitionsError {
     /// Retry: the store.
     #[error("The cluster's metadata cannot be written now.")]
     Unavailable(#[from] StoreError),
+}
+
+/// Kafka's words.
+fn not_more(topic: &str, current: u32, asked: u32) -> String {
+    match current == asked {
+        true => format!("Topic already has {current} partition(s)."),
+        false => format!(
+            "The topic {topic} currently has {current} partition(s); {asked} would not be an increase."
+        ),
+    }
 }
 
 /// Why a topic's configuration was not changed.
@@ -257,7 +269,7 @@ impl Catalog {
         new_total: u32,
     ) -> Result<(), CreatePartitionsError> {
         let topic = self.topic_by_id(tenant, id).ok_or(CreatePartitionsError::NotFound)?;
-        self.check_growth(tenant, topic.partitions.len(), new_total)
+        self.check_growth(tenant, &topic.name, topic.partitions.len(), new_total)
     }
 
     /// Gives a topic more partitions, so that it has `new_total`.
@@ -270,8 +282,9 @@ impl Catalog {
         loop {
             let (key, mut record, since) =
                 self.stored_topic(tenant, id).await?.ok_or(CreatePartitionsError::NotFound)?;
+            let topic = self.topic_by_id(tenant, id).ok_or(CreatePartitionsError::NotFound)?;
             let current = record.partitions.len();
-            self.check_growth(tenant, current, new_total)?;
+            self.check_growth(tenant, &topic.name, current, new_total)?;
             let candidates = self.inner.shared.view.read().candidates(&record.partitions);
             let more = place(id, &candidates, new_total as usize - current);
             if more.is_empty() {
@@ -307,6 +320,7 @@ impl Catalog {
     fn check_growth(
         &self,
         tenant: TenantId,
+        name: &Arc<str>,
         current: usize,
         asked: u32,
     ) -> Result<(), CreatePartitionsError> {
@@ -314,7 +328,8 @@ impl Catalog {
         let max = limits.partitions_per_topic;
         if asked as usize <= current {
             let current = u32::try_from(current).unwrap_or(u32::MAX);
-            return Err(CreatePartitionsError::NotMore { current, asked });
+            let topic = Arc::clone(name);
+            return Err(CreatePartitionsError::NotMore { topic, current, asked });
         }
         if asked > max {
             return Err(CreatePartitionsError::InvalidPartitions { asked, max });
