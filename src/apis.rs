@@ -28,7 +28,10 @@ const DIFFERENCES: &str = "
 | __consumer_offsets | not listed | committed offsets do not lie in a topic |
 | leader epoch | grows at each start | it is the epoch of the volume's owner |
 | cleanup.policy=compact | as Kafka's cleaner does, on what is in the bucket; what is not uploaded yet is the active segment | records go to the bucket by `upload.*`, not by `segment.bytes` and `segment.ms` |
-| compression.type | stored as the producer sent it | never re-encoded |
+| compression.lz4.level | without effect: lz4 has one level here | the codec in use has no other |
+| client telemetry | always served; what clients push becomes the operator's metrics, by tenant and metric | Kafka serves it when a plugin is there to receive it |
+| match patterns of client metrics | without look-around and back-references (INVALID_CONFIG) | patterns take time linear in the text |
+| bounds of group configs | Kafka's default bounds, widened to the operator's defaults (groups.defaults) | there are no broker configs that hold bounds |
 | transactions | described without the groups that they commit offsets of | committed offsets do not lie in a topic |
 | segment.*, flush.*, index.*, file.delete.delay.ms, preallocate, unclean.leader.election.enable | accepted, checked and reported, without effect | there are no segment files |
 | group.initial.rebalance.delay.ms | 0 by default, as in Kafka's sample configuration | groups.initial_rebalance_delay sets it |
