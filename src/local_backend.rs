@@ -6,6 +6,10 @@ mod consumer_groups;
 mod share_groups;
 mod streams_groups;
 mod transactions;
+mod records;
+#[cfg(test)]
+mod tests;
+mod transaction_log;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +41,7 @@ use sluice_writer::{AppendError, Offsets, TailError, Unverified, Writer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use self::records::{Records, read_bucket};
 use crate::low_priority::LowPriority;
 
 /// A fetch waits so long for the bucket; then it answers without, and the read goes on by itself, so that
@@ -141,27 +146,28 @@ impl LocalBackend {
         self.writer.offsets(stream).map_or(-1, |offsets| offsets.log_start)
     }
 
-    /// Reads from the bucket; empty if that takes too long.
+    /// Reads from the bucket, of committed records up to `stable`; nothing if that takes too long.
     async fn read_bucket(
         &self,
         stream: StreamId,
         offset: i64,
         max_bytes: u64,
-    ) -> Result<Chain, ReadError> {
+        stable: Option<i64>,
+    ) -> Result<Records, ReadError> {
         let volume = self.writer.volume_of(stream).map_err(|_| ReadError::NotHere)?.0;
         let Ok(permit) = Arc::clone(&self.bucket_reads).try_acquire_owned() else {
-            return Ok(Chain::default());
+            return Ok(Records::default());
         };
         let reader = Arc::clone(&self.reader);
         let read = self.low.handle().spawn(async move {
-            let read = reader.read(volume, key_of(stream), offset, max_bytes).await;
+            let read = read_bucket(&reader, volume, stream, offset, max_bytes, stable).await;
             drop(permit);
             read
         });
         match tokio::time::timeout(BUCKET_WAIT, read).await {
             Ok(Ok(read)) => read,
             // It was aborted or has panicked, which was logged; or it takes its time.
-            Ok(Err(_)) | Err(_) => Ok(Chain::default()),
+            Ok(Err(_)) | Err(_) => Ok(Records::default()),
         }
     }
 
@@ -187,19 +193,26 @@ impl LocalBackend {
     }
 
     /// Reads one stream now, without waiting.
-    async fn read_one(&self, read: &Read, max_bytes: u64) -> Result<ReadAnswer, ErrorCode> {
+    async fn read_one(
+        &self,
+        read: &Read,
+        committed: bool,
+        max_bytes: u64,
+    ) -> Result<ReadAnswer, ErrorCode> {
         self.check_epoch(read.stream, read.current_leader_epoch)?;
         let offsets = self.writer.offsets(read.stream).map_err(|error| error.code())?;
         if let Some(diverging) = self.divergence(read)? {
-            return Ok(answer(offsets, Chain::default(), Some(diverging)));
+            return Ok(answer(offsets, Records::default(), Some(diverging)));
         }
         if read.offset < offsets.log_start || read.offset > offsets.high_watermark {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        let records = if max_bytes == 0 || read.offset == offsets.high_watermark {
-            Chain::default()
+        let stable = committed.then_some(offsets.last_stable);
+        let end = stable.unwrap_or(offsets.high_watermark);
+        let records = if max_bytes == 0 || read.offset >= end {
+            Records::default()
         } else {
-            self.records(read.stream, read.offset, max_bytes).await?
+            self.records(read.stream, read.offset, max_bytes, stable).await?
         };
         // Taken before the read: it may have grown since, which no client minds.
         Ok(answer(offsets, records, None))
@@ -210,15 +223,24 @@ impl LocalBackend {
         stream: StreamId,
         offset: i64,
         max_bytes: u64,
-    ) -> Result<Chain, ErrorCode> {
+        stable: Option<i64>,
+    ) -> Result<Records, ErrorCode> {
         let code = |error: TailError| error.code();
         let mut at = offset;
         for _ in 0..READ_TRIES {
-            if let Some(records) = self.writer.read(stream, at, max_bytes).await.map_err(code)? {
-                return Ok(records);
+            // Before the records are read: what leaves the tail after this is in the bucket.
+            let aborted = match stable {
+                Some(stable) if at < stable => {
+                    self.writer.aborted_over(stream, &(at..stable)).map_err(code)?
+                }
+                Some(_) => return Ok(Records::default()),
+                None => Vec::new(),
+            };
+            if let Some(chain) = self.writer.read(stream, at, max_bytes).await.map_err(code)? {
+                return Ok(Records::new(chain, stable).with(aborted));
             }
-            match self.read_bucket(stream, at, max_bytes).await {
-                Ok(records) => return Ok(records),
+            match self.read_bucket(stream, at, max_bytes, stable).await {
+                Ok(records) => return Ok(records.with(aborted)),
                 // Retention or compaction took it between the two looks, or the tail has it again.
                 Err(ReadError::NotHere) => {}
                 // Nothing is left of what the bucket had from there on: the tail is next.
@@ -251,12 +273,13 @@ impl LocalBackend {
             let least = u64::from(nothing_yet);
             let reads = rest[..wave].iter().map(|read| {
                 let bytes = left.min(room(read)).max(least);
-                self.read_one(read, bytes)
+                self.read_one(read, request.read_committed, bytes)
             });
             for mut answer in join_all(reads).await {
                 if let Ok(given) = &mut answer {
                     if !nothing_yet && given.records.len() as u64 > left {
                         given.records = Chain::default();
+                        given.aborted = Vec::new();
                     }
                     nothing_yet &= given.records.is_empty();
                     left = left.saturating_sub(given.records.len() as u64);
@@ -279,7 +302,9 @@ impl LocalBackend {
                 return true;
             }
             let room = u64::from(read.max_bytes);
-            bytes += self.writer.available(read.stream, read.offset, enough).min(room.max(1));
+            let committed = request.read_committed;
+            let available = self.writer.available(read.stream, read.offset, committed, enough);
+            bytes += available.min(room.max(1));
             if bytes >= enough {
                 return true;
             }
@@ -293,7 +318,8 @@ impl LocalBackend {
         timestamp: i64,
     ) -> Result<OffsetFound, ErrorCode> {
         let volume = self.writer.volume_of(stream).map_err(|error| error.code())?.0;
-        let in_bucket = self.reader.find_timestamp(volume, key_of(stream), timestamp);
+        let from = self.writer.offsets(stream).map_err(|error| error.code())?.log_start;
+        let in_bucket = self.reader.find_timestamp(volume, key_of(stream), timestamp, from);
         let in_bucket = tokio::time::timeout(LOOKUP_WAIT, in_bucket)
             .await
             .map_err(|_| ErrorCode::RequestTimedOut)?
@@ -339,13 +365,13 @@ fn room(read: &Read) -> u64 {
 
 const NOTHING: OffsetFound = OffsetFound { offset: -1, timestamp: -1, leader_epoch: -1 };
 
-fn answer(offsets: Offsets, records: Chain, diverging: Option<(i32, i64)>) -> ReadAnswer {
+fn answer(offsets: Offsets, records: Records, diverging: Option<(i32, i64)>) -> ReadAnswer {
     ReadAnswer {
         high_watermark: offsets.high_watermark,
         last_stable: offsets.last_stable,
         log_start: offsets.log_start,
-        records,
-        aborted: Vec::new(),
+        records: records.chain,
+        aborted: records.aborted,
         diverging,
     }
 }
@@ -386,7 +412,7 @@ impl Backend for LocalBackend {
         _caller: &Caller,
         stream: StreamId,
         current_leader_epoch: Option<i32>,
-        _read_committed: bool,
+        read_committed: bool,
         query: OffsetQuery,
     ) -> Result<OffsetFound, ErrorCode> {
         self.check_epoch(stream, current_leader_epoch)?;
@@ -401,21 +427,26 @@ impl Backend for LocalBackend {
                 known => known,
             },
         };
+        let end = if read_committed { offsets.last_stable } else { offsets.high_watermark };
+        // What is not yet to be seen is as if it were not there.
+        let seen = |found: OffsetFound| if found.offset < end { found } else { NOTHING };
         match query {
             OffsetQuery::Earliest => Ok(at(offsets.log_start, offsets.log_start)),
             OffsetQuery::Latest => {
-                Ok(OffsetFound { offset: offsets.high_watermark, timestamp: -1, leader_epoch: now })
+                Ok(OffsetFound { offset: end, timestamp: -1, leader_epoch: now })
             }
             OffsetQuery::EarliestLocal => {
                 let local = offsets.tail_start.max(offsets.log_start);
                 Ok(at(local, local))
             }
             OffsetQuery::LatestTiered => match offsets.tail_start.checked_sub(1) {
-                Some(last) if last >= offsets.log_start => Ok(at(last, last)),
+                Some(last) if last >= offsets.log_start => Ok(seen(at(last, last))),
                 _ => Ok(NOTHING),
             },
-            OffsetQuery::MaxTimestamp => self.max_timestamp(stream).await,
-            OffsetQuery::AtOrAfter(timestamp) => self.by_timestamp(stream, timestamp).await,
+            OffsetQuery::MaxTimestamp => self.max_timestamp(stream).await.map(seen),
+            OffsetQuery::AtOrAfter(timestamp) => {
+                self.by_timestamp(stream, timestamp).await.map(seen)
+            }
         }
     }
 

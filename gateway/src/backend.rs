@@ -10,6 +10,7 @@ mod consumer_groups;
 mod share_groups;
 mod streams_groups;
 mod transactions;
+mod transaction_log;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub use self::transactions::{
 };
 pub use consumer_groups::ConsumerGroups;
 pub use share_groups::ShareGroups;
+pub use self::transaction_log::{ActiveProducer, TransactionLog};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -188,7 +190,7 @@ pub struct DeleteOffsets {
 /// that was already handed over may still be made.
 #[async_trait]
 pub trait Backend:
-    ConsumerGroups + ShareGroups + StreamsGroups + Transactions + Send + Sync + 'static
+    ConsumerGroups + ShareGroups + StreamsGroups + TransactionLog + Transactions + Send + Sync + 'static
 {
     /// Appends; answers are in the request's order. The append order of two calls is the order in
     /// which their futures were first polled.

@@ -306,6 +306,7 @@ serve! {
     Serial DescribeQuorum describe_quorum_request::DescribeQuorumRequest => handlers::controller::describe_quorum;
     Serial UpdateFeatures update_features_request::UpdateFeaturesRequest => handlers::controller::update_features;
     Serial DescribeCluster describe_cluster_request::DescribeClusterRequest => handlers::cluster::describe_cluster;
+    Serial DescribeProducers describe_producers_request::DescribeProducersRequest => handlers::describe_producers::describe_producers;
     Serial UnregisterBroker unregister_broker_request::UnregisterBrokerRequest => handlers::controller::unregister_broker;
     Serial DescribeTransactions describe_transactions_request::DescribeTransactionsRequest => handlers::transactions::describe_transactions;
     Serial ListTransactions list_transactions_request::ListTransactionsRequest => handlers::transactions::list_transactions;

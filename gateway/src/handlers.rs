@@ -15,6 +15,7 @@ pub(crate) mod consumer_groups;
 pub(crate) mod controller;
 pub(crate) mod create_topics;
 pub(crate) mod describe_configs;
+pub(crate) mod describe_producers;
 pub(crate) mod describe_topic_partitions;
 pub(crate) mod fetch;
 pub(crate) mod groups;

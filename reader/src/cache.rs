@@ -9,16 +9,19 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use sluice_format::segment::{Block, BlockEntry};
 
+use crate::aborted::Aborted;
 use crate::plan::Chunk;
 
 /// Memory that an entry takes beside its bytes, roughly.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
 
-/// A chunk's blocks, or an extent's index (found under the chunk that names the index's range).
+/// A chunk's blocks, or an extent's index or what its transaction section says (found under the chunk that
+/// names their range).
 #[derive(Clone, Debug)]
 pub(crate) enum Cached {
     Blocks(Arc<[Block]>),
     Index(Arc<[BlockEntry]>),
+    Aborted(Arc<Aborted>),
 }
 
 #[derive(Clone)]

@@ -6,6 +6,7 @@
 //! block is checked against its CRC32C when it arrives, before anyone sees it; what arrives damaged is read
 //! once more before that is said.
 
+mod aborted;
 mod ahead;
 mod cache;
 mod load;

@@ -66,7 +66,7 @@ impl Reader {
         };
         match found {
             Cached::Index(index) => Ok(Some(index)),
-            Cached::Blocks(_) => Err(self.foreign(chunk)),
+            Cached::Blocks(_) | Cached::Aborted(_) => Err(self.foreign(chunk)),
         }
     }
 
@@ -164,11 +164,11 @@ impl Reader {
     fn only_blocks(&self, chunk: Chunk, found: Cached) -> Result<Arc<[Block]>, ReadError> {
         match found {
             Cached::Blocks(blocks) => Ok(blocks),
-            Cached::Index(_) => Err(self.foreign(chunk)),
+            Cached::Index(_) | Cached::Aborted(_) => Err(self.foreign(chunk)),
         }
     }
 
-    fn foreign(&self, chunk: Chunk) -> ReadError {
+    pub(crate) fn foreign(&self, chunk: Chunk) -> ReadError {
         let error =
             FormatError::Invalid { what: "segment", why: "an index lies where data should" };
         ReadError::Corrupt { segment: self.keys.segment(chunk.segment), error }
@@ -176,7 +176,7 @@ impl Reader {
 
     /// Reads neighbouring chunks by one request, and decodes each. Bytes that are damaged may have been
     /// damaged on their way: they are asked for once more.
-    async fn fetch<T>(
+    pub(crate) async fn fetch<T>(
         &self,
         chunks: &[Chunk],
         decode: impl FnMut(&mut Bytes) -> Result<T, FormatError> + Clone,

@@ -21,16 +21,19 @@ pub struct Found {
 
 impl Reader {
     /// The first record in the bucket, at or after the log start, whose timestamp is at least
-    /// `timestamp_ms`.
+    /// `timestamp_ms`. `from` is the log start if it is known to be higher than the bucket knows it.
     pub async fn find_timestamp(
         &self,
         volume: u32,
         stream: StreamKey,
         timestamp_ms: i64,
+        from: i64,
     ) -> Result<Option<Found>, ReadError> {
-        match self.find_timestamp_now(volume, stream, timestamp_ms).await {
+        match self.find_timestamp_now(volume, stream, timestamp_ms, from).await {
             // A segment went while it was looked into: what it held lies in another one, or is gone.
-            Err(ReadError::NotHere) => self.find_timestamp_now(volume, stream, timestamp_ms).await,
+            Err(ReadError::NotHere) => {
+                self.find_timestamp_now(volume, stream, timestamp_ms, from).await
+            }
             found => found,
         }
     }
@@ -40,12 +43,14 @@ impl Reader {
         volume: u32,
         stream: StreamKey,
         timestamp_ms: i64,
+        lowest: i64,
     ) -> Result<Option<Found>, ReadError> {
         let (log_start, extents) = self.extents_with_timestamp(volume, stream, timestamp_ms);
-        for extent in extents {
+        let log_start = log_start.max(lowest);
+        for extent in extents.iter().filter(|extent| extent.end_offset > log_start) {
             let mut from = extent.base_offset;
             loop {
-                let blocks = self.blocks_with_timestamp(&extent, from, timestamp_ms).await?;
+                let blocks = self.blocks_with_timestamp(extent, from, timestamp_ms).await?;
                 let Some(last) = blocks.last() else { break };
                 from = last.end_offset;
                 for block in blocks.iter().filter(|block| block.max_timestamp >= timestamp_ms) {

@@ -250,7 +250,7 @@ async fn a_segment_that_is_gone_or_damaged_is_told_and_not_remembered() {
 #[tokio::test]
 async fn finds_the_first_record_from_a_timestamp_on() {
     let fixture = Fixture::new(&[(40, 100_000), (3, 1000)]).await;
-    let find = |at| fixture.reader.find_timestamp(0, STREAM, at);
+    let find = |at| fixture.reader.find_timestamp(0, STREAM, at, 0);
     for (timestamp, offset) in [(0, 0), (1, 1), (1234, 124), (3990, 399), (3991, 400), (4290, 429)]
     {
         let found = find(timestamp).await.unwrap();
@@ -415,7 +415,7 @@ async fn gaps_that_compaction_left_are_passed_over() {
 async fn a_time_is_found_beyond_gaps_and_beyond_a_first_chunk_without_it() {
     let fixture = Fixture::new(&[(40, 1000)]).await;
     fixture.compact(&[(200, &[10, 20, 30, 40, 50, 60, 70, 80]), (400, &[390])], 300_000).await;
-    let find = |at| fixture.reader.find_timestamp(0, STREAM, at);
+    let find = |at| fixture.reader.find_timestamp(0, STREAM, at, 0);
     for (timestamp, offset) in [(0, 10), (200, 20), (890, 89), (891, 390), (3990, 399)] {
         let found = find(timestamp).await.unwrap().map(|found| found.offset);
         assert_eq!(found, Some(offset), "at {timestamp}");

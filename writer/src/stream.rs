@@ -98,6 +98,12 @@ struct Shared {
     deleted: bool,
 }
 
+impl Shared {
+    fn tail_start(&self) -> i64 {
+        self.runs.front().map_or(self.high_watermark, |run| run.base_offset)
+    }
+}
+
 /// A stream. Cheap to share.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -136,7 +142,7 @@ impl Stream {
         let mut offsets = {
             let shared = self.shared.lock();
             let high_watermark = shared.high_watermark;
-            let tail_start = shared.runs.front().map_or(high_watermark, |run| run.base_offset);
+            let tail_start = shared.tail_start();
             let log_start = shared.log_start;
             Offsets { log_start, tail_start, high_watermark, last_stable: high_watermark }
         };
@@ -184,6 +190,10 @@ impl Stream {
         while shared.runs.front().is_some_and(|run| run.end_offset <= offset) {
             shared.runs.pop_front();
         }
+        let tail_start = shared.tail_start();
+        drop(shared);
+        // Of transactions that were aborted there the markers may be gone, too.
+        self.sequencer.lock().forget_ended_before(tail_start);
     }
 
     /// Lets go of runs whose frame lies before `lsn`.
@@ -195,7 +205,7 @@ impl Stream {
         if shared.runs.capacity() > 64 && shared.runs.is_empty() {
             shared.runs.shrink_to_fit();
         }
-        let tail_start = shared.runs.front().map_or(shared.high_watermark, |run| run.base_offset);
+        let tail_start = shared.tail_start();
         drop(shared);
         self.sequencer.lock().forget_ended_before(tail_start);
     }
@@ -249,15 +259,18 @@ impl Stream {
         TailRead::Runs(runs)
     }
 
-    /// How many bytes could be read from `offset` on, up to `enough`; an estimate that is never 0 when
-    /// there is something, an error for the client included.
-    pub(crate) fn available(&self, offset: i64, enough: u64) -> u64 {
+    /// How many bytes could be read from `offset` to `end`, up to `enough`; an estimate that is never 0
+    /// when there is something, an error for the client included.
+    pub(crate) fn available(&self, offset: i64, end: i64, enough: u64) -> u64 {
         let shared = self.shared.lock();
         if shared.deleted || offset < shared.log_start || offset > shared.high_watermark {
             return enough;
         }
+        if offset >= end {
+            return 0;
+        }
         let mut bytes = 0;
-        for run in shared.runs.iter().rev() {
+        for run in shared.runs.iter().rev().skip_while(|run| run.base_offset >= end) {
             if run.end_offset <= offset || bytes >= enough {
                 return bytes;
             }
@@ -265,8 +278,7 @@ impl Stream {
             bytes += part;
         }
         // All of the tail was counted: is there more in the bucket?
-        let tail_start = shared.runs.front().map_or(shared.high_watermark, |run| run.base_offset);
-        if offset < tail_start { enough } else { bytes }
+        if offset < shared.tail_start() { enough } else { bytes }
     }
 
     /// The first run whose largest timestamp is at least `timestamp`, if the tail has one.

@@ -336,9 +336,12 @@ impl Writer {
     }
 
     /// About how many bytes lie from `offset` on, up to `enough`; all of `enough` if reading there is
-    /// an error, so that nobody waits for it.
-    pub fn available(&self, stream: StreamId, offset: i64, enough: u64) -> u64 {
-        self.stream(stream).map_or(enough, |(_, stream)| stream.available(offset, enough))
+    /// an error, so that nobody waits for it. With `committed`, up to the last stable offset.
+    pub fn available(&self, stream: StreamId, offset: i64, committed: bool, enough: u64) -> u64 {
+        self.stream(stream).map_or(enough, |(_, stream)| {
+            let end = if committed { stream.offsets().last_stable } else { i64::MAX };
+            stream.available(offset, end, enough)
+        })
     }
 
     /// Waits on several streams; those that are not here are left out.

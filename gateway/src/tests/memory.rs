@@ -157,6 +157,21 @@ impl MemoryBackend {
     }
 }
 
+impl TransactionLog for MemoryBackend {
+    fn active_producers(&self, stream: StreamId) -> Result<Vec<ActiveProducer>, ErrorCode> {
+        let streams = self.streams.lock();
+        let stream = streams.get(&stream).ok_or(ErrorCode::NotLeaderOrFollower)?;
+        Ok(vec![ActiveProducer {
+            producer_id: 7,
+            producer_epoch: 3,
+            last_sequence: 11,
+            last_timestamp: 5,
+            coordinator_epoch: 2,
+            transaction_start: stream.start,
+        }])
+    }
+}
+
 #[async_trait]
 impl ConsumerGroups for MemoryBackend {
     async fn consumer_group_heartbeat(

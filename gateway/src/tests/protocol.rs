@@ -21,6 +21,7 @@ use sluice_wire::messages::{
     describe_configs_request as configs, describe_groups_request::DescribeGroupsRequest,
     describe_log_dirs_request::DescribeLogDirsRequest, describe_quorum_request as quorum,
     describe_share_group_offsets_request::DescribeShareGroupOffsetsRequest,
+    describe_producers_request::DescribeProducersRequest,
     describe_topic_partitions_request::DescribeTopicPartitionsRequest,
     describe_transactions_request::DescribeTransactionsRequest, elect_leaders_request as elect,
     end_txn_request::EndTxnRequest, fetch_request as fetch,
@@ -298,6 +299,7 @@ async fn every_announced_version_is_served() {
     let invalid = ErrorCode::InvalidUpdateVersion.code();
     assert!(errors.await.values().all(|code| *code == invalid));
     served!(seen, client, |_| DescribeClusterRequest::default());
+    served!(seen, client, |_| DescribeProducersRequest::default());
     let errors = every(seen, client, |_| UnregisterBrokerRequest { broker_id: NODE.0 }).await;
     let denied = ErrorCode::ClusterAuthorizationFailed.code();
     assert!(errors.values().all(|code| *code == denied));

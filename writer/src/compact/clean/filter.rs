@@ -31,6 +31,8 @@ pub(super) struct Filter<'a> {
     /// Producers of whose current transaction data remains, or, if aborted, was seen.
     with_data: HashSet<i64>,
     removed: u64,
+    /// Offsets of markers that went, or lost their record.
+    gone_markers: HashSet<i64>,
 }
 
 impl<'a> Filter<'a> {
@@ -44,12 +46,27 @@ impl<'a> Filter<'a> {
         horizon_ms: i64,
     ) -> Self {
         let with_data = HashSet::new();
-        Self { keys, outcomes, last_of_producers, end, now_ms, horizon_ms, with_data, removed: 0 }
+        Self {
+            keys,
+            outcomes,
+            last_of_producers,
+            end,
+            now_ms,
+            horizon_ms,
+            with_data,
+            removed: 0,
+            gone_markers: HashSet::new(),
+        }
     }
 
     /// How many records were left out.
     pub(super) fn removed(&self) -> u64 {
         self.removed
+    }
+
+    /// Offsets of the markers that are gone: nobody may be told to expect them.
+    pub(super) fn gone_markers(&self) -> &HashSet<i64> {
+        &self.gone_markers
     }
 
     /// What to do with the next batch.
@@ -78,6 +95,9 @@ impl<'a> Filter<'a> {
         } else {
             (false, false)
         };
+        if discard && attributes.is_control() {
+            self.gone_markers.insert(batch.last_offset());
+        }
         let left = if discard {
             self.removed += u64::try_from(batch.record_count()).unwrap_or(0);
             Ok(Rewritten::Nothing)

@@ -24,7 +24,7 @@ mod outcomes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::{Bytes, BytesMut};
 use object_store::ObjectStore;
@@ -202,8 +202,11 @@ impl Cleaning<'_> {
     ) -> Result<(), Failed> {
         let mut at = group.begin(extent);
         let mut blocks = Blocks::new(self.target.keys, extent);
+        // First: what is written of the extent on the way lists its markers.
+        group.says(blocks.section(self.bucket).await?);
         while let Some((block, read)) = blocks.next(self.bucket).await? {
             let kept = keep(&block, extent, filter)?;
+            group.forget_markers(filter.gone_markers());
             group.changed |= kept.changed;
             let end_offset = block.end_offset;
             if !kept.bytes.is_empty() {
@@ -228,7 +231,6 @@ impl Cleaning<'_> {
             tokio::task::yield_now().await;
         }
         group.at = at;
-        group.says(blocks.section(self.bucket).await?);
         Ok(())
     }
 
@@ -398,7 +400,15 @@ impl Group {
         self.at
     }
 
-    /// Takes in what a source says, all of whose blocks were read.
+    /// Markers went: who reads committed records must not wait for them to come.
+    fn forget_markers(&mut self, gone: &HashSet<i64>) {
+        if gone.is_empty() {
+            return;
+        }
+        self.section.aborted.retain(|aborted| !gone.contains(&aborted.last_offset));
+    }
+
+    /// Takes in what a source says.
     fn says(&mut self, source: TransactionSection) {
         self.section.aborted.extend(source.aborted);
         self.section.producers = source.producers;
