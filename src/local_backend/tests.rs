@@ -46,6 +46,7 @@ impl Fixture {
         let catalog_options = CatalogOptions {
             entropy,
             topic_defaults: TopicDefaults::default(),
+            group_defaults: Default::default(),
             limits: CatalogLimits::default(),
         };
         let catalog = Catalog::open(Arc::new(store), catalog_options).await.unwrap();
