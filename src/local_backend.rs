@@ -7,9 +7,11 @@ mod share_groups;
 mod streams_groups;
 mod transactions;
 mod records;
+mod streams_groups;
 #[cfg(test)]
 mod tests;
 mod transaction_log;
+mod transactions;
 
 use std::sync::Arc;
 use std::time::Duration;

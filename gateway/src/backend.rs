@@ -9,8 +9,8 @@
 mod consumer_groups;
 mod share_groups;
 mod streams_groups;
-mod transactions;
 mod transaction_log;
+mod transactions;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,6 +34,9 @@ use sluice_wire::messages::{
 use sluice_wire::{Chain, ErrorCode, Str};
 
 pub use self::streams_groups::{StreamsBeat, StreamsGroups};
+pub use self::transaction_log::{
+    ActiveProducer, OffsetInTransaction, OffsetsInTransaction, TransactionLog,
+};
 pub use self::transactions::{
     NotAdded, Producer, ProducerIdentity, TransactionDescription, Transactions,
 };

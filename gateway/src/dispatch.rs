@@ -292,6 +292,7 @@ serve! {
     Serial AddPartitionsToTxn add_partitions_to_txn_request::AddPartitionsToTxnRequest => handlers::transactions::add_partitions_to_txn;
     Serial AddOffsetsToTxn add_offsets_to_txn_request::AddOffsetsToTxnRequest => handlers::transactions::add_offsets_to_txn;
     Serial EndTxn end_txn_request::EndTxnRequest => handlers::transactions::end_txn;
+    Serial TxnOffsetCommit txn_offset_commit_request::TxnOffsetCommitRequest => handlers::transactional_commits::txn_offset_commit;
     Serial DescribeConfigs describe_configs_request::DescribeConfigsRequest => handlers::describe_configs::describe_configs;
     Serial AlterConfigs alter_configs_request::AlterConfigsRequest => handlers::alter_configs::alter_configs;
     Serial AlterReplicaLogDirs alter_replica_log_dirs_request::AlterReplicaLogDirsRequest => handlers::log_dirs::alter_replica_log_dirs;

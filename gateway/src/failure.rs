@@ -153,6 +153,8 @@ first_errors! {
     describe_quorum_response::DescribeQuorumResponse, a => [a.error_code].into_iter()
         .chain(a.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
     update_features_response::UpdateFeaturesResponse, a => [a.error_code];
+    txn_offset_commit_response::TxnOffsetCommitResponse, a => a.topics.iter()
+        .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
     describe_producers_response::DescribeProducersResponse, a => a.topics.iter()
         .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
     unregister_broker_response::UnregisterBrokerResponse, a => [a.error_code];

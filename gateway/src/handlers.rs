@@ -32,4 +32,5 @@ pub(crate) mod share_groups;
 pub(crate) mod streams_groups;
 pub(crate) mod telemetry;
 pub(crate) mod topics;
+pub(crate) mod transactional_commits;
 pub(crate) mod transactions;

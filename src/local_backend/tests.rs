@@ -16,12 +16,15 @@ use sluice_format::key::Keys;
 use sluice_gateway::backend::{
     Backend, Caller, OffsetQuery, Read, ReadAnswer, ReadRequest, TransactionLog,
 };
-use sluice_model::{CatalogLimits, NodeId, StreamId, TenantId, TopicDefaults, VolumeId};
+use sluice_model::{
+    CatalogLimits, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults, VolumeId,
+};
 use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
 use sluice_volume::Medium;
 use sluice_wire::ErrorCode;
 use sluice_wire::batch::{BatchBuilder, Batches, NewRecord};
 use sluice_writer::group::GroupConfig;
+use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{
     CompactionOptions, VolumePlace, Writer, WriterMetrics, WriterOptions, WriterParts,
 };
@@ -46,7 +49,7 @@ impl Fixture {
         let catalog_options = CatalogOptions {
             entropy,
             topic_defaults: TopicDefaults::default(),
-            group_defaults: Default::default(),
+            group_defaults: GroupDefaults::default(),
             limits: CatalogLimits::default(),
         };
         let catalog = Catalog::open(Arc::new(store), catalog_options).await.unwrap();
@@ -80,6 +83,7 @@ impl Fixture {
             keys: keys.clone(),
             options: self.options.clone(),
             groups: GroupConfig::default(),
+            transactions: TransactionConfig::default(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             metrics: WriterMetrics::default(),
@@ -90,7 +94,7 @@ impl Fixture {
         for (volume, state) in writer.bucket_states() {
             reader.attach(volume.0, state);
         }
-        LocalBackend::new(writer, reader, self.catalog.clone(), LowPriority::start().unwrap())
+        LocalBackend::new(writer, reader, LowPriority::start().unwrap())
     }
 }
 

@@ -23,7 +23,7 @@ use sluice_writer::transaction::{Claim, Listing, Participants};
 
 use super::LocalBackend;
 
-fn claim<'a>(caller: &Caller, producer: &'a Producer) -> Claim<'a> {
+pub(super) fn claim<'a>(caller: &Caller, producer: &'a Producer) -> Claim<'a> {
     Claim {
         tenant: caller.tenant,
         transactional_id: &producer.transactional_id,

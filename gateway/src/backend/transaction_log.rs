@@ -1,7 +1,10 @@
-//! What transactions leave in streams, as the gateway sees it.
+//! What transactions leave in streams and groups, as the gateway sees it.
 
-use sluice_model::StreamId;
-use sluice_wire::ErrorCode;
+use async_trait::async_trait;
+use sluice_model::{StreamId, TopicId};
+use sluice_wire::{ErrorCode, Str};
+
+use super::{Caller, NotAdded, Producer};
 
 /// A producer that has written to a stream of late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +23,51 @@ pub struct ActiveProducer {
     pub transaction_start: i64,
 }
 
+/// Offsets of a group that a transaction commits (TxnOffsetCommit), by topic id.
+#[derive(Clone, Debug)]
+pub struct OffsetsInTransaction {
+    /// Whose transaction.
+    pub producer: Producer,
+    /// What becomes of it if the group was not added to the transaction.
+    pub not_added: NotAdded,
+    /// The group.
+    pub group_id: Str,
+    /// The member's generation or epoch; -1 from clients that do not tell.
+    pub generation_id: i32,
+    /// The member; empty for none.
+    pub member_id: Str,
+    /// Its instance id.
+    pub group_instance_id: Option<Str>,
+    /// The offsets.
+    pub offsets: Vec<OffsetInTransaction>,
+}
+
+/// One of [`OffsetsInTransaction`].
+#[derive(Clone, Debug)]
+pub struct OffsetInTransaction {
+    /// The topic.
+    pub topic: TopicId,
+    /// Its partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The leader epoch of the last record consumed; -1 for none.
+    pub leader_epoch: i32,
+    /// The client's own text.
+    pub metadata: Option<Str>,
+}
+
 /// See the module.
+#[async_trait]
 pub trait TransactionLog: Send + Sync {
     /// The producers of a stream, by id.
     fn active_producers(&self, stream: StreamId) -> Result<Vec<ActiveProducer>, ErrorCode>;
+
+    /// Makes offsets wait for the end of a transaction; durable when it returns. One code for each, or one
+    /// for all.
+    async fn commit_in_transaction(
+        &self,
+        caller: &Caller,
+        commit: OffsetsInTransaction,
+    ) -> Result<Vec<ErrorCode>, ErrorCode>;
 }

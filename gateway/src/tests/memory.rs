@@ -157,6 +157,7 @@ impl MemoryBackend {
     }
 }
 
+#[async_trait]
 impl TransactionLog for MemoryBackend {
     fn active_producers(&self, stream: StreamId) -> Result<Vec<ActiveProducer>, ErrorCode> {
         let streams = self.streams.lock();
@@ -169,6 +170,22 @@ impl TransactionLog for MemoryBackend {
             coordinator_epoch: 2,
             transaction_start: stream.start,
         }])
+    }
+
+    async fn commit_in_transaction(
+        &self,
+        _caller: &Caller,
+        commit: OffsetsInTransaction,
+    ) -> Result<Vec<ErrorCode>, ErrorCode> {
+        if commit.member_id == "stranger" {
+            return Err(ErrorCode::UnknownMemberId);
+        }
+        // Offsets above 100 are as metadata that is too large.
+        let code = |offset: &OffsetInTransaction| match offset.offset {
+            ..=100 => ErrorCode::None,
+            _ => ErrorCode::OffsetMetadataTooLarge,
+        };
+        Ok(commit.offsets.iter().map(code).collect())
     }
 }
 

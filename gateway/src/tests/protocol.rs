@@ -42,8 +42,8 @@ use sluice_wire::messages::{
     share_group_heartbeat_request::ShareGroupHeartbeatRequest,
     streams_group_describe_request::StreamsGroupDescribeRequest,
     streams_group_heartbeat_request::StreamsGroupHeartbeatRequest,
-    sync_group_request::SyncGroupRequest, unregister_broker_request::UnregisterBrokerRequest,
-    update_features_request as features,
+    sync_group_request::SyncGroupRequest, txn_offset_commit_request::TxnOffsetCommitRequest,
+    unregister_broker_request::UnregisterBrokerRequest, update_features_request as features,
 };
 use sluice_wire::{ApiKey, Decoder, ErrorCode, Message, Request, Uuid};
 use tokio::io::AsyncWriteExt;
@@ -300,6 +300,7 @@ async fn every_announced_version_is_served() {
     assert!(errors.await.values().all(|code| *code == invalid));
     served!(seen, client, |_| DescribeClusterRequest::default());
     served!(seen, client, |_| DescribeProducersRequest::default());
+    served!(seen, client, |_| TxnOffsetCommitRequest::default());
     let errors = every(seen, client, |_| UnregisterBrokerRequest { broker_id: NODE.0 }).await;
     let denied = ErrorCode::ClusterAuthorizationFailed.code();
     assert!(errors.values().all(|code| *code == denied));
