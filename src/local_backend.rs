@@ -3,14 +3,14 @@
 //! It joins the two halves of a stream: the writer has its tail, the reader what is in the bucket.
 
 mod consumer_groups;
+mod records;
 mod share_groups;
 mod streams_groups;
-mod transactions;
-mod records;
 mod streams_groups;
 #[cfg(test)]
 mod tests;
 mod transaction_log;
+mod transactions;
 mod transactions;
 
 use std::sync::Arc;

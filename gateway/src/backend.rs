@@ -42,8 +42,6 @@ pub use self::transactions::{
 };
 pub use consumer_groups::ConsumerGroups;
 pub use share_groups::ShareGroups;
-pub use self::transaction_log::{ActiveProducer, TransactionLog};
-pub use consumer_groups::ConsumerGroups;
 
 /// Who asks.
 #[derive(Clone, Debug)]
