@@ -6,11 +6,9 @@ mod consumer_groups;
 mod records;
 mod share_groups;
 mod streams_groups;
-mod streams_groups;
 #[cfg(test)]
 mod tests;
 mod transaction_log;
-mod transactions;
 mod transactions;
 
 use std::sync::Arc;
