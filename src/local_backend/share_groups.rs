@@ -65,7 +65,7 @@ impl ShareSource for Source<'_> {
     }
 
     fn available(&self, stream: StreamId, offset: i64, enough: u64) -> u64 {
-        self.backend.writer.available(stream, offset, enough)
+        self.backend.writer.available(stream, offset, false, enough)
     }
 
     async fn read(
