@@ -15,8 +15,8 @@ use crate::backend::{NotAdded, OffsetInTransaction, OffsetsInTransaction, Produc
 use crate::context::Context;
 use crate::gateway::Core;
 
-/// From this version on clients know TRANSACTION_ABORTABLE (KIP-890).
-const ABORTABLE_FROM: i16 = 4;
+/// With this version clients came to know TRANSACTION_ABORTABLE (KIP-890).
+const ABORTABLE: i16 = 4;
 /// From this version on the group is added to the transaction (KIP-890).
 const ADDS_FROM: i16 = 5;
 /// Producers before this version end when they are told that the coordinator loads (KAFKA-7296).
@@ -64,9 +64,9 @@ pub(crate) async fn txn_offset_commit(
                 producer_epoch: request.producer_epoch,
             },
             not_added: match ctx.version {
-                ..ABORTABLE_FROM => NotAdded::Invalid,
-                ..ADDS_FROM => NotAdded::Abortable,
-                _ => NotAdded::Adds,
+                ADDS_FROM.. => NotAdded::Adds,
+                ABORTABLE => NotAdded::Abortable,
+                _ => NotAdded::Invalid,
             },
             group_id: request.group_id,
             generation_id: request.generation_id,

@@ -210,6 +210,7 @@ async fn every_announced_version_is_served() {
         producer_id,
         ..Default::default()
     });
+    served!(seen, client, |_| TxnOffsetCommitRequest::default());
     served!(seen, client, |_| configs::DescribeConfigsRequest {
         resources: vec![configs::DescribeConfigsResource {
             resource_type: 2,
@@ -300,7 +301,6 @@ async fn every_announced_version_is_served() {
     assert!(errors.await.values().all(|code| *code == invalid));
     served!(seen, client, |_| DescribeClusterRequest::default());
     served!(seen, client, |_| DescribeProducersRequest::default());
-    served!(seen, client, |_| TxnOffsetCommitRequest::default());
     let errors = every(seen, client, |_| UnregisterBrokerRequest { broker_id: NODE.0 }).await;
     let denied = ErrorCode::ClusterAuthorizationFailed.code();
     assert!(errors.values().all(|code| *code == denied));
