@@ -237,10 +237,10 @@ impl LocalBackend {
                 None => Vec::new(),
             };
             if let Some(chain) = self.writer.read(stream, at, max_bytes).await.map_err(code)? {
-                return Ok(Records::new(chain, stable).with(aborted));
+                return Ok(Records::new(chain, stable).with(&aborted));
             }
             match self.read_bucket(stream, at, max_bytes, stable).await {
-                Ok(records) => return Ok(records.with(aborted)),
+                Ok(records) => return Ok(records.with(&aborted)),
                 // Retention or compaction took it between the two looks, or the tail has it again.
                 Err(ReadError::NotHere) => {}
                 // Nothing is left of what the bucket had from there on: the tail is next.

@@ -47,7 +47,7 @@ impl Records {
     }
 
     /// With those of `aborted` that may have records here.
-    pub(super) fn with(mut self, aborted: Vec<AbortedTransaction>) -> Self {
+    pub(super) fn with(mut self, aborted: &[AbortedTransaction]) -> Self {
         let Some(end) = self.end else { return self };
         let here = aborted.iter().filter(|transaction| transaction.first_offset < end);
         let known: BTreeSet<_> = self.aborted.iter().copied().collect();
@@ -71,5 +71,5 @@ pub(super) async fn read_bucket(
     let records = Records::new(chain, stable);
     let Some(end) = records.end else { return Ok(records) };
     let aborted = reader.aborted(volume, key_of(stream), &(offset..end)).await?;
-    Ok(records.with(aborted))
+    Ok(records.with(&aborted))
 }
