@@ -106,6 +106,10 @@ ACCEPTED: tuple[Accepted, ...] = (
         "a client that waits for an answer gets one",
         (Where("Produce", "*", "core.produce_null_records"),)),
     Accepted(
+        "AddPartitionsToTxn without transactions", "no answer at all: it waits for none", "an empty answer",
+        "a client that waits for an answer gets one",
+        (Where("AddPartitionsToTxn", "*", step="no transactions"),)),
+    Accepted(
         "a compression that does not exist", "UNKNOWN_SERVER_ERROR", "UNSUPPORTED_COMPRESSION_TYPE",
         "it is the client's fault, not the server's",
         (Where("Produce", "Responses.PartitionResponses.ErrorCode", step="unknown codec", kafka=-1, ours=76),
@@ -113,7 +117,7 @@ ACCEPTED: tuple[Accepted, ...] = (
     Accepted(
         "LogAppendTimeMs of a batch that was stored before", "the batch's largest timestamp", "-1",
         "producers' last batches are remembered by sequence and offset alone",
-        (Where("Produce", "Responses.PartitionResponses.LogAppendTimeMs", "core.produce_idempotent", ours=-1),)),
+        (Where("Produce", "Responses.PartitionResponses.LogAppendTimeMs", "*.produce_*", ours=-1),)),
     Accepted(
         "a batch with a producer id and epoch -1", "INVALID_PRODUCER_EPOCH if the id is known", "INVALID_RECORD",
         "it is refused before the id is looked up",

@@ -73,7 +73,7 @@ class Names:
         if isinstance(value, dict):
             return {k: self.normal(v, k) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.normal(v, field) for v in self._ordered(list(value))]
+            return [self.normal(v, field) for v in self._ordered(list(value), field)]
         if field in BLANK:
             return f"<{BLANK[field]}>" if value != -1 else -1
         if field in TEXTS:
@@ -105,12 +105,13 @@ class Names:
             return text
         return value
 
-    def _ordered(self, elements: list) -> list:
+    def _ordered(self, elements: list, field: str) -> list:
         """Servers answer in the order of their hash tables: arrays of structures are sorted by their
         key. An array without one stays as it is."""
         key = key_of(elements)
         if key is None:
-            return elements
+            # Numbers of partitions have no order either.
+            return sorted(elements) if field == "Partitions" and all(isinstance(e, int) for e in elements) else elements
         if key == "TopicId":
             return sorted(elements, key=lambda e: self._given.get(("topic", e[key]), str(e[key])))
         return sorted(elements, key=lambda e: _rank(e[key]))

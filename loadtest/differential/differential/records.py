@@ -104,6 +104,9 @@ def parse(content: bytes | None) -> list[dict] | None:
         if end > len(content):
             break
         body = content[place + _HEADER.size:end]
+        if attributes & 0x20:
+            # A marker: its time is the coordinator's.
+            first_ms = max_ms = "<time>"
         batches.append({
             "BaseOffset": base, "LeaderEpoch": leader_epoch, "Magic": magic, "Attributes": attributes,
             "LastOffsetDelta": last, "BaseTimestamp": first_ms, "MaxTimestamp": max_ms,

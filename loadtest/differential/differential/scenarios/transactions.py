@@ -42,6 +42,8 @@ def again(s, api, version, **fields):
 def begin(s, version=4, suffix="x", **more):
     """A transactional producer."""
     coordinator(s)
+    # Twice, so that there is an epoch before the producer's own.
+    again(s, "InitProducerId", version, **init_fields(s.name(suffix), **more))
     answer = again(s, "InitProducerId", version, **init_fields(s.name(suffix), **more))
     assert answer["ErrorCode"] == 0, answer
     return Producer(s, s.name(suffix), answer["ProducerId"], answer["ProducerEpoch"])
@@ -91,6 +93,13 @@ def settled(s, topic, offset, partition=0):
     s.until(f"the last stable offset is {offset}", lambda: s.do(
         "ListOffsets", ReplicaId=-1, IsolationLevel=1, Topics=[{"Name": topic.name, "Partitions": [
             {"PartitionIndex": partition, "Timestamp": -1}]}])["Topics"][0]["Partitions"][0]["Offset"] == offset)
+
+
+def high_watermark(s, topic, offset):
+    """Returns when the log ends there, markers included."""
+    s.until(f"the high watermark is {offset}", lambda: s.do("ListOffsets", ReplicaId=-1, Topics=[
+        {"Name": topic.name, "Partitions": [{"PartitionIndex": 0, "Timestamp": -1}]}])["Topics"][0][
+            "Partitions"][0]["Offset"] == offset)
 
 
 def complete(s, producer):
@@ -239,18 +248,19 @@ def end_transactions_of_the_second_generation(s, v):
     end("abort again", False)
     p.id, p.epoch, p.sequence = answer["ProducerId"], answer["ProducerEpoch"], {}
     read(s, "committed", t)
-    s.step("producer", "DescribeProducers", 0, Topics=[{"Name": t.name, "PartitionIndexes": [0]}])
 
 
 @scenario("Fetch")
 def fetch_aborted(s, v):
     """Aborted transactions in every version that lists them."""
     p, q, t = begin(s), begin(s, suffix="q"), s.topic()
-    for producer, value, commit in ((p, b"a", False), (q, b"b", True), (p, b"c", False), (q, b"d", False)):
+    for end, (producer, value, commit) in enumerate(
+            ((p, b"a", False), (q, b"b", True), (p, b"c", False), (q, b"d", False)), 1):
         producer.add(t)
         producer.produce(t, [value])
         producer.end(commit)
-    settled(s, t, 8)
+        # The marker is written before the next begins, so that offsets are the same on both sides.
+        high_watermark(s, t, 2 * end)
     read(s, "all", t, v)
     read(s, "from the third", t, v, 4)
     read(s, "the end", t, v, 8)
@@ -260,6 +270,8 @@ def fetch_aborted(s, v):
     p.add(t)
     p.produce(t, [b"f"])
     p.end(True)
+    complete(s, p)
+    high_watermark(s, t, 11)
     read(s, "one is open before a committed one", t, v, 6)
     read(s, "behind the last stable offset", t, v, 9)
 
