@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 from differential.records import batch
 from differential.scenario import scenario
 
+# Of now, like the markers: Kafka begins another segment after a week of records' time, and answers one
+# segment at a time.
+NOW_MS = int(time.time() * 1000)
 UNKNOWN_ID = uuid.UUID("00000000-0000-4000-8000-00000000beef")
 
 
@@ -71,7 +75,7 @@ class Producer:
         sequence = self.sequence.get((topic.name, partition), 0)
         self.sequence[topic.name, partition] = sequence + len(values)
         return batch(list(values), producer_id=self.id, epoch=self.epoch if epoch is None else epoch,
-                     sequence=sequence, transactional=True)
+                     sequence=sequence, transactional=True, time_ms=NOW_MS)
 
     def produce(self, topic, values, version=11, partition=0):
         answer = self.s.do("Produce", version, TransactionalId=self.transactional_id, Acks=-1, TimeoutMs=30_000,
