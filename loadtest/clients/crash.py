@@ -3,12 +3,20 @@
 
     crash.py kill [--rounds 10] [--seed N]     kill -9 and restart at random under load
     crash.py full [--seed N]                   the data directory's file system fills up
+    crash.py transactions [--rounds 10] [--seed N]
+                                               kill -9 of the server, and of those who use it, while
+                                               transactions copy one topic into another
 
 A run has idempotent librdkafka producers (acks=all), a librdkafka consumer group that commits as it
 reads, and a watcher of the high watermarks. The server's segments and volume are small, so that
 uploads, trims and segment rolls happen all the time. In some of the rounds the log's end is damaged
 while the server is down, the way a torn last write leaves it. Random choices come from the seed that
 is printed first; the moment at which a signal meets the server does not.
+
+With `transactions`, two processes copy what the producers write into a second topic, exactly once: a
+transaction holds records and the offsets behind them (blackbox/transform.py; the rules that the copy is
+held to are in blackbox/exactly_once.py). A read_committed reader watches the copy as it grows. At the end
+all is killed at once, and the server alone has to end what was open.
 
 SLUICE_BIN names the binary; SLUICE_TEST_KIND=kafka runs the same against the oracle.
 """
@@ -34,7 +42,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 import kafka.errors
 from kafka.protocol.producer import ProduceRequest
 
-from blackbox import servers, verify, waiting, wire
+from blackbox import exactly_once, servers, verify, waiting, wire
 
 TOPIC = "ledger"
 PARTITIONS = 4
@@ -194,8 +202,8 @@ class Reader(threading.Thread):
 class Watcher:
     """High watermarks and log starts, which must never go back; read from outside, over restarts."""
 
-    def __init__(self, bootstrap: str):
-        self._bootstrap = bootstrap
+    def __init__(self, bootstrap: str, topic: str = TOPIC):
+        self._bootstrap, self._topic = bootstrap, topic
         self._high = [0] * PARTITIONS
         self._low = [0] * PARTITIONS
 
@@ -205,20 +213,23 @@ class Watcher:
             "reconnect.backoff.max.ms": 250})
         try:
             for p in range(PARTITIONS):
-                low, high = consumer.get_watermark_offsets(TopicPartition(TOPIC, p), timeout=30)
+                low, high = consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, p), timeout=30)
                 assert high >= self._high[p], (
-                    f"partition {p}: the high watermark went back from {self._high[p]} to {high}")
+                    f"{self._topic} {p}: the high watermark went back from {self._high[p]} to {high}")
                 assert low >= self._low[p], (
-                    f"partition {p}: the log's start went back from {self._low[p]} to {low}")
+                    f"{self._topic} {p}: the log's start went back from {self._low[p]} to {low}")
                 self._high[p], self._low[p] = high, low
         finally:
             consumer.close()
         return list(self._high)
 
 
-def committed(bootstrap: str) -> list[int]:
+def committed(bootstrap: str, group: str = GROUP) -> list[int]:
+    # A consumer that reads committed records gets stable offsets: none that a transaction may change.
     consumer = confluent_kafka.Consumer({
-        "bootstrap.servers": bootstrap, "group.id": GROUP, "log_level": 0})
+        "bootstrap.servers": bootstrap, "group.id": group, "isolation.level": "read_committed",
+        "log_level": 0})
     try:
         found = consumer.committed([TopicPartition(TOPIC, p) for p in range(PARTITIONS)], timeout=30)
         return [max(p.offset, 0) for p in found]
@@ -226,9 +237,9 @@ def committed(bootstrap: str) -> list[int]:
         consumer.close()
 
 
-def create_topic(bootstrap: str) -> None:
+def create_topic(bootstrap: str, topic: str = TOPIC) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(TOPIC, num_partitions=PARTITIONS)])[TOPIC].result(30)
+    admin.create_topics([NewTopic(topic, num_partitions=PARTITIONS)])[topic].result(30)
     wire.wait_for_coordinator(bootstrap)
 
 
@@ -297,22 +308,26 @@ def run_kill(rounds: int, seed: int, out=print) -> verify.Verdict:
     return verdict
 
 
-def failures(producers: list[Producer], reader: Reader) -> list[str]:
+def failures(producers: list[Producer], reader: Reader | CopyReader) -> list[str]:
     return [f for t in (*producers, reader) for f in t.failures]
 
 
-def complain(producers: list[Producer], reader: Reader) -> None:
+def complain(producers: list[Producer], reader: Reader | CopyReader) -> None:
     found = failures(producers, reader)
     assert not found, found[:3]
 
 
-def finish(producers: list[Producer], reader: Reader, watcher: Watcher) -> None:
-    """Ends the producers, lets the reader come to the end, ends it."""
+def end(producers: list[Producer]) -> None:
     for p in producers:
         p.end()
     for p in producers:
         p.join(150)
         assert not p.is_alive(), f"{p.name} does not end"
+
+
+def finish(producers: list[Producer], reader: Reader, watcher: Watcher) -> None:
+    """Ends the producers, lets the reader come to the end, ends it."""
+    end(producers)
     complain(producers, reader)
     ends = watcher.look()
     waiting.until(lambda: failures([], reader) or
@@ -321,6 +336,192 @@ def finish(producers: list[Producer], reader: Reader, watcher: Watcher) -> None:
     reader.end()
     reader.join(60)
     complain(producers, reader)
+
+
+COPY = "copy"
+TRANSFORMERS = "transformers"
+
+
+class Transform:
+    """One transforming process at a time, under one transactional id."""
+
+    def __init__(self, bootstrap: str, number: int, seed: int, attempts: exactly_once.Attempts):
+        self._command = [sys.executable, "-m", "blackbox.transform", bootstrap, TOPIC, COPY,
+                         TRANSFORMERS, f"transform-{number}", str(seed)]
+        self._attempts = attempts
+        self._process: subprocess.Popen[str] | None = None
+        self._pump: threading.Thread | None = None
+
+    def start(self) -> None:
+        # It ends when its standard input does: at the latest with this process.
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=servers.HERE, start_new_session=True)
+        self._pump = threading.Thread(
+            target=lambda out: [self._attempts.take(line) for line in out],
+            args=(self._process.stdout,), daemon=True)
+        self._pump.start()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._ended(10)
+
+    def stop(self) -> None:
+        self._process.stdin.close()
+        self._ended(90)
+
+    def assert_alive(self) -> None:
+        code = self._process.poll()
+        assert code is None, f"a transforming process ended by itself with {code}"
+
+    def _ended(self, timeout_s: float) -> None:
+        self._process.wait(timeout_s)
+        self._pump.join(10)
+
+
+class CopyReader(threading.Thread):
+    """Reads the copy as it grows, read_committed, and holds each record to its place in the source."""
+
+    def __init__(self, bootstrap: str):
+        super().__init__(name="copy-reader", daemon=True)
+        self.failures: list[str] = []
+        self.next = [0] * PARTITIONS
+        self._end = threading.Event()
+        self._consumer = confluent_kafka.Consumer({
+            "bootstrap.servers": bootstrap, "group.id": "copy-reader", "enable.auto.commit": False,
+            "isolation.level": "read_committed", "auto.offset.reset": "error", "check.crcs": True,
+            "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 250,
+            "fetch.error.backoff.ms": 50, "log_level": 0})
+
+    def run(self) -> None:
+        last = [-1] * PARTITIONS
+        self._consumer.assign([TopicPartition(COPY, p, 0) for p in range(PARTITIONS)])
+        try:
+            while not self._end.is_set():
+                for m in self._consumer.consume(500, 0.1):
+                    if m.error() is not None:
+                        assert m.error().code() != confluent_kafka.KafkaError._AUTO_OFFSET_RESET, (
+                            f"{m.error()}")
+                        continue
+                    p = m.partition()
+                    assert m.offset() > last[p], (
+                        f"partition {p}: offset {m.offset()} after {last[p]}: not monotonic")
+                    last[p] = m.offset()
+                    exactly_once.in_order(p, m.key(), self.next[p])
+                    self.next[p] += 1
+        except AssertionError as e:
+            self.failures.append(f"copy: {e}")
+        finally:
+            self._consumer.close()
+
+    def end(self) -> None:
+        self._end.set()
+        self.join(30)
+
+
+def settled(bootstrap: str) -> bool:
+    """Whether no transaction is open in the copy: it is stable up to its end."""
+    ends = []
+    for level in ("read_committed", "read_uncommitted"):
+        consumer = confluent_kafka.Consumer({
+            "bootstrap.servers": bootstrap, "group.id": "watcher", "isolation.level": level,
+            "log_level": 0})
+        try:
+            ends.append([consumer.get_watermark_offsets(TopicPartition(COPY, p), timeout=30)[1]
+                         for p in range(PARTITIONS)])
+        finally:
+            consumer.close()
+    return ends[0] == ends[1]
+
+
+def run_transactions(rounds: int, seed: int, out=print) -> exactly_once.Verdict:
+    rng = random.Random(seed)
+    server = servers.new_server(dataclasses.replace(OPTIONS, min_session_timeout_ms=1_000))
+    ledger, attempts = verify.Ledger(), exactly_once.Attempts()
+    with server, contextlib.ExitStack() as left:
+        for topic in (TOPIC, COPY):
+            create_topic(server.bootstrap, topic)
+        producers = [Producer(server.bootstrap, n, ledger, seed, Pace(400, 300)) for n in range(2)]
+        transforms = [Transform(server.bootstrap, n, seed, attempts) for n in range(2)]
+        reader = CopyReader(server.bootstrap)
+        watchers = [Watcher(server.bootstrap, topic) for topic in (TOPIC, COPY)]
+        for t in transforms:
+            t.start()
+            left.callback(t.kill)
+        for t in (*producers, reader):
+            t.start()
+
+        def progress() -> None:
+            before = sum(reader.next)
+            waiting.until(lambda: sum(reader.next) > before + 200 or failures(producers, reader),
+                          90, "committed records after a restart")
+            complain(producers, reader)
+            for t in transforms:
+                t.assert_alive()
+            time.sleep(rng.uniform(0.05, 2))
+
+        commits = [0] * PARTITIONS
+        for i in range(rounds):
+            progress()
+            # One in three rounds takes a transforming process along, at first or at last.
+            victim = rng.choice(transforms) if i % 3 == 1 else None
+            if victim and (first := rng.random() < 0.5):
+                victim.kill()
+            seen = list(reader.next)
+            server.kill()
+            torn = tear(server, rng) if rng.random() < 0.5 else "nothing"
+            if victim and not first:
+                victim.kill()
+            server.start()
+            if victim:
+                victim.start()
+            highs = [w.look() for w in watchers][1]
+            wire.wait_for_coordinator(server.bootstrap)
+            now = committed(server.bootstrap, TRANSFORMERS)
+            assert all(a >= b for a, b in zip(now, commits)), (
+                f"the committed offsets went back from {commits} to {now}")
+            commits = now
+            out(f"round {i + 1}/{rounds}: ready after {server.ready_s * 1000:.0f} ms, torn: {torn}, "
+                f"transform killed: {bool(victim)}, {attempts.count('commit')} transactions committed, "
+                f"{attempts.count('abort')} aborted, copied {sum(seen)}, high watermarks {highs}, "
+                f"committed {now}")
+        # All at once; the server alone ends what is open, by its decision or its timeout.
+        progress()
+        for t in transforms:
+            t.kill()
+        server.kill()
+        server.start()
+        wire.wait_for_coordinator(server.bootstrap)
+        waiting.until(lambda: settled(server.bootstrap), 60, "no transaction is open", 0.25)
+        verdict = judge_copy(server.bootstrap, attempts)
+        out(f"after the death of all: {verdict}")
+        for t in transforms:
+            t.start()
+        progress()
+        end(producers)
+        ends = watchers[0].look()
+        waiting.until(lambda: failures(producers, reader) or reader.next == ends, 90,
+                      f"the copy is whole: {ends}")
+        complain(producers, reader)
+        for t in transforms:
+            t.stop()
+        reader.end()
+        complain(producers, reader)
+        verify.judge(server.bootstrap, TOPIC, PARTITIONS, ledger)
+        waiting.until(lambda: settled(server.bootstrap), 60, "no transaction is open", 0.25)
+        verdict = judge_copy(server.bootstrap, attempts)
+        assert verdict.seen == sum(ends), f"{verdict.seen} records of {sum(ends)} are copied"
+        # And once more from cold, after a graceful stop.
+        server.restart()
+        wire.wait_for_coordinator(server.bootstrap)
+        assert judge_copy(server.bootstrap, attempts) == verdict
+        out(f"{attempts.count('commit')} transactions committed, {attempts.count('abort')} aborted, "
+            f"begun anew {len(attempts.anew)} times: {sorted({a.split()[1] for a in attempts.anew})}")
+    return verdict
+
+
+def judge_copy(bootstrap: str, attempts: exactly_once.Attempts) -> exactly_once.Verdict:
+    return exactly_once.judge(bootstrap, TOPIC, COPY, committed(bootstrap, TRANSFORMERS), attempts)
 
 
 class NoMount(RuntimeError):
@@ -475,12 +676,15 @@ def stall(ledger: verify.Ledger, timeout_s: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("run", choices=["kill", "full"])
+    parser.add_argument("run", choices=["kill", "full", "transactions"])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32))
     arguments = parser.parse_args()
     servers.end_on_sigterm()
     print(f"seed {arguments.seed}", flush=True)
+    if arguments.run == "transactions":
+        print(run_transactions(arguments.rounds, arguments.seed))
+        return 0
     if arguments.run == "kill":
         verdict = run_kill(arguments.rounds, arguments.seed)
     else:

@@ -34,3 +34,10 @@ def test_full_disk(seed):
         pytest.skip(f"NOT RUN: {e}")
     print(verdict)
     assert verdict.acked >= 3000
+
+
+@pytest.mark.timeout(600)
+def test_transactions_copy_exactly_once_through_kills(seed):
+    verdict = crash.run_transactions(rounds=5, seed=seed)
+    print(verdict)
+    assert verdict.seen >= 1000 and verdict.markers >= 20
