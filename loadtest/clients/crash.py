@@ -475,12 +475,17 @@ def run_transactions(rounds: int, seed: int, out=print) -> exactly_once.Verdict:
             server.start()
             if victim:
                 victim.start()
-            highs = [w.look() for w in watchers][1]
+            for w in watchers:
+                w.look()
             wire.wait_for_coordinator(server.bootstrap)
             now = committed(server.bootstrap, TRANSFORMERS)
             assert all(a >= b for a, b in zip(now, commits)), (
                 f"the committed offsets went back from {commits} to {now}")
             commits = now
+            # What an offset stands for was in the copy before the offset was committed.
+            highs = watchers[1].look()
+            assert all(high >= offset for high, offset in zip(highs, now)), (
+                f"inconsistent offsets: {now} are committed, the copy ends at {highs}")
             out(f"round {i + 1}/{rounds}: ready after {server.ready_s * 1000:.0f} ms, torn: {torn}, "
                 f"transform killed: {bool(victim)}, {attempts.count('commit')} transactions committed, "
                 f"{attempts.count('abort')} aborted, copied {sum(seen)}, high watermarks {highs}, "
