@@ -78,7 +78,7 @@ impl LocalBackend {
             let (voucher, code) = (voucher.take(), refused.get(&append.stream).copied());
             async move {
                 match (voucher, code) {
-                    (Some(_), Some(code)) => Err(self.unadded(append.stream, code)),
+                    (Some(_), Some(code)) => Err(Self::unadded(code)),
                     (Some(voucher), None) => self.append_vouched(append, request, voucher).await,
                     (None, _) => self.append_one(append, request).await,
                 }
@@ -136,7 +136,7 @@ impl LocalBackend {
         }
     }
 
-    fn unadded(&self, stream: StreamId, code: ErrorCode) -> Refused {
+    fn unadded(code: ErrorCode) -> Refused {
         let message = match code {
             ErrorCode::InvalidTxnState | ErrorCode::TransactionAbortable => {
                 "the partition was not added to the transaction".to_owned()
@@ -147,7 +147,8 @@ impl LocalBackend {
             code,
             message: Some(message),
             record_errors: Vec::new(),
-            log_start: self.log_start(stream),
+            // Said before anybody looks at the log, as in Kafka.
+            log_start: -1,
         }
     }
 }

@@ -17,8 +17,7 @@ pub(super) struct BrokerConfig {
 /// All of them, sorted by name: the server's own, and the defaults of topics under their broker names.
 pub(super) fn all(core: &Core) -> Vec<BrokerConfig> {
     let mut configs = own(core);
-    let none = std::collections::BTreeMap::new();
-    for entry in sluice_model::topic_config::describe(&none, core.catalog.topic_defaults()) {
+    for entry in sluice_model::topic_config::describe_server(core.catalog.topic_defaults()) {
         // With no topic in sight, what counts is what a broker has: the first synonym.
         let Some(synonym) = entry.synonyms.into_iter().next() else { continue };
         configs.push(BrokerConfig {

@@ -52,6 +52,10 @@ fn partition(
             });
             PartitionResponse { active_producers: active_producers.collect(), ..answer }
         }
-        Err(code) => PartitionResponse { error_code: code.code(), ..answer },
+        Err(code) => PartitionResponse {
+            error_code: code.code(),
+            error_message: Some(code.message().into()),
+            ..answer
+        },
     }
 }

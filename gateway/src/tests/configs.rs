@@ -77,7 +77,7 @@ async fn topics_describe_defaults_overrides_and_synonyms() {
     assert_eq!((config.value.as_deref(), config.config_source), (Some("1234"), 1));
     assert!(!config.read_only && !config.is_sensitive && config.documentation.is_some());
     let synonyms: Vec<_> = config.synonyms.iter().map(|s| (&*s.name, s.source)).collect();
-    assert_eq!(synonyms, [("retention.ms", 1), ("log.retention.hours", 5)]);
+    assert_eq!(synonyms, [("retention.ms", 1)]);
     for (kind, name, error) in [
         (2, "u", ErrorCode::UnknownTopicOrPartition),
         (2, "bad name", ErrorCode::InvalidTopicException),

@@ -78,8 +78,7 @@ def test_configs_of_topics_and_groups(tool, topic, name):
         return tool("kafka-configs", "--describe", "--entity-type", "topics", "--entity-name",
                     made).ok()
 
-    expected = "retention.ms=70000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=70000, " \
-               "DEFAULT_CONFIG:log.retention.hours=168}"
+    expected = "retention.ms=70000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=70000}"
     waiting.until(lambda: expected in described(), 30, "the config is shown")
     assert "cleanup.policy=compact,delete" in described()
     wrong = tool("kafka-configs", "--alter", "--entity-type", "topics", "--entity-name", made,

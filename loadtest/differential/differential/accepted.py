@@ -200,24 +200,43 @@ ACCEPTED: tuple[Accepted, ...] = (
         "there is no metadata log",
         (Where("DescribeQuorum", "Topics.Partitions.HighWatermark", kafka=True, ours=False),)),
     Accepted(
-        "features of groups and transactions", "group.version, share.version, streams.version, transaction.version",
-        "not all are announced", "they come with what they stand for",
-        tuple(Where("ApiVersions", kind, kafka=_feature(name), ours=ABSENT)
-              for kind in ("SupportedFeatures", "FinalizedFeatures")
-              for name in ("group.version", "share.version", "streams.version", "transaction.version"))
-        + (Where("ApiVersions", "FinalizedFeaturesEpoch", ours=-1),), mend=True),
-    Accepted(
         "classic and consumer members in one group", "a group changes its protocol while it runs",
         "the second protocol is refused", "online migration is not built yet",
         (Where("JoinGroup", "*", "consumer.classic_member_of_a_consumer_group"),
          Where("ConsumerGroupHeartbeat", "*", "consumer.consumer_member_of_a_classic_group")), mend=True),
     Accepted(
-        "message.downconversion.enable", "is gone since 4.0", "is taken and listed", "left over",
-        (Where("*", "*Configs", kafka=ABSENT, ours=_config("message.downconversion.enable")),
-         Where("IncrementalAlterConfigs", "*", step="message.downconversion.enable=true")), mend=True),
+        "client telemetry", "announced where a plugin takes the metrics", "always announced",
+        "the operator's metrics take them",
+        (Where("ApiVersions", "ApiKeys", kafka=ABSENT, ours=_key(71, 0, 0)),
+         Where("ApiVersions", "ApiKeys", kafka=ABSENT, ours=_key(72, 0, 0)))),
     Accepted(
-        "synonyms in hours and of flush.ms", "are no defaults", "are listed with defaults", "left over",
-        (Where("DescribeConfigs", "Results.Configs.Synonyms", kafka=ABSENT),), mend=True),
+        "the first heartbeat of a share group", "tells no partitions yet", "tells them",
+        "what is to be known is known at once",
+        (Where("ShareGroupHeartbeat", "Assignment.TopicPartitions*", step="join", kafka=ABSENT),)),
+    Accepted(
+        "epochs of a share group", "begin at 2", "begin at 1, so that the one before is 0: a join, which needs topics",
+        "a group's first state is its first epoch",
+        (Where("ShareGroupHeartbeat", "ErrorCode", "share.share_heartbeats", "older epoch", 110, 42),)),
+    Accepted(
+        "ShareFetch of an empty group id or an unknown topic", "UNKNOWN_SERVER_ERROR", "what is known is answered",
+        "the rest of a request is not spoiled",
+        (Where("ShareFetch", "*", "share.share_fetch_bad", "empty group"),
+         Where("ShareFetch", "*", "share.share_fetch_bad", "unknown topic"))),
+    Accepted(
+        "share offsets of an unknown topic", "no error", "UNKNOWN_TOPIC_OR_PARTITION", "it says what is wrong",
+        (Where("DescribeShareGroupOffsets", "*", step="unknown topic"),)),
+    Accepted(
+        "leader epoch of share offsets that are not there", "0, as of a partition that is", "0, which is no epoch",
+        "epochs begin at 1",
+        (Where("DescribeShareGroupOffsets", "*LeaderEpoch", step="unknown partition"),
+         Where("DescribeShareGroupOffsets", "*LeaderEpoch", step="unknown group"))),
+    Accepted(
+        "log start beside a transactional batch of an older producer epoch", "-1", "the log start",
+        "the log knows the newer epoch, and the coordinator is not asked",
+        (Where("Produce", "*LogStartOffset", "transactions.produce_transactional", "older epoch", -1),)),
+    Accepted(
+        "epoch of a transaction's coordinator", "counts from 0", "is the epoch of its volume", "it has to grow with each owner",
+        (Where("DescribeProducers", "*CoordinatorEpoch", kafka=0),)),
     Accepted(
         "operations on a group", "with DESCRIBE_CONFIGS and ALTER_CONFIGS", "without",
         "they come with the configs of groups",

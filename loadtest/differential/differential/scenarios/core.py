@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 from differential import records
 from differential.records import batch
 from differential.scenario import scenario
 
+# Of now: Kafka forgets producers by the time of their records, a day later.
+NOW_MS = int(time.time() * 1000)
 UNKNOWN_ID = uuid.UUID("00000000-0000-4000-8000-00000000beef")
 EARLIEST, LATEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED = -2, -1, -3, -4, -5
 LOG_MODES = (EARLIEST, LATEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED)
@@ -141,13 +144,17 @@ def produce_append_time(s, v):
 @scenario("Produce")
 def produce_idempotent(s, v):
     t = s.topic()
-    got = s.do("InitProducerId", TransactionalId=None, TransactionTimeoutMs=60_000,
-               ProducerId=-1, ProducerEpoch=-1)
-    pid = got["ProducerId"]
+
+    def given():
+        got = s.do("InitProducerId", TransactionalId=None, TransactionTimeoutMs=60_000,
+                   ProducerId=-1, ProducerEpoch=-1)
+        return got["ErrorCode"] == 0 and got["ProducerId"] + 1
+    # A Kafka that has just started has no ids yet.
+    pid = s.until("a producer id", given) - 1
 
     def send(label, sequence, epoch=0, producer_id=pid, values=(b"a",)):
         produce_one(s, v, label, t, batch(list(values), producer_id=producer_id, epoch=epoch,
-                                          sequence=sequence))
+                                          sequence=sequence, time_ms=NOW_MS))
     send("first", 0)
     send("next", 1, values=(b"a", b"b"))
     send("next again", 1, values=(b"a", b"b"))

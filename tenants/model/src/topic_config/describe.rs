@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::TopicDefaults;
-use super::table::{KEYS, server_default};
+use super::table::{KEYS, server_default, topics_default};
 use crate::config::{ConfigEntry, ConfigSource};
 
 /// All configs of a topic with these overrides, sorted by name. None of them is a secret and none is
@@ -14,6 +14,11 @@ pub fn describe(
 ) -> impl Iterator<Item = ConfigEntry> {
     KEYS.iter().map(move |key| {
         let set = overrides.get(key.name).map(|text| (text.as_str(), ConfigSource::Topic));
-        key.entry(set, defaults.get(key.name), server_default(key))
+        key.entry(set, defaults.get(key.name), topics_default(key))
     })
+}
+
+/// The same configs as a broker has them, under its names in the synonyms.
+pub fn describe_server(defaults: &TopicDefaults) -> impl Iterator<Item = ConfigEntry> {
+    KEYS.iter().map(|key| key.entry(None, defaults.get(key.name), server_default(key)))
 }

@@ -13,7 +13,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-pub use describe::describe;
+pub use describe::{describe, describe_server};
 pub use table::{KEYS, key};
 
 use crate::config::{InvalidConfig, Value, list};

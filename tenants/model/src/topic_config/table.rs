@@ -5,7 +5,7 @@
 use crate::config::{Check, ConfigKey, ConfigType};
 
 /// The broker config that holds Kafka's default of a key, and its value: for a few keys that is not the
-/// broker config of highest precedence, and the value has another unit.
+/// broker config of highest precedence, and the value may have another unit.
 pub(super) fn server_default(key: &ConfigKey) -> Option<(&'static str, &'static str)> {
     match key.name {
         "retention.ms" => Some(("log.retention.hours", "168")),
@@ -13,6 +13,14 @@ pub(super) fn server_default(key: &ConfigKey) -> Option<(&'static str, &'static 
         "segment.jitter.ms" => Some(("log.roll.jitter.hours", "0")),
         "flush.ms" => Some(("log.flush.scheduler.interval.ms", key.default)),
         _ => key.server_name.map(|name| (name, key.default)),
+    }
+}
+
+/// The same as a topic's description shows it: Kafka leaves those few out.
+pub(super) fn topics_default(key: &ConfigKey) -> Option<(&'static str, &'static str)> {
+    match key.name {
+        "retention.ms" | "segment.ms" | "segment.jitter.ms" | "flush.ms" => None,
+        _ => server_default(key),
     }
 }
 
@@ -159,14 +167,6 @@ pub static KEYS: &[ConfigKey] = &[
         check: AtLeast(0),
         server_name: Some("message.max.bytes"),
         doc: "The largest record batch that is accepted, in bytes, as compressed by the producer.",
-    },
-    ConfigKey {
-        name: "message.downconversion.enable",
-        kind: Boolean,
-        default: "true",
-        check: Any,
-        server_name: Some("log.message.downconversion.enable"),
-        doc: "Accepted and reported. There is one record format, so nothing is ever converted.",
     },
     ConfigKey {
         name: "message.timestamp.after.max.ms",
