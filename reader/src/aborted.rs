@@ -4,13 +4,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sluice_format::segment::Extent;
 use sluice_format::{AbortedTransaction, StreamKey, TransactionSection};
 
 use crate::cache::Cached;
-use crate::plan::Chunk;
+use crate::load::section_chunk;
 use crate::read::{ReadError, Reader};
 
 /// Sections that one read asks for at once.
@@ -98,20 +97,16 @@ impl Reader {
         Ok(out)
     }
 
-    async fn section(&self, extent: &Extent) -> Result<Arc<Aborted>, ReadError> {
-        let range = extent.section_range();
-        if range.is_empty() {
+    /// What an extent's section says. For an extent of one block the blocks come with it, as no index has
+    /// brought it.
+    pub(crate) async fn section(&self, extent: &Extent) -> Result<Arc<Aborted>, ReadError> {
+        if extent.section_len == 0 {
             return Ok(Arc::default());
         }
-        let len = range.end - range.start;
-        let chunk = Chunk { segment: extent.segment, position: range.start, len };
+        let chunk = section_chunk(extent);
         let load = async {
-            let decode = |bytes: &mut Bytes| {
-                let section = TransactionSection::decode(bytes)?;
-                Ok(Cached::Aborted(Arc::new(section.into())))
-            };
-            let mut loaded = self.fetch(&[chunk], decode).await?;
-            loaded.pop().ok_or(ReadError::NotHere)
+            let parts = self.fetch_parts(extent, extent.blocks == 1).await?;
+            Ok::<_, ReadError>(Cached::Aborted(parts.section.unwrap_or_default()))
         };
         match self.cache.get_or_insert_async(&chunk, load).await? {
             Cached::Aborted(aborted) => Ok(aborted),

@@ -9,9 +9,10 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use quick_cache::sync::DefaultLifecycle;
 use quick_cache::{DefaultHashBuilder, sync::PlaceholderGuard};
-use sluice_format::FormatError;
 use sluice_format::segment::{Block, BlockEntry, Extent, decode_index, split_block};
+use sluice_format::{FormatError, TransactionSection};
 
+use crate::aborted::Aborted;
 use crate::cache::{ByBytes, Cached};
 use crate::plan::{Chunk, chunks};
 use crate::read::{ReadError, Reader};
@@ -32,6 +33,19 @@ type Guard<'a> = PlaceholderGuard<
 /// Neighbouring chunks that are ours to load.
 type Run<'a> = Vec<(Chunk, Guard<'a>)>;
 
+/// What lies behind an extent's blocks.
+pub(crate) struct Parts {
+    pub(crate) index: Arc<[BlockEntry]>,
+    /// None if the extent has no section.
+    pub(crate) section: Option<Arc<Aborted>>,
+}
+
+/// Under which an extent's section is cached.
+pub(crate) fn section_chunk(extent: &Extent) -> Chunk {
+    let range = extent.section_range();
+    Chunk { segment: extent.segment, position: range.start, len: range.end - range.start }
+}
+
 impl Reader {
     /// An extent's index; none for an extent of one block. `with_data` says that all of the extent is
     /// wanted: the request for the index brings its blocks into the cache, too.
@@ -41,6 +55,12 @@ impl Reader {
         with_data: bool,
     ) -> Result<Option<Arc<[BlockEntry]>>, ReadError> {
         if extent.blocks <= 1 {
+            // What is wanted with it comes by the same request, if its blocks are not here.
+            let len = u64::from(extent.data_len);
+            let data = Chunk { segment: extent.segment, position: extent.position, len };
+            if len > 0 && extent.section_len > 0 && self.cache.peek(&data).is_none() {
+                self.section(extent).await?;
+            }
             return Ok(None);
         }
         let range = extent.index_range();
@@ -53,13 +73,11 @@ impl Reader {
             }
             None => {
                 let load = async {
-                    if with_data {
-                        let whole = u64::from(extent.data_len) + chunk.len;
-                        return self.fetch_extent(extent, whole).await;
+                    let parts = self.fetch_parts(extent, with_data).await?;
+                    if let Some(section) = parts.section {
+                        self.cache.insert(section_chunk(extent), Cached::Aborted(section));
                     }
-                    let decode = |bytes: &mut Bytes| Ok(Cached::Index(decode_index(bytes)?.into()));
-                    let mut loaded = self.fetch(&[chunk], decode).await?;
-                    loaded.pop().ok_or(ReadError::NotHere)
+                    Ok::<_, ReadError>(Cached::Index(parts.index))
                 };
                 self.cache.get_or_insert_async(&chunk, load).await?
             }
@@ -70,28 +88,41 @@ impl Reader {
         }
     }
 
-    /// Reads an extent with its index, `whole` bytes, by one request. Gives the index; the chunks are in
-    /// the cache before.
-    async fn fetch_extent(&self, extent: &Extent, whole: u64) -> Result<Cached, ReadError> {
-        let all = Chunk { segment: extent.segment, position: extent.position, len: whole };
+    /// Reads an extent's index and section, which lie side by side, and its blocks if they are wanted, by
+    /// one request. The blocks are in the cache before this returns.
+    pub(crate) async fn fetch_parts(
+        &self,
+        extent: &Extent,
+        with_data: bool,
+    ) -> Result<Parts, ReadError> {
+        let (index, section) = (extent.index_range(), extent.section_range());
+        let position = if with_data { extent.position } else { index.start };
+        let all = Chunk { segment: extent.segment, position, len: section.end - position };
         let decode = |bytes: &mut Bytes| {
             let cut = |bytes: &mut Bytes, len: u64| match len <= bytes.len() as u64 {
                 true => Ok(bytes.split_to(len as usize)),
                 false => Err(FormatError::Truncated { what: "segment" }),
             };
-            let mut data = cut(bytes, u64::from(extent.data_len))?;
-            let index = decode_index(bytes)?;
+            let mut data = cut(bytes, index.start - position)?;
+            let blocks = decode_index(&cut(bytes, index.end - index.start)?)?;
+            let section = match section.is_empty() {
+                true => None,
+                false => Some(TransactionSection::decode(bytes)?.into()),
+            };
             let mut loaded = Vec::new();
-            for chunk in chunks(extent, Some(&index), extent.base_offset, u64::MAX).0 {
-                loaded.push((chunk, split_blocks(of_its_own(&cut(&mut data, chunk.len)?))?));
+            if with_data {
+                let known = (extent.blocks > 1).then_some(&*blocks);
+                for chunk in chunks(extent, known, extent.base_offset, u64::MAX).0 {
+                    loaded.push((chunk, split_blocks(of_its_own(&cut(&mut data, chunk.len)?))?));
+                }
             }
-            Ok((Cached::Index(index.into()), loaded))
+            Ok((Parts { index: blocks.into(), section: section.map(Arc::new) }, loaded))
         };
-        let (index, loaded) = self.fetch(&[all], decode).await?.pop().ok_or(ReadError::NotHere)?;
+        let (parts, loaded) = self.fetch(&[all], decode).await?.pop().ok_or(ReadError::NotHere)?;
         for (chunk, blocks) in loaded {
             self.cache.insert(chunk, blocks);
         }
-        Ok(index)
+        Ok(parts)
     }
 
     /// One chunk's blocks, verified.
