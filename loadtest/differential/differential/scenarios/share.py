@@ -192,7 +192,7 @@ def describe_share_offsets(s, v):
     def describe(label, group, topics):
         s.step(label, "DescribeShareGroupOffsets", v, Groups=[{"GroupId": group, "Topics": topics if topics is None else [
             {"TopicName": n, "Partitions": parts} for n, parts in topics]}])
-    s.until("the start has moved", moved)
+    s.until("the start has moved", moved, limit_s=60.0)
     describe("one", g, [(t.name, [0])])
     describe("all", g, None)
     describe("unknown partition", g, [(t.name, [7])])

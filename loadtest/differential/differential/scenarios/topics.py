@@ -24,6 +24,8 @@ def create_topics(s, v):
     create(s, v, "twice in one request", [{"Name": s.name("d")}, {"Name": s.name("d")}])
     create(s, v, "check only", [{"Name": s.name("e")}], validateOnly=True)
     create(s, v, "check only, there", [{"Name": s.name("a")}], validateOnly=True)
+    s.until("three topics", lambda: sum(
+        s.mine(t["Name"]) for t in s.do("Metadata", Topics=None)["Topics"]) >= 3)
     s.step("what there is", "Metadata", 12, Topics=None, keep=lambda a: {"Topics": sorted(
         t["Name"] for t in a["Topics"] if s.mine(t["Name"]))})
 
