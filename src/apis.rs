@@ -25,7 +25,7 @@ const DIFFERENCES: &str = "
 | compressed batches | records are inflated and checked at produce only for compacted topics; otherwise header and checksum are | inflating costs more than all else |
 | largest batch | about 6.8 MiB, whatever max.message.bytes says (MESSAGE_TOO_LARGE) | one batch must fit one frame of the log |
 | fetch sessions | none are made (session id 0): every fetch names all its partitions, as Kafka allows | a session is state that a gateway would have to keep |
-| __consumer_offsets | not listed | committed offsets do not lie in a topic |
+| __consumer_offsets | an empty internal topic, from the first FindCoordinator for a group on | committed offsets do not lie in a topic |
 | leader epoch | grows at each start | it is the epoch of the volume's owner |
 | cleanup.policy=compact | as Kafka's cleaner does, on what is in the bucket; what is not uploaded yet is the active segment | records go to the bucket by `upload.*`, not by `segment.bytes` and `segment.ms` |
 | compression.lz4.level | without effect: lz4 has one level here | the codec in use has no other |
