@@ -12,6 +12,7 @@
 //! It does not know clients, connections or tenants' names, and does not read the bucket on behalf of
 //! consumers: that is `sluice_reader`.
 
+mod alarm;
 mod commit;
 mod compact;
 mod coordinator_log;

@@ -62,10 +62,6 @@ impl Cell {
         &self.id
     }
 
-    pub(crate) fn serial(&self) -> u64 {
-        self.serial
-    }
-
     /// Which decisions of the group still count.
     pub(crate) fn era(&self) -> u32 {
         self.era.load(Ordering::Acquire)
@@ -169,5 +165,11 @@ impl CellState {
         if self.waiting.as_deref().is_some_and(is_empty) {
             self.waiting = None;
         }
+    }
+}
+
+impl crate::alarm::Alarmed for Cell {
+    fn serial(&self) -> u64 {
+        self.serial
     }
 }

@@ -1,7 +1,7 @@
 //! The group coordinator: groups of consumers and their committed offsets, by the rules of Kafka 4.3.
 //!
 //! A [`GroupCoordinator`] serves all groups whose log is on one volume. Each group is a pure state
-//! machine, of one of several [kinds](kind), in a cell with one lock; one task keeps time for all of them ([`alarm`]),
+//! machine, of one of several [kinds](kind), in a cell with one lock; one task keeps time for all of them ([`crate::alarm`]),
 //! one appends to the log ([`journal`]), one forgets what is past its retention ([`retention`]).
 //!
 //! What always holds:
@@ -19,7 +19,6 @@
 //! [`CoordinatorState::apply`]: log::CoordinatorState::apply
 
 mod admin;
-mod alarm;
 mod cell;
 mod commits;
 mod config;
@@ -115,7 +114,7 @@ impl GroupCoordinator {
         // The journal's task is not among those that are aborted: it ends when the queue is empty.
         tokio::spawn(journal::run(writes, log, Arc::downgrade(shared)));
         let alarms = Arc::clone(&shared.alarms);
-        let alarm = tokio::spawn(alarm::run(alarms, Arc::downgrade(shared), shared.origin));
+        let alarm = tokio::spawn(crate::alarm::run(alarms, Arc::downgrade(shared)));
         let retention = tokio::spawn(retention::run(Arc::downgrade(shared)));
         self.tasks.lock().extend([alarm.abort_handle(), retention.abort_handle()]);
         shared.set_phase(Phase::Active);

@@ -221,7 +221,7 @@ impl Shared {
 
     fn reload_after(&self, cell: &Arc<Cell>, state: &mut CellState) {
         let at = self.now().after(RELOAD_AFTER_MS);
-        self.alarms.set(cell, state.armed, at);
+        self.enter(cell, state.armed, at);
         state.armed = Some(at);
     }
 

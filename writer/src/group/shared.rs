@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -15,7 +16,6 @@ use sluice_model::{Clock, Entropy, GroupConfigs, TenantId};
 use sluice_wire::{ErrorCode, Str};
 use tokio::time::Instant;
 
-use super::alarm::Alarms;
 use super::cell::{Cell, CellState};
 use super::config::GroupConfig;
 use super::consumer;
@@ -32,6 +32,7 @@ use super::stored::Stored;
 use super::streams;
 use super::topics::Topics;
 use super::vouchers::Vouchers;
+use crate::alarm::{Alarms, Wakes};
 
 /// Records of its own that a group may have queued. One is the rule; a leader that repeats its
 /// SyncGroup while the log is slow makes more.
@@ -54,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) topics: Arc<dyn Topics>,
     pub(crate) settings: Arc<dyn GroupConfigs>,
-    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) alarms: Arc<Alarms<Cell>>,
     pub(crate) vouchers: Vouchers,
     pub(crate) origin: Instant,
     tenants: DashMap<TenantId, Arc<TenantGroups>>,
@@ -126,6 +127,15 @@ impl Shared {
     /// Grows with each call, over restarts too. To be taken under the group's lock.
     pub(crate) fn order(&self) -> u64 {
         self.next_order.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// Enters a group among the alarms, in place of its old entry.
+    pub(crate) fn enter(&self, cell: &Arc<Cell>, old: Option<Tick>, at: Tick) {
+        self.alarms.set(cell, old.map(|old| self.instant(old)), self.instant(at));
+    }
+
+    fn instant(&self, Tick(ms): Tick) -> Instant {
+        self.origin + Duration::from_millis(ms)
     }
 
     pub(crate) fn now(&self) -> Tick {
@@ -232,7 +242,7 @@ impl Shared {
             state.removed = true;
             groups.remove(&**cell.id());
             if let Some(old) = state.armed.take() {
-                self.alarms.clear(cell, old);
+                self.alarms.clear(cell, self.instant(old));
             }
         }
     }
@@ -271,7 +281,7 @@ impl Shared {
     pub(crate) fn arm(&self, cell: &Arc<Cell>, state: &mut CellState) {
         let Some(wake) = state.kind.wake() else { return };
         if state.armed.is_none_or(|armed| wake < armed) {
-            self.alarms.set(cell, state.armed, wake);
+            self.enter(cell, state.armed, wake);
             state.armed = Some(wake);
         }
     }
@@ -347,7 +357,7 @@ impl Shared {
     }
 
     /// The group's alarm went off.
-    pub(crate) fn wake(&self, cell: &Arc<Cell>) {
+    fn due(&self, cell: &Arc<Cell>) {
         let mut state = cell.lock();
         // The entry was taken out; if the group has a new one since, that stands.
         if state.removed || state.armed.is_none_or(|armed| armed > self.now()) {
@@ -475,5 +485,11 @@ fn check_part(kind: ModernKind, part: &[u8], value: Option<&[u8]>) -> Result<(),
         ModernKind::Consumer => consumer::check_part(part, value),
         ModernKind::Share => share::check_part(part, value),
         ModernKind::Streams => streams::check_part(part, value),
+    }
+}
+
+impl Wakes<Cell> for Shared {
+    fn wake(self: &Arc<Self>, cell: &Arc<Cell>) {
+        self.due(cell);
     }
 }

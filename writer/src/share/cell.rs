@@ -101,3 +101,9 @@ impl Drop for Watch<'_> {
         }
     }
 }
+
+impl crate::alarm::Alarmed for Cell {
+    fn serial(&self) -> u64 {
+        self.serial
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! [`Shares`] serves ShareFetch and ShareAcknowledge, and says and sets where groups stand. Each share
 //! partition is a pure state machine ([`partition`]) in a cell with one lock ([`cell`]); one task lets go of
-//! locks that have run out ([`alarm`]), one writes states to the coordinator log ([`journal`]). Who the
+//! locks that have run out ([`crate::alarm`]), one writes states to the coordinator log ([`journal`]). Who the
 //! members of a group are is the group coordinator's: as in Kafka, a member fetches under a session
 //! ([`session`]), and what it acquired is its own for as long as the lock holds.
 //!
@@ -20,7 +20,6 @@
 //! [`CoordinatorState::apply`]: crate::group::log::CoordinatorState::apply
 
 mod acknowledge;
-mod alarm;
 mod cell;
 mod deliver;
 mod fetch;
@@ -89,7 +88,7 @@ impl Shares {
         // The journal's task is not aborted: it ends when the queue is empty.
         tokio::spawn(journal::run(writes, log, Arc::downgrade(&self.shared)));
         let alarms = Arc::clone(&self.shared.alarms);
-        let alarm = tokio::spawn(alarm::run(alarms, Arc::downgrade(&self.shared)));
+        let alarm = tokio::spawn(crate::alarm::run(alarms, Arc::downgrade(&self.shared)));
         self.tasks.lock().push(alarm.abort_handle());
     }
 

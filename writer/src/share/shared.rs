@@ -16,13 +16,13 @@ use sluice_wire::{ErrorCode, Str};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::alarm::Alarms;
 use super::cell::{Cell, CellState};
 use super::journal::{Journal, Write};
 use super::key::ShareKey;
 use super::partition::{Rules, Stored};
 use super::session::Sessions;
 use super::settings::{self, ShareLimits};
+use crate::alarm::{Alarms, Wakes};
 use crate::group::Topics;
 use crate::group::log::LogError;
 use crate::group::record::RecordError;
@@ -33,7 +33,7 @@ pub type LeaderEpochOf = Arc<dyn Fn(StreamId) -> i32 + Send + Sync>;
 pub(crate) struct Shared {
     pub(crate) limits: ShareLimits,
     pub(crate) topics: Arc<dyn Topics>,
-    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) alarms: Arc<Alarms<Cell>>,
     configs: Arc<dyn GroupConfigs>,
     leader_epoch: LeaderEpochOf,
     tenants: DashMap<TenantId, Arc<Tenant>>,
@@ -237,7 +237,11 @@ impl Shared {
     /// Enters the cell's next alarm.
     pub(crate) fn arm(&self, cell: &Arc<Cell>, state: &mut CellState) {
         if let Some(wake) = state.live.as_ref().and_then(|live| live.wake()) {
-            self.alarms.set(cell, state, wake);
+            if state.armed.is_some_and(|armed| armed <= wake) {
+                return;
+            }
+            let old = state.armed.replace(wake);
+            self.alarms.set(cell, old, wake);
         }
     }
 
@@ -268,5 +272,13 @@ impl Shared {
                 emit(cell.key.encode(cell.tenant), value);
             }
         }
+    }
+}
+
+impl Wakes<Cell> for Shared {
+    fn wake(self: &Arc<Self>, cell: &Arc<Cell>) {
+        let mut state = cell.lock();
+        state.armed = None;
+        self.expire(cell, &mut state);
     }
 }

@@ -69,3 +69,9 @@ impl Cell {
         self.state.lock()
     }
 }
+
+impl crate::alarm::Alarmed for Cell {
+    fn serial(&self) -> u64 {
+        self.serial
+    }
+}

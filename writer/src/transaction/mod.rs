@@ -3,7 +3,7 @@
 //!
 //! A [`TransactionCoordinator`] serves all transactional ids whose log is on one volume. The rules are a
 //! pure state machine ([`machine`]) in a cell for each id; one task appends to the log ([`journal`]),
-//! one keeps time ([`alarm`]), and one for each prepared transaction writes its markers ([`markers`]).
+//! one keeps time ([`crate::alarm`]), and one for each prepared transaction writes its markers ([`markers`]).
 //!
 //! What always holds:
 //! - State changes only in [`CoordinatorState::apply`], which live operation and recovery share; a
@@ -16,7 +16,6 @@
 //! It does not know topics: that streams exist and are the tenant's is checked before a request comes
 //! here. It writes no marker itself ([`Markers`]).
 
-mod alarm;
 mod cell;
 mod config;
 mod journal;
@@ -128,7 +127,7 @@ impl TransactionCoordinator {
         // Not among the tasks that are aborted: it ends when the queue is empty.
         tokio::spawn(journal::run(writes, log, Arc::downgrade(shared), backoff));
         let alarms = Arc::clone(&shared.alarms);
-        let alarm = tokio::spawn(alarm::run(alarms, Arc::downgrade(shared)));
+        let alarm = tokio::spawn(crate::alarm::run(alarms, Arc::downgrade(shared)));
         self.tasks.lock().push(alarm.abort_handle());
         shared.start(journal, markers, coordinator_epoch);
     }

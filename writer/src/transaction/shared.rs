@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::ProducerIds;
-use super::alarm::Alarms;
 use super::cell::{Cell, CellState, Reason};
 use super::config::TransactionConfig;
 use super::journal::Write;
@@ -28,6 +27,7 @@ use super::metrics::TransactionMetrics;
 use super::quota::ProducerIdQuota;
 use super::record;
 use super::state::{State, Transaction};
+use crate::alarm::{Alarms, Wakes};
 use crate::group::log::LogRecord;
 use crate::group::record::RecordError;
 
@@ -49,7 +49,7 @@ struct Service {
 pub(crate) struct Shared {
     pub(crate) config: TransactionConfig,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) alarms: Arc<Alarms<Cell>>,
     pub(crate) quota: ProducerIdQuota,
     producer_ids: Arc<dyn ProducerIds>,
     metrics: TransactionMetrics,
@@ -390,7 +390,7 @@ impl Shared {
     }
 
     /// The cell's alarm went off: whatever is due is done.
-    pub(crate) fn wake(self: &Arc<Self>, cell: &Arc<Cell>) {
+    fn due(self: &Arc<Self>, cell: &Arc<Cell>) {
         let now = Instant::now();
         let mut state = cell.lock();
         // The entry was taken out; if the cell has a new one since, that stands.
@@ -499,4 +499,10 @@ async fn abort(shared: Arc<Shared>, cell: Arc<Cell>, late: Transaction) {
 
 fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+impl Wakes<Cell> for Shared {
+    fn wake(self: &Arc<Self>, cell: &Arc<Cell>) {
+        self.due(cell);
+    }
 }

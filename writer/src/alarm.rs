@@ -1,35 +1,47 @@
-//! The one timer of a coordinator: when each group next has something due, and the task that wakes
-//! them.
+//! The one timer of a coordinator: when each of its cells next has something due, and the task that
+//! wakes them.
 //!
-//! A group has at most one entry. The entry is not later than the group's earliest deadline and may
-//! be earlier, because a heartbeat only moves a deadline away: then the group is woken, does nothing
-//! and is entered anew. So heartbeats cost nothing here.
+//! A cell has at most one entry, and knows when that is. The entry is not later than what is due and may
+//! be earlier, because a heartbeat or the end of a transaction only moves a deadline away: then the cell
+//! is woken, does nothing and is entered anew. So those cost nothing here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::cell::Cell;
-use super::machine::Tick;
-use super::shared::Shared;
-
-/// How many groups are woken before other tasks get their turn.
+/// How many cells are woken before other tasks get their turn.
 const WAKES_PER_TURN: usize = 128;
 
-/// Groups by when they are to be woken. Locked after a group's own lock.
-#[derive(Default)]
-pub(crate) struct Alarms {
-    due: Mutex<BTreeMap<(Tick, u64), Weak<Cell>>>,
+/// What can have an entry.
+pub(crate) trait Alarmed {
+    /// Its number, which no other cell of the coordinator has.
+    fn serial(&self) -> u64;
+}
+
+/// Whose cells are woken.
+pub(crate) trait Wakes<C> {
+    /// The cell's entry was taken out: something may be due.
+    fn wake(self: &Arc<Self>, cell: &Arc<C>);
+}
+
+/// Cells by when they are to be woken. Locked after a cell's own lock.
+pub(crate) struct Alarms<C> {
+    due: Mutex<BTreeMap<(Instant, u64), Weak<C>>>,
     sooner: Notify,
 }
 
-impl Alarms {
-    /// Enters a group, in place of its old entry.
-    pub(crate) fn set(&self, cell: &Arc<Cell>, old: Option<Tick>, at: Tick) {
+impl<C> Default for Alarms<C> {
+    fn default() -> Self {
+        Self { due: Mutex::default(), sooner: Notify::new() }
+    }
+}
+
+impl<C: Alarmed> Alarms<C> {
+    /// Enters a cell, in place of its old entry.
+    pub(crate) fn set(&self, cell: &Arc<C>, old: Option<Instant>, at: Instant) {
         let mut due = self.due.lock();
         if let Some(old) = old {
             due.remove(&(old, cell.serial()));
@@ -40,8 +52,8 @@ impl Alarms {
         }
     }
 
-    /// Takes a group's entry out.
-    pub(crate) fn clear(&self, cell: &Cell, old: Tick) {
+    /// Takes a cell's entry out.
+    pub(crate) fn clear(&self, cell: &C, old: Instant) {
         self.due.lock().remove(&(old, cell.serial()));
     }
 
@@ -50,11 +62,11 @@ impl Alarms {
         self.due.lock().len()
     }
 
-    fn first(&self) -> Option<Tick> {
+    fn first(&self) -> Option<Instant> {
         self.due.lock().first_key_value().map(|((at, _), _)| *at)
     }
 
-    fn take_due(&self, now: Tick) -> Vec<Weak<Cell>> {
+    fn take_due(&self, now: Instant) -> Vec<Weak<C>> {
         let mut due = self.due.lock();
         let mut taken = Vec::new();
         while taken.len() < WAKES_PER_TURN {
@@ -67,13 +79,12 @@ impl Alarms {
     }
 }
 
-/// Wakes groups until the coordinator is gone. `origin` is when [`Tick`] 0 was.
-pub(crate) async fn run(alarms: Arc<Alarms>, shared: Weak<Shared>, origin: Instant) {
+/// Wakes cells until the coordinator is gone.
+pub(crate) async fn run<C: Alarmed, S: Wakes<C>>(alarms: Arc<Alarms<C>>, shared: Weak<S>) {
     loop {
         let sooner = alarms.sooner.notified();
         match alarms.first() {
-            Some(Tick(at)) => {
-                let at = origin + Duration::from_millis(at);
+            Some(at) => {
                 tokio::select! {
                     () = tokio::time::sleep_until(at) => {}
                     () = sooner => continue,
@@ -85,7 +96,7 @@ pub(crate) async fn run(alarms: Arc<Alarms>, shared: Weak<Shared>, origin: Insta
             }
         }
         let Some(shared) = shared.upgrade() else { return };
-        for cell in alarms.take_due(shared.now()) {
+        for cell in alarms.take_due(Instant::now()) {
             if let Some(cell) = cell.upgrade() {
                 shared.wake(&cell);
             }
