@@ -668,7 +668,7 @@ def probe(bootstrap: str, ledger: verify.Ledger, sequence: int) -> Answer:
 
 def stall(ledger: verify.Ledger, timeout_s: float) -> bool:
     """Waits until nothing has been acknowledged for 3 s; False if that does not come to pass."""
-    deadline = time.monotonic() + timeout_s
+    deadline = waiting.deadline(timeout_s)
     count, since = len(ledger.acked), time.monotonic()
     while time.monotonic() < deadline:
         if len(ledger.acked) != count:

@@ -14,7 +14,7 @@ import time
 import confluent_kafka
 import kafka
 
-from blackbox import java
+from blackbox import java, waiting
 
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
@@ -75,7 +75,7 @@ def consume_librdkafka(bootstrap: str, topic: str, count: int, **config: object)
         consumer.assign([confluent_kafka.TopicPartition(topic, p, confluent_kafka.OFFSET_BEGINNING)
                          for p in partitions])
         records: list[Record] = []
-        deadline = time.monotonic() + 60
+        deadline = waiting.deadline(60)
         while len(records) < count and time.monotonic() < deadline:
             for m in consumer.consume(500, 0.2):
                 assert m.error() is None, m.error()
@@ -111,7 +111,7 @@ def consume_kafka_python(bootstrap: str, topic: str, count: int, **config: objec
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         records: list[Record] = []
-        deadline = time.monotonic() + 60
+        deadline = waiting.deadline(60)
         while len(records) < count and time.monotonic() < deadline:
             for batch in consumer.poll(200).values():
                 records += [Record(m.value, m.key, tuple(m.headers), m.partition, m.offset,

@@ -156,7 +156,7 @@ class Output:
                     self.values[key].append(message.value().decode())
 
     def read_until(self, done, timeout_s: float, what: str) -> None:
-        deadline = time.monotonic() + timeout_s
+        deadline = waiting.deadline(timeout_s)
         while not done():
             assert time.monotonic() < deadline, what
             self.read()

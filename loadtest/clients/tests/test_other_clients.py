@@ -17,6 +17,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from blackbox import waiting
+
 PARTITIONS = 4
 NODE = pathlib.Path(__file__).resolve().parent.parent / "node"
 
@@ -54,7 +56,7 @@ async def _aiokafka(bootstrap: str, name: str) -> None:
             await producer.send_and_wait(name, b"shared-%d" % i, partition=i % PARTITIONS)
             sent.add(b"shared-%d" % i)
     seen = []
-    deadline = time.monotonic() + 20
+    deadline = waiting.deadline(20)
     while set(seen) != sent:
         assert time.monotonic() < deadline, f"{len(set(seen))} of {len(sent)} records"
         for member in members:
@@ -85,7 +87,7 @@ async def _aiokafka(bootstrap: str, name: str) -> None:
 
 async def _led(admin: AIOKafkaAdminClient, topic: str) -> None:
     """Kafka knows a new topic a moment before it has leaders everywhere."""
-    deadline = time.monotonic() + 20
+    deadline = waiting.deadline(20)
     while True:
         seen = (await admin.describe_topics([topic]))[0]
         leaders = [p for p in seen["partitions"] if p["leader"] >= 0 and p["error_code"] == 0]
@@ -96,7 +98,7 @@ async def _led(admin: AIOKafkaAdminClient, topic: str) -> None:
 
 
 async def _until(condition, what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = waiting.deadline(20)
     while not condition():
         assert time.monotonic() < deadline, what
         await asyncio.sleep(0.05)

@@ -77,7 +77,7 @@ class Load:
             start = self.read_from // crash.PARTITIONS * count
             consumer.assign([confluent_kafka.TopicPartition(crash.TOPIC, partition, start)])
             found: list[int] = []
-            deadline = time.monotonic() + 30
+            deadline = waiting.deadline(30)
             while len(found) < count:
                 assert time.monotonic() < deadline, f"{len(found)} of {count} old records came"
                 for m in consumer.consume(count - len(found), 0.2):
@@ -151,7 +151,7 @@ def test_fault(load: Load, name: str):
         load.uploaded(2)
         load.acknowledged(100)
         load.read_old()
-        deadline = time.monotonic() + 20
+        deadline = waiting.deadline(20)
         while load.s3.injected(rule["fault"]) - injected < least:
             assert time.monotonic() < deadline, f"{name} was hardly injected"
             load.read_old()

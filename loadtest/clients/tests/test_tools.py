@@ -94,7 +94,7 @@ def read(server: servers.Server, topic: str) -> dict[int, list[bytes]]:
     ends = {p.partition: consumer.get_watermark_offsets(p, timeout=30)[1] for p in places}
     consumer.assign([TopicPartition(topic, p, 0) for p in ends])
     found: dict[int, list[bytes]] = {p: [] for p in ends}
-    deadline = time.monotonic() + 60
+    deadline = waiting.deadline(60)
     while any(len(found[p]) < ends[p] for p in ends):
         assert time.monotonic() < deadline, f"{ {p: len(v) for p, v in found.items()} } of {ends}"
         message = consumer.poll(1)
