@@ -9,6 +9,7 @@
 mod aborted;
 mod ahead;
 mod cache;
+mod gather;
 mod load;
 mod lookup;
 mod plan;

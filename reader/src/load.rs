@@ -5,8 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, join_all};
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use quick_cache::sync::DefaultLifecycle;
 use quick_cache::{DefaultHashBuilder, sync::PlaceholderGuard};
 use sluice_format::segment::{Block, BlockEntry, Extent, decode_index, split_block};
@@ -14,11 +12,9 @@ use sluice_format::{FormatError, TransactionSection};
 
 use crate::aborted::Aborted;
 use crate::cache::{ByBytes, Cached};
+use crate::gather::{LARGE_BYTES, MAX_GET_BYTES};
 use crate::plan::{Chunk, chunks};
 use crate::read::{ReadError, Reader};
-
-/// Neighbouring chunks are read by one request up to this size.
-pub(crate) const MAX_GET_BYTES: u64 = 8 << 20;
 
 /// The right to load a chunk, for which others then wait.
 type Guard<'a> = PlaceholderGuard<
@@ -176,11 +172,11 @@ impl Reader {
     async fn load_run(&self, run: Run<'_>) -> Result<Vec<Arc<[Block]>>, ReadError> {
         let chunks: Vec<Chunk> = run.iter().map(|(chunk, _)| *chunk).collect();
         let mut lens = chunks.iter().map(|chunk| chunk.len);
-        let several = chunks.len() > 1;
+        let alone = chunks.len() == 1 && chunks[0].len >= LARGE_BYTES;
         let decode = move |bytes: &mut Bytes| {
             let len = lens.next().unwrap_or(0).min(bytes.len() as u64);
             let chunk = bytes.split_to(len as usize);
-            split_blocks(if several { of_its_own(&chunk) } else { chunk })
+            split_blocks(if alone { chunk } else { of_its_own(&chunk) })
         };
         let loaded = self.fetch(&chunks, decode).await?;
         let mut out = Vec::with_capacity(loaded.len());
@@ -237,19 +233,17 @@ impl Reader {
         let key = self.keys.segment(first.segment);
         let range = first.position..last.position + last.len;
         let wanted = range.end - range.start;
-        self.metrics.gets.inc();
-        let mut bytes = match self.bucket.get_range(&Path::from(key.as_str()), range).await {
+        let mut bytes = match self.gather.get(first.segment, range).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.metrics.errors.inc();
-                return Err(match error {
+                return Err(match *error {
                     // Retention has removed it since the plan was made.
                     object_store::Error::NotFound { .. } => ReadError::NotHere,
-                    error => ReadError::Unavailable(Arc::new(error)),
+                    _ => ReadError::Unavailable(error),
                 });
             }
         };
-        self.metrics.get_bytes.inc_by(bytes.len() as u64);
         let corrupt = |error| {
             self.metrics.errors.inc();
             ReadError::Corrupt { segment: key.clone(), error }
@@ -280,7 +274,7 @@ fn continues(run: &Run<'_>, chunk: Chunk) -> bool {
 fn decode_blocks(chunk: Chunk) -> impl FnMut(&mut Bytes) -> Result<Cached, FormatError> + Clone {
     move |bytes| {
         let len = chunk.len.min(bytes.len() as u64) as usize;
-        split_blocks(bytes.split_to(len))
+        split_blocks(of_its_own(&bytes.split_to(len)))
     }
 }
 

@@ -14,7 +14,7 @@ use sluice_wire::{Chain, scan};
 
 use crate::ahead::{Ahead, Cursor, Work};
 use crate::cache::{CacheMetrics, ChunkCache, chunk_cache};
-use crate::load::MAX_GET_BYTES;
+use crate::gather::{Gather, MAX_GET_BYTES};
 use crate::plan::{Chunk, chunks};
 
 /// A volume's state, shared with whoever advances it.
@@ -63,7 +63,7 @@ pub struct ReaderOptions {
 
 /// Serves what lies in the bucket.
 pub struct Reader {
-    pub(crate) bucket: Arc<dyn ObjectStore>,
+    pub(crate) gather: Gather,
     pub(crate) keys: Keys,
     volumes: RwLock<HashMap<u32, SharedState>>,
     pub(crate) cache: ChunkCache,
@@ -129,7 +129,8 @@ impl Reader {
     ) -> Self {
         let cache = chunk_cache(options.cache_bytes);
         let ahead = Ahead::new(options.cache_bytes);
-        Self { bucket, keys, volumes: RwLock::default(), cache, ahead, metrics }
+        let gather = Gather::new(bucket, keys.clone(), metrics.clone());
+        Self { gather, keys, volumes: RwLock::default(), cache, ahead, metrics }
     }
 
     /// Serves a volume's streams from now on.

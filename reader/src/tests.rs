@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -287,6 +287,42 @@ async fn a_small_extent_costs_one_request() {
     assert_eq!(fixture.metrics.gets.get(), 12, "data and index by one");
     let segments: u64 = fixture.state.read().segments.values().map(|segment| segment.len).sum();
     assert!(fixture.metrics.get_bytes.get() <= segments);
+}
+
+#[tokio::test]
+async fn streams_side_by_side_in_a_segment_are_read_by_one_request() {
+    let fixture = Fixture::new(&[(2, 100_000); 3]).await;
+    let read = |stream| fixture.reader.read(0, stream, 0, 1 << 20);
+    let (ours, others) = tokio::join!(read(STREAM), read(OTHER));
+    let offsets = |chain: Result<sluice_wire::Chain, _>| {
+        let bytes = chain.unwrap().to_bytes();
+        scan::spans(&bytes).map(|span| span.base_offset).collect::<Vec<_>>()
+    };
+    assert_eq!(offsets(ours), [0, 10, 20, 30, 40, 50]);
+    assert_eq!(offsets(others), [0, 10, 20]);
+    assert_eq!(fixture.metrics.gets.get(), 3, "one a segment");
+}
+
+#[tokio::test]
+async fn who_asked_may_go_away_and_a_segment_may_be_gone() {
+    let fixture = Fixture::new(&[(2, 100_000); 2]).await;
+    let read = |stream, at| fixture.reader.read(0, stream, at, 1 << 20);
+    // Given up before the requests are made: others get what they want of them.
+    assert!(read(STREAM, 0).now_or_never().is_none());
+    assert!(!read(OTHER, 0).await.unwrap().is_empty());
+    assert_eq!(fixture.metrics.gets.get(), 2);
+    let (first, last) = {
+        let state = fixture.state.read();
+        (*state.segments.keys().next().unwrap(), *state.segments.keys().next_back().unwrap())
+    };
+    let delete = async |segment| {
+        fixture.bucket.delete(&Path::from(fixture.keys.segment(segment))).await.unwrap();
+    };
+    delete(first).await;
+    delete(last).await;
+    let (ours, other) = tokio::join!(read(STREAM, 0), fixture.reader.read(0, OTHER, 0, 1 << 20));
+    assert!(matches!(ours, Err(ReadError::NotHere)), "{ours:?}");
+    assert!(!other.unwrap().is_empty(), "what was read is still in the cache");
 }
 
 #[tokio::test]
