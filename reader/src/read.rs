@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, future, stream};
 use object_store::ObjectStore;
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
 use sluice_format::segment::{Block, BlockEntry, Extent};
 use sluice_format::{FormatError, StreamKey, VolumeState};
 use sluice_wire::{Chain, scan};
+use tokio::time::{Instant, timeout_at};
 
 use crate::ahead::{Ahead, Cursor, Work};
 use crate::cache::{CacheMetrics, ChunkCache, chunk_cache};
@@ -22,8 +24,11 @@ pub type SharedState = Arc<RwLock<VolumeState>>;
 
 /// A request follows at most this many extents; the consumer asks again for more.
 const MAX_EXTENTS: usize = 64;
-/// Indexes that one read asks for at once.
-const INDEXES_AT_ONCE: usize = 8;
+/// Extents that one read asks for at once.
+const EXTENTS_AT_ONCE: usize = 8;
+/// After so long a read gives what it has, if it has anything. A slow bucket does not keep a consumer waiting
+/// for all that it would take, and what came is used before a small cache lets go of it.
+const PROMPT: Duration = Duration::from_secs(1);
 /// An extent below this is read whole, wherever the consumer is in it.
 const SMALL_EXTENT_BYTES: u32 = 1 << 20;
 /// Room for an extent's index in a request that reads it whole.
@@ -71,9 +76,9 @@ pub struct Reader {
     pub(crate) metrics: CacheMetrics,
 }
 
-/// What is to be read.
-struct Plan {
-    chunks: Vec<Chunk>,
+/// What was read of one extent.
+struct Piece {
+    blocks: Vec<Arc<[Block]>>,
     /// Bytes in them that were asked for.
     covered: u64,
     /// The offset behind the last of them.
@@ -139,8 +144,8 @@ impl Reader {
     }
 
     /// Whole batches from the one that holds `offset` on, or from the next one that key compaction has
-    /// left: at least one, then up to `max_bytes`. The first may begin before `offset`. The pieces share
-    /// the cache's memory.
+    /// left: at least one, then up to `max_bytes`, fewer if the bucket is slow. The first may begin before
+    /// `offset`. The pieces share the cache's memory.
     pub async fn read(
         self: &Arc<Self>,
         volume: u32,
@@ -149,17 +154,18 @@ impl Reader {
         max_bytes: u64,
     ) -> Result<Chain, ReadError> {
         let _demand = self.ahead.demand();
+        let prompt = Instant::now() + PROMPT;
         let mut at = offset;
         loop {
-            let plan = match self.plan(volume, stream, at, max_bytes, max_bytes).await {
+            let read = self.read_from(Cursor { volume, stream, offset: at }, max_bytes, prompt);
+            let (blocks, looked_to) = match read.await {
                 // All that follows in the bucket was looked at and holds nothing.
                 Err(ReadError::NotHere) if at > offset => {
                     return Err(ReadError::Compacted { next: at });
                 }
-                plan => plan?,
+                read => read?,
             };
-            let looked_to = plan.end;
-            let (out, end) = select(&self.load(plan.chunks).await?, at, max_bytes);
+            let (out, end) = select(&blocks, at, max_bytes);
             if !out.is_empty() {
                 let bytes = out.len() as u64;
                 self.follow(Cursor { volume, stream, offset }, end, bytes);
@@ -172,6 +178,42 @@ impl Reader {
         }
     }
 
+    /// Blocks from `at` on, and up to which offset that is all there is.
+    async fn read_from(
+        self: &Arc<Self>,
+        at: Cursor,
+        max_bytes: u64,
+        prompt: Instant,
+    ) -> Result<(Vec<Arc<[Block]>>, i64), ReadError> {
+        let mut pieces = Box::pin(self.pieces(at, max_bytes, max_bytes)?);
+        let mut blocks = Vec::new();
+        let mut end = at.offset;
+        loop {
+            let next = match blocks.is_empty() {
+                true => pieces.next().await,
+                false => match timeout_at(prompt, pieces.next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        // What is under way is for the consumer's next request.
+                        tokio::spawn(async move { while pieces.next().await.is_some() {} });
+                        break;
+                    }
+                },
+            };
+            match next {
+                None => break,
+                Some(Ok(piece)) => {
+                    end = piece.end;
+                    blocks.extend(piece.blocks);
+                }
+                // What came before it is good; who goes on from there finds out.
+                Some(Err(_)) if !blocks.is_empty() => break,
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        Ok((blocks, end))
+    }
+
     /// Notes where a consumer is, and reads ahead of it if it goes on from where it was.
     fn follow(self: &Arc<Self>, at: Cursor, end: i64, bytes: u64) {
         let Some(work) = self.ahead.follow(at, end, bytes) else {
@@ -180,68 +222,70 @@ impl Reader {
         let reader = Arc::clone(self);
         tokio::spawn(async move {
             let Work { cursor, bytes, .. } = work;
-            let read = async {
-                // All of an extent will be asked for: one request for it, if it fits the window.
-                let whole = 2 * bytes;
-                let plan =
-                    reader.plan(cursor.volume, cursor.stream, cursor.offset, bytes, whole).await?;
-                let (end, covered) = (plan.end, plan.covered);
-                reader.load(plan.chunks).await?;
-                Ok::<_, ReadError>((end, covered))
-            };
-            match read.await {
-                Ok((end, covered)) => {
-                    reader.metrics.ahead_bytes.inc_by(covered);
-                    work.done(end, covered);
+            let (mut end, mut covered) = (cursor.offset, 0);
+            // All of an extent will be asked for: one request for it, if it fits the window.
+            if let Ok(pieces) = reader.pieces(cursor, bytes, 2 * bytes) {
+                let mut pieces = Box::pin(pieces);
+                // An error is the end of what is in the bucket; or whoever reads there will find out.
+                while let Some(Ok(piece)) = pieces.next().await {
+                    end = piece.end;
+                    covered += piece.covered;
                 }
-                // The end of what is in the bucket; or whoever reads there will find out, and say so.
-                Err(_) => work.done(cursor.offset, 0),
             }
+            reader.metrics.ahead_bytes.inc_by(covered);
+            work.done(end, covered);
         });
     }
 
-    /// The chunks to read for `max_bytes` from `offset` on. Extents that begin there or behind are read
-    /// whole if they have at most `whole` bytes.
-    async fn plan(
-        &self,
-        volume: u32,
-        stream: StreamKey,
-        offset: i64,
+    /// What is to be read for `max_bytes` from `at` on, extent by extent in order, several under way. Extents
+    /// that begin there or behind are read whole if they have at most `whole` bytes.
+    fn pieces(
+        self: &Arc<Self>,
+        at: Cursor,
         max_bytes: u64,
         whole: u64,
-    ) -> Result<Plan, ReadError> {
+    ) -> Result<impl Stream<Item = Result<Piece, ReadError>> + Send + 'static, ReadError> {
+        let offset = at.offset;
         let whole = whole.min(MAX_GET_BYTES - INDEX_ALLOWANCE_BYTES);
-        let extents = self.extents_from(volume, stream, offset, max_bytes)?;
-        let mut plan = Plan { chunks: Vec::new(), covered: 0, end: offset };
-        // A long read goes through extents that are small each: their indexes come side by side.
-        let mut indexes = stream::iter(extents.clone())
-            .map(|extent| async move {
+        let extents = self.extents_from(at.volume, at.stream, offset, max_bytes)?;
+        let (of_index, of_load) = (Arc::clone(self), Arc::clone(self));
+        let indexes = stream::iter(extents).map(move |extent| {
+            let reader = Arc::clone(&of_index);
+            async move {
                 let all = extent.base_offset >= offset || extent.data_len < SMALL_EXTENT_BYTES;
-                self.index(&extent, all && u64::from(extent.data_len) <= whole).await
-            })
-            .buffered(INDEXES_AT_ONCE);
-        for extent in &extents {
-            if plan.covered >= max_bytes && !plan.chunks.is_empty() {
-                break;
+                let with_data = all && u64::from(extent.data_len) <= whole;
+                Ok::<_, ReadError>((extent, reader.index(&extent, with_data).await?))
             }
-            let index = indexes.try_next().await?;
-            if extent.blocks == 0 {
-                plan.end = extent.end_offset;
-                continue;
+        });
+        let mut covered = 0;
+        let mut looked_into = false;
+        let plans = indexes.buffered(EXTENTS_AT_ONCE).scan((), move |(), found| {
+            if looked_into && covered >= max_bytes {
+                return future::ready(None);
             }
-            let index = index.flatten();
-            let mut left = max_bytes.saturating_sub(plan.covered).max(1);
-            if extent.base_offset >= offset && u64::from(extent.data_len) <= whole {
-                left = left.max(u64::from(extent.data_len));
+            future::ready(Some(found.map(|(extent, index)| {
+                if extent.blocks == 0 {
+                    return (Vec::new(), 0, extent.end_offset);
+                }
+                looked_into = true;
+                let mut left = max_bytes.saturating_sub(covered).max(1);
+                if extent.base_offset >= offset && u64::from(extent.data_len) <= whole {
+                    left = left.max(u64::from(extent.data_len));
+                }
+                let (wanted, bytes) = chunks(&extent, index.as_deref(), offset, left);
+                let end = wanted.last().map(|last| end_of(&extent, index.as_deref(), last));
+                covered += bytes;
+                (wanted, bytes, end.unwrap_or(extent.end_offset))
+            })))
+        });
+        let pieces = plans.map(move |plan| {
+            let reader = Arc::clone(&of_load);
+            async move {
+                let (wanted, covered, end) = plan?;
+                Ok(Piece { blocks: reader.load(wanted).await?, covered, end })
             }
-            let (more, bytes) = chunks(extent, index.as_deref(), offset, left);
-            if let Some(last) = more.last() {
-                plan.end = end_of(extent, index.as_deref(), last);
-            }
-            plan.covered += bytes;
-            plan.chunks.extend(more);
-        }
-        Ok(plan)
+        });
+        Ok(pieces.buffered(EXTENTS_AT_ONCE))
     }
 
     pub(crate) fn state(&self, volume: u32) -> Option<SharedState> {

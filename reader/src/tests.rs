@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
+use object_store::limit::LimitStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
@@ -19,6 +22,7 @@ use sluice_format::segment::{Piece, SegmentBuilder};
 use sluice_format::{Replacement, SegmentId, StreamKey, StreamUpdate, VolumeChange, VolumeState};
 use sluice_wire::batch::{BatchBuilder, NewRecord};
 use sluice_wire::scan;
+use tokio::time::Instant;
 
 use crate::{CacheMetrics, Found, ReadError, Reader, ReaderOptions};
 
@@ -323,6 +327,33 @@ async fn who_asked_may_go_away_and_a_segment_may_be_gone() {
     let (ours, other) = tokio::join!(read(STREAM, 0), fixture.reader.read(0, OTHER, 0, 1 << 20));
     assert!(matches!(ours, Err(ReadError::NotHere)), "{ours:?}");
     assert!(!other.unwrap().is_empty(), "what was read is still in the cache");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_bucket_gives_what_it_has_and_nothing_is_asked_for_twice() {
+    let fixture = Fixture::new(&[(2, 100_000); 8]).await;
+    // One request at a time, 400 ms each.
+    let how = ThrottleConfig {
+        wait_get_per_call: Duration::from_millis(400),
+        ..ThrottleConfig::default()
+    };
+    let slow = LimitStore::new(ThrottledStore::new(Arc::clone(&fixture.bucket), how), 1);
+    let options = ReaderOptions { cache_bytes: 32 << 20 };
+    let metrics = CacheMetrics::default();
+    let reader =
+        Arc::new(Reader::new(Arc::new(slow), fixture.keys.clone(), options, metrics.clone()));
+    reader.attach(0, Arc::clone(&fixture.state));
+    let mut at = 0;
+    let mut reads = 0;
+    while at < 160 {
+        let begun = Instant::now();
+        let bytes = reader.read(0, STREAM, at, 2 << 20).await.unwrap().to_bytes();
+        assert!(begun.elapsed() <= Duration::from_secs(1), "{:?}", begun.elapsed());
+        at = scan::spans(&bytes).last().unwrap().end_offset;
+        reads += 1;
+    }
+    assert!(reads > 2, "{reads} reads of 3.2 s together");
+    assert_eq!(metrics.gets.get(), 8);
 }
 
 #[tokio::test]
