@@ -24,7 +24,7 @@ const DIFFERENCES: &str = "
 | replicas | every partition has one replica, its owner; a replication factor above 1 is refused (INVALID_REPLICATION_FACTOR), as by one broker | durability comes from the volume and the bucket |
 | compressed batches | records are inflated and checked at produce only for compacted topics; otherwise header and checksum are | inflating costs more than all else |
 | largest batch | about 6.8 MiB, whatever max.message.bytes says (MESSAGE_TOO_LARGE) | one batch must fit one frame of the log |
-| fetch sessions | none are made (session id 0): every fetch names all its partitions, as Kafka allows | a session is state that a gateway would have to keep |
+| fetch sessions | none are made (session id 0): every fetch names all its partitions, as Kafka allows; that is 33 bytes asked and 37 answered for each, 70 KB a fetch of 1,000 partitions | a session is state that a gateway would have to keep |
 | __consumer_offsets | an empty internal topic, from the first FindCoordinator for a group on | committed offsets do not lie in a topic |
 | leader epoch | grows at each start | it is the epoch of the volume's owner |
 | cleanup.policy=compact | as Kafka's cleaner does, on what is in the bucket; what is not uploaded yet is the active segment | records go to the bucket by `upload.*`, not by `segment.bytes` and `segment.ms` |
@@ -38,9 +38,16 @@ const DIFFERENCES: &str = "
 | streams groups: lost answers | a member that says it lacks tasks it was given is given them again; Kafka tells them once | a lost answer must not leave a task idle |
 | streams groups: repartition topics | fixed partition counts have to agree only within one copartition group | two joins of one application are no business of each other |
 | streams groups: size | at most 5,000 members and 100,000 tasks a group | what a tenant can make the coordinator hold is bounded |
-| share sessions | end with the member's leaving, epoch -1, or when idle and there are too many; not with the connection | a connection belongs to a gateway; what its client held is released when the locks run out |
+| share sessions | when there are too many, those that were idle for two minutes make room; Kafka refuses new ones | a client whose connection hangs half open must not keep others out |
 | share.auto.offset.reset | where a group begins is stored with its first fetch, and shown from then on; Kafka stores it with the first acknowledgement | a crash must not move a group that began at the end |
 | broker configs | a few, read-only; changing them is refused (CLUSTER_AUTHORIZATION_FAILED) | they are the operator's |
+
+## As in Apache Kafka, where one may expect otherwise
+
+| what | Kafka 4.3, and here |
+| --- | --- |
+| rack.id of consumers | is shown in descriptions; the assignors uniform and range take no notice of it |
+| REBOOTSTRAP_REQUIRED (KIP-1102) | clients understand it and brokers never send it; it is for proxies |
 ";
 
 /// The page.

@@ -24,6 +24,7 @@ use sluice_model::{CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, TopicDe
 use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
 use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 use sluice_writer::group::GroupConfig;
+use sluice_writer::share::ShareLimits;
 use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{
     CompactionOptions, OrphanOptions, Writer, WriterMetrics, WriterOptions, WriterParts,
@@ -255,6 +256,7 @@ impl Node {
             metrics,
         };
         let writer = Writer::open(&places, parts).await?;
+        writer.register_census(&mut registry.write());
         // Only who owns the volumes may journal: a process whose cluster was restored elsewhere ends
         // before this.
         let journal = Journal::start(journal);
@@ -383,6 +385,12 @@ fn group_config(config: &Config) -> GroupConfig {
         max_group_size: groups.max_members as usize,
         consumer_max_group_size: groups.max_members as usize,
         max_groups_per_tenant: groups.max_groups as usize,
+        share_max_group_size: groups.max_share_members as usize,
+        share: ShareLimits {
+            max_sessions: groups.max_share_sessions as usize,
+            max_partitions: groups.max_share_partitions as usize,
+            ..ShareLimits::default()
+        },
         offsets_retention_ms: i64::try_from(groups.offsets_retention.as_millis())
             .unwrap_or(i64::MAX),
         ..GroupConfig::default()

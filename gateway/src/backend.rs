@@ -54,6 +54,8 @@ pub struct Caller {
     pub client_id: Str,
     /// The peer's address.
     pub client_host: IpAddr,
+    /// The connection: a number that no other has in this gateway's life.
+    pub connection: u64,
 }
 
 /// Batches to append to one stream.

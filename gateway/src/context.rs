@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use sluice_model::TenantId;
@@ -25,6 +26,30 @@ impl ClientSoftware {
     }
 }
 
+/// One connection, for what has to end with it.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    /// No other has it in this gateway's life.
+    pub(crate) number: u64,
+    fetches_shares: AtomicBool,
+}
+
+impl Connected {
+    pub(crate) fn new(number: u64) -> Arc<Self> {
+        Arc::new(Self { number, fetches_shares: AtomicBool::new(false) })
+    }
+
+    /// A ShareFetch came: there may be a share session.
+    pub(crate) fn note_share_fetch(&self) {
+        self.fetches_shares.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a ShareFetch ever came.
+    pub(crate) fn fetches_shares(&self) -> bool {
+        self.fetches_shares.load(Ordering::Relaxed)
+    }
+}
+
 /// One request's surroundings. The tenant in `caller` comes from the connection, never from the
 /// request.
 #[derive(Clone, Debug)]
@@ -35,6 +60,8 @@ pub struct Context {
     pub client_port: u16,
     /// What the client of the connection says it is.
     pub(crate) software: Arc<ClientSoftware>,
+    /// The connection that it came on.
+    pub(crate) connected: Arc<Connected>,
     /// The name of the listener that the connection came through.
     pub listener: Arc<str>,
     /// Which API is asked for.
@@ -56,6 +83,7 @@ pub(crate) struct Peer {
     pub(crate) listener: Arc<str>,
     pub(crate) address: SocketAddr,
     pub(crate) software: Arc<ClientSoftware>,
+    pub(crate) connected: Arc<Connected>,
 }
 
 impl Peer {
@@ -66,6 +94,7 @@ impl Peer {
             principal: Arc::clone(&self.principal),
             client_id: client_id.unwrap_or(Str::from_static("")),
             client_host: self.address.ip().to_canonical(),
+            connection: self.connected.number,
         }
     }
 }

@@ -149,6 +149,7 @@ pub(crate) fn start(
         caller: peer.caller(header.client_id),
         client_port: peer.address.port(),
         software: Arc::clone(&peer.software),
+        connected: Arc::clone(&peer.connected),
         listener: Arc::clone(&peer.listener),
         api,
         version,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::registry::Registry;
 use sluice_catalog::Catalog;
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) admission: Admission,
     pub(crate) request_budget: Budget,
     pub(crate) answer_budget: Budget,
+    /// How many connections there have been.
+    pub(crate) connections: AtomicU64,
 }
 
 impl Gateway {
@@ -54,6 +57,7 @@ impl Gateway {
             backend,
             metrics,
             telemetry,
+            connections: AtomicU64::new(0),
         }))
     }
 

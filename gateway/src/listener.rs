@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluice_tenants::{Connection, ListenerPolicy};
@@ -15,7 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admission::Refusal;
-use crate::context::Peer;
+use crate::context::{Connected, Peer};
 use crate::drain::Drain;
 use crate::gateway::Core;
 use crate::session::{Closed, Session};
@@ -125,14 +126,21 @@ impl Accepting {
             listener: Arc::clone(&self.clients.name),
             address,
             software: Arc::default(),
+            connected: Connected::new(self.core.connections.fetch_add(1, Ordering::Relaxed)),
         };
+        let (tenant, connected) = (peer.tenant, Arc::clone(&peer.connected));
         let session = Session::new(Arc::clone(&self.core), peer, stream, self.drain.clone());
         self.core.metrics.connections.inc();
+        let core = Arc::clone(&self.core);
         let open = Open { core: Arc::clone(&self.core), closed: Closed::Panicked, address };
         self.sessions.spawn(async move {
             let _admitted = admitted;
             let mut open = open;
             open.closed = session.await;
+            // What a handler panicked over is left to time: locks run out, idle sessions make room.
+            if connected.fetches_shares() {
+                core.backend.share_connection_lost(tenant, connected.number).await;
+            }
         });
     }
 

@@ -416,6 +416,26 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.groups.max_groups,
     },
     Key {
+        name: "groups.max_share_members",
+        doc: "The members of one share group. Kafka's `group.share.max.size`.",
+        bounds: Some((1, 100_000)),
+        field: |c| &mut c.groups.max_share_members,
+    },
+    Key {
+        name: "groups.max_share_sessions",
+        doc: "The share sessions of one tenant: a member has one for as long as it is connected. \
+              Kafka's `group.share.max.share.sessions`, which counts those of a broker.",
+        bounds: Some((1, 1_000_000)),
+        field: |c| &mut c.groups.max_share_sessions,
+    },
+    Key {
+        name: "groups.max_share_partitions",
+        doc: "What the share groups of one tenant keep: a group counts once for each partition that \
+              it reads; more are refused (POLICY_VIOLATION).",
+        bounds: Some((1, 10_000_000)),
+        field: |c| &mut c.groups.max_share_partitions,
+    },
+    Key {
         name: "groups.offsets_retention",
         doc: "How long committed offsets stay after the group has become empty. Kafka's \
               `offsets.retention.minutes`.",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sluice_gateway::backend::{Backend, Caller, OffsetQuery, Read, ReadRequest, ShareGroups};
 use sluice_model::group_config::OffsetReset;
-use sluice_model::{StreamId, TopicId};
+use sluice_model::{StreamId, TenantId, TopicId};
 use sluice_wire::messages::{
     alter_share_group_offsets_request::{
         AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsRequestTopic,
@@ -39,7 +39,7 @@ use sluice_wire::messages::{
     share_group_heartbeat_response::ShareGroupHeartbeatResponse,
 };
 use sluice_wire::{ErrorCode, Str, Uuid};
-use sluice_writer::share::{ShareSource, SourceRead, Standing};
+use sluice_writer::share::{ShareClient, ShareSource, SourceRead, Standing};
 use sluice_writer::{Offsets, Waiter};
 use tokio::sync::Notify;
 
@@ -278,7 +278,12 @@ impl ShareGroups for LocalBackend {
         max_bytes: u32,
     ) -> ShareFetchResponse {
         let source = Source { backend: self, caller };
-        self.writer.shares().fetch(caller.tenant, &source, version, request, max_bytes).await
+        let client = ShareClient { tenant: caller.tenant, connection: caller.connection };
+        self.writer.shares().fetch(client, &source, version, request, max_bytes).await
+    }
+
+    async fn share_connection_lost(&self, tenant: TenantId, connection: u64) {
+        self.writer.shares().connection_lost(ShareClient { tenant, connection });
     }
 
     async fn share_acknowledge(

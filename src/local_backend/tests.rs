@@ -104,6 +104,7 @@ fn caller() -> Caller {
         principal: Arc::from("User:ANONYMOUS"),
         client_id: "client".into(),
         client_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        connection: 0,
     }
 }
 

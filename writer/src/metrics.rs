@@ -5,6 +5,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::share::ShareMetrics;
 use crate::transaction::TransactionMetrics;
 
 /// Counters of all volumes of a writer.
@@ -72,6 +73,8 @@ pub struct WriterMetrics {
     pub compaction_errors: Counter,
     /// Of the transaction coordinator.
     pub transactions: TransactionMetrics,
+    /// Of share groups' records.
+    pub shares: ShareMetrics,
 }
 
 impl Default for WriterMetrics {
@@ -108,6 +111,7 @@ impl Default for WriterMetrics {
             compacted_bytes: Counter::default(),
             compaction_errors: Counter::default(),
             transactions: TransactionMetrics::default(),
+            shares: ShareMetrics::default(),
         }
     }
 }
@@ -116,6 +120,7 @@ impl WriterMetrics {
     /// Registers all.
     pub fn register(&self, registry: &mut Registry) {
         self.transactions.register(registry);
+        self.shares.register(registry);
         for (name, help, counter) in [
             ("writer_appends", "Batches that became durable", &self.appends),
             ("writer_append_bytes", "Bytes of batches that became durable", &self.append_bytes),

@@ -58,7 +58,8 @@ pub(crate) fn max_batch_bytes(volume: &dyn Volume) -> usize {
 pub struct Appended {
     /// Offset of the first record.
     pub base_offset: i64,
-    /// Milliseconds since the epoch if the broker's time was used, else -1.
+    /// Milliseconds since the epoch if the broker's time was used, else -1; of a batch that was there already
+    /// its largest timestamp, as in Kafka.
     pub log_append_time_ms: i64,
 }
 
@@ -343,23 +344,25 @@ impl VolumeTask {
         let Append { stream, batch, header, voucher, log_append_time, reply, queued, _permit } =
             append;
         let now_ms = self.clock.wall_ms();
+        let time = log_append_time.then_some(now_ms);
+        // As it will be stored, and as recovery finds it there.
+        let header = BatchHeader { max_timestamp: time.unwrap_or(header.max_timestamp), ..header };
         let durable = stream.high_watermark();
         let decision = stream.sequencer.lock().take(&header, voucher, durable, now_ms);
-        let time = log_append_time.then_some(now_ms);
         match decision {
             Err(error) => {
                 let _ = reply.send(Err(error.into()));
             }
             Ok(Sequenced::Duplicate { base_offset, timestamp_ms }) => {
                 self.metrics.duplicates.inc();
-                let log_append_time_ms = if log_append_time { timestamp_ms } else { -1 };
-                let appended = Appended { base_offset, log_append_time_ms };
+                // As Kafka answers: the stored batch's largest time, whosever it is.
+                let appended = Appended { base_offset, log_append_time_ms: timestamp_ms };
                 let reply = Reply { to: reply, appended, queued, _permit: Some(_permit) };
                 self.answer_when_durable(reply, durable);
             }
             Ok(Sequenced::Append(base_offset)) => {
                 let end_offset = base_offset + header.offsets;
-                let max_timestamp = time.unwrap_or(header.max_timestamp);
+                let max_timestamp = header.max_timestamp;
                 self.gathering.bytes += batch.len();
                 let parts = &mut self.gathering.parts;
                 let index = *self.gathering.index.entry(stream.id).or_insert_with(|| {

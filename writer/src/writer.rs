@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::ObjectStore;
 use parking_lot::RwLock;
+use prometheus_client::registry::Registry;
 use sluice_catalog::{Catalog, Change, Topic};
 use sluice_format::VolumeState;
 use sluice_format::key::Keys;
@@ -149,6 +150,7 @@ impl Writer {
             Arc::clone(&topics) as _,
             Arc::new(catalog.clone()),
             leader_epochs(catalog.clone(), &volumes),
+            metrics.shares.clone(),
         ));
         let settings = Arc::new(catalog.clone());
         let groups =
@@ -196,6 +198,13 @@ impl Writer {
         let markers = WriterMarkers(Arc::downgrade(&inner));
         inner.transactions.start(log, Arc::new(markers), coordinator_epoch);
         Ok(Self { inner })
+    }
+
+    /// Adds to a registry how many groups, members and share sessions there are whenever somebody asks, beside
+    /// what [`WriterMetrics`] counts.
+    pub fn register_census(&self, registry: &mut Registry) {
+        self.inner.groups.register_census(registry);
+        self.inner.shares.register_census(registry);
     }
 
     /// The group coordinator.

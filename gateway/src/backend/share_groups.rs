@@ -1,6 +1,7 @@
 //! Share groups (KIP-932), as the gateway asks for them.
 
 use async_trait::async_trait;
+use sluice_model::TenantId;
 use sluice_wire::messages::alter_share_group_offsets_request::AlterShareGroupOffsetsRequest;
 use sluice_wire::messages::alter_share_group_offsets_response::AlterShareGroupOffsetsResponse;
 use sluice_wire::messages::delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest;
@@ -20,7 +21,8 @@ use super::Caller;
 
 /// Share groups, their records and their offsets. Names and ids of topics in requests are as the client sent
 /// them: what is not the caller's tenant's is answered as what does not exist. Every call is safe to
-/// drop at any await; what a dropped ShareFetch acquired is released when its locks run out.
+/// drop at any await; what a dropped ShareFetch acquired is released with its connection, at the latest when
+/// its locks run out.
 #[async_trait]
 pub trait ShareGroups {
     /// ShareGroupHeartbeat.
@@ -45,6 +47,10 @@ pub trait ShareGroups {
         request: ShareFetchRequest,
         max_bytes: u32,
     ) -> ShareFetchResponse;
+
+    /// A connection has ended on which a ShareFetch came: share sessions that began on it end, and what was
+    /// acquired under them is released.
+    async fn share_connection_lost(&self, tenant: TenantId, connection: u64);
 
     /// ShareAcknowledge.
     async fn share_acknowledge(

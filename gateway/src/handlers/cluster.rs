@@ -86,7 +86,8 @@ pub(crate) async fn find_coordinator(
     if ctx.version < KEYS_FROM {
         return FindCoordinatorResponse {
             error_code: code.code(),
-            error_message: message,
+            // Kafka names its error here even if it is none.
+            error_message: message.or(Some(Str::from_static("NONE"))),
             node_id,
             host,
             port,

@@ -97,7 +97,8 @@ async fn create(
     let overrides = new.overrides.clone();
     let (topic_id, count) = if validate_only {
         core.catalog.check_create_topic(tenant, &new).map_err(refuse)?;
-        (TopicId::ZERO, new.partitions as usize)
+        // An id of no topic: nothing is made, but who asks may not be ready for none.
+        (TopicId(core.catalog.random_16()), new.partitions as usize)
     } else {
         let made = core.catalog.create_topic(tenant, new).await.map_err(refuse)?;
         (made.id, made.partitions.len())

@@ -1,6 +1,8 @@
 //! Fetch: full fetches only. Every answer has session id 0, with which a broker says that it keeps
 //! no session, and clients go on naming all partitions each time (KIP-227).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +40,11 @@ pub(crate) async fn fetch(core: &Arc<Core>, ctx: &Context, request: FetchRequest
             ..Default::default()
         };
     }
+    let read_committed = match request.isolation_level {
+        0 => false,
+        1 => true,
+        _ => return unknown_isolation(ctx.version, request),
+    };
     let replica = request.replica_id.max(request.replica_state.replica_id);
     let max_bytes = u32::try_from(ctx.answer_bytes).unwrap_or(u32::MAX);
     let mut reads = Vec::new();
@@ -50,10 +57,9 @@ pub(crate) async fn fetch(core: &Arc<Core>, ctx: &Context, request: FetchRequest
             ctx.version < ZSTD_FROM && matches!(topic.config.compression, Compression::Zstd(_))
         });
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in topic.partitions {
+        for partition in last_of_each(topic.partitions) {
             let resolved = resolve::stream_of(&found, partition.partition);
-            // As Kafka says it: empty where there was no log to look at, else null.
-            let aborted = resolved.is_err().then(Vec::new);
+            let is_there = resolved.is_ok();
             let checked = match resolved {
                 // Only brokers fetch as replicas, and a tenant has none.
                 Ok(_) if replica >= 0 => Err(ErrorCode::TopicAuthorizationFailed),
@@ -68,10 +74,8 @@ pub(crate) async fn fetch(core: &Arc<Core>, ctx: &Context, request: FetchRequest
                 }
                 Err(code) => code,
             };
-            partitions.push(PartitionData {
-                aborted_transactions: aborted,
-                ..nothing(partition.partition, code)
-            });
+            let of = if is_there { nothing } else { unread };
+            partitions.push(of(partition.partition, code));
         }
         answer.responses.push(FetchableTopicResponse {
             topic: topic.topic,
@@ -83,7 +87,6 @@ pub(crate) async fn fetch(core: &Arc<Core>, ctx: &Context, request: FetchRequest
         return answer;
     }
     let streams: Vec<StreamId> = reads.iter().map(|read| read.stream).collect();
-    let read_committed = request.isolation_level == 1;
     let read = ReadRequest {
         // What can never be reached is not waited for; at least one byte is, if the client waits.
         min_bytes: u32::try_from(request.min_bytes).unwrap_or(0).min(max_bytes.max(1)),
@@ -104,6 +107,41 @@ pub(crate) async fn fetch(core: &Arc<Core>, ctx: &Context, request: FetchRequest
         }
     }
     answer
+}
+
+/// Kafka's answer to an isolation level that does not exist: the request could not be handled. Where topics have
+/// names, all partitions say so.
+fn unknown_isolation(version: i16, request: FetchRequest) -> FetchResponse {
+    let code = ErrorCode::UnknownServerError;
+    let mut answer = FetchResponse { error_code: code.code(), ..Default::default() };
+    if version < IDS_FROM {
+        let topics = request.topics.into_iter().map(|topic| FetchableTopicResponse {
+            topic: topic.topic,
+            partitions: topic.partitions.iter().map(|p| unread(p.partition, code)).collect(),
+            ..Default::default()
+        });
+        answer.responses = topics.collect();
+    }
+    answer
+}
+
+/// A partition that is named again is fetched once: where it first stood, as it was last asked for.
+fn last_of_each(partitions: Vec<FetchPartition>) -> Vec<FetchPartition> {
+    if partitions.is_sorted_by(|one, next| one.partition < next.partition) {
+        return partitions;
+    }
+    let mut places = HashMap::with_capacity(partitions.len());
+    let mut each: Vec<FetchPartition> = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        match places.entry(partition.partition) {
+            Entry::Occupied(place) => each[*place.get()] = partition,
+            Entry::Vacant(place) => {
+                place.insert(each.len());
+                each.push(partition);
+            }
+        }
+    }
+    each
 }
 
 fn read(stream: StreamId, partition: &FetchPartition) -> Read {
@@ -131,6 +169,11 @@ fn nothing(partition_index: i32, code: ErrorCode) -> PartitionData {
         records: Some(Chain::new()),
         ..Default::default()
     }
+}
+
+/// As Kafka says it where there was no log to look at: no aborted transactions, instead of null.
+fn unread(partition_index: i32, code: ErrorCode) -> PartitionData {
+    PartitionData { aborted_transactions: Some(Vec::new()), ..nothing(partition_index, code) }
 }
 
 fn found_data(

@@ -61,16 +61,26 @@ pub(crate) async fn list_offsets(
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
     let read_committed = request.isolation_level == 1;
+    // Kafka fails on a level that does not exist.
+    let unknown_isolation = !matches!(request.isolation_level, 0 | 1);
     let duplicates = duplicates(&request);
     let mut topics = Vec::with_capacity(request.topics.len());
     // Kafka keeps partitions, not topics: one without any is not in the answer.
     for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
         let found = resolve::by_name(core, ctx, &topic.name);
+        // One that is asked for twice is refused once.
+        let mut told = HashSet::new();
+        let mut asked = topic.partitions;
+        asked.retain(|partition| {
+            let index = partition.partition_index;
+            !duplicates.contains(&(topic.name.clone(), index)) || told.insert(index)
+        });
         let one = |partition: ListOffsetsPartition| {
             let stream = resolve::stream_of(&found, partition.partition_index);
             let twice = duplicates.contains(&(topic.name.clone(), partition.partition_index));
             async move {
                 let result = match stream {
+                    _ if unknown_isolation => Err(ErrorCode::UnknownServerError),
                     _ if twice => Err(ErrorCode::InvalidRequest),
                     Err(code) => Err(code),
                     Ok(stream) => find(core, ctx, stream, read_committed, &partition).await,
@@ -92,7 +102,7 @@ pub(crate) async fn list_offsets(
                 answer
             }
         };
-        let partitions = futures_util::stream::iter(topic.partitions).map(one).buffered(AT_ONCE);
+        let partitions = futures_util::stream::iter(asked).map(one).buffered(AT_ONCE);
         let partitions = partitions.collect().await;
         topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }

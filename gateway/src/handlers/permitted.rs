@@ -26,7 +26,7 @@ const IDEMPOTENT_WRITE: u32 = 12;
 pub(crate) const TOPIC: i32 =
     bits(&[READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
 /// On a group.
-pub(crate) const GROUP: i32 = bits(&[READ, DELETE, DESCRIBE]);
+pub(crate) const GROUP: i32 = bits(&[READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
 /// On the tenant's cluster.
 pub(crate) const CLUSTER: i32 =
     bits(&[CREATE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, IDEMPOTENT_WRITE]);

@@ -57,6 +57,7 @@ pub(crate) async fn share_fetch(
     request: ShareFetchRequest,
 ) -> ShareFetchResponse {
     let max_bytes = u32::try_from(ctx.answer_bytes).unwrap_or(u32::MAX);
+    ctx.connected.note_share_fetch();
     let mut answer = core.backend.share_fetch(&ctx.caller, ctx.version, request, max_bytes).await;
     let mut endpoints: Vec<NodeEndpoint> = Vec::new();
     for topic in &mut answer.responses {

@@ -37,9 +37,32 @@ pub(crate) async fn delete_topics(
     };
     let mut seen = HashSet::new();
     let twice: HashSet<_> = asked.iter().map(key).filter(|key| !seen.insert(key.clone())).collect();
+    // The topics that are named, and those of them whose id is given beside.
+    let named = |topic: &DeleteTopicState| {
+        let name = topic.name.as_ref().filter(|_| topic.topic_id == Uuid::ZERO)?;
+        Some(Uuid(resolve::by_name(core, ctx, name).ok()?.id.0))
+    };
+    let names: HashSet<Uuid> = asked.iter().filter_map(named).collect();
+    let ids = asked.iter().filter(|topic| topic.name.is_none()).map(|topic| topic.topic_id);
+    let both: HashSet<Uuid> = ids.filter(|id| names.contains(id)).collect();
     let mut reported = HashSet::new();
     let mut responses = Vec::with_capacity(asked.len());
     for topic in asked {
+        if topic.name.is_none() && both.contains(&topic.topic_id) {
+            continue;
+        }
+        if let Some(topic_id) = named(&topic).filter(|id| both.contains(id)) {
+            if reported.insert(key(&topic)) {
+                let message = "The provided topic name maps to an ID that was already supplied.";
+                responses.push(DeletableTopicResult {
+                    name: topic.name,
+                    topic_id,
+                    error_code: ErrorCode::InvalidRequest.code(),
+                    error_message: Some(message.into()),
+                });
+            }
+            continue;
+        }
         let key = key(&topic);
         if twice.contains(&key) && !reported.insert(key.clone()) {
             continue;

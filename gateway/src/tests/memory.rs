@@ -82,6 +82,9 @@ pub(super) struct MemoryBackend {
     pub(super) refuse: AtomicBool,
     next_producer: AtomicI64,
     pub(super) transactions: Mutex<HashMap<(TenantId, Str), transactions::Open>>,
+    /// Connections that were said to be lost to share groups; each said once more in `lost_count`.
+    pub(super) lost: Mutex<Vec<(TenantId, u64)>>,
+    pub(super) lost_count: watch::Sender<usize>,
 }
 
 /// Counts a read as long as its future lives.
@@ -106,6 +109,8 @@ impl MemoryBackend {
             refuse: AtomicBool::new(false),
             next_producer: AtomicI64::new(1_000),
             transactions: Mutex::default(),
+            lost: Mutex::default(),
+            lost_count: watch::Sender::new(0),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Share groups' requests reach the backend as they are, and what is answered is bounded and told.
 
 use async_trait::async_trait;
+use sluice_model::TenantId;
 use sluice_wire::messages::alter_share_group_offsets_request::AlterShareGroupOffsetsRequest;
 use sluice_wire::messages::alter_share_group_offsets_response::AlterShareGroupOffsetsResponse;
 use sluice_wire::messages::delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest;
@@ -20,9 +21,10 @@ use sluice_wire::messages::share_group_describe_response::{
 use sluice_wire::messages::share_group_heartbeat_request::ShareGroupHeartbeatRequest;
 use sluice_wire::messages::share_group_heartbeat_response::ShareGroupHeartbeatResponse;
 use sluice_wire::{Chain, ErrorCode};
+use tokio::time::timeout;
 
-use super::Server;
 use super::memory::MemoryBackend;
+use super::{SOON, Server};
 use crate::backend::{Caller, ShareGroups};
 use crate::handlers::permitted;
 
@@ -70,6 +72,11 @@ impl ShareGroups for MemoryBackend {
             responses: responses.collect(),
             ..Default::default()
         }
+    }
+
+    async fn share_connection_lost(&self, tenant: TenantId, connection: u64) {
+        self.lost.lock().push((tenant, connection));
+        self.lost_count.send_modify(|count| *count += 1);
     }
 
     async fn share_acknowledge(
@@ -152,4 +159,27 @@ async fn operations_are_told_where_they_were_asked_for() {
             answer.groups.iter().map(|group| group.authorized_operations).collect();
         assert_eq!(operations, [told, i32::MIN]);
     }
+}
+
+#[tokio::test]
+async fn share_groups_are_told_of_the_end_of_a_connection_that_fetched_shares() {
+    let server = Server::start().await;
+    let mut count = server.backend.lost_count.subscribe();
+    let request = ShareFetchRequest { group_id: Some("g".into()), ..Default::default() };
+    let mut first = server.client().await;
+    first.call(&request, 1).await;
+    drop(first);
+    timeout(SOON, count.wait_for(|count| *count == 1)).await.unwrap().unwrap();
+    // One that fetched none, and then one that did: were the former told of, it would be by now.
+    let mut other = server.client().await;
+    let describe = ShareGroupDescribeRequest::default();
+    other.call(&describe, 1).await;
+    drop(other);
+    let mut last = server.client().await;
+    last.call(&request, 1).await;
+    drop(last);
+    timeout(SOON, count.wait_for(|count| *count == 2)).await.unwrap().unwrap();
+    let lost = server.backend.lost.lock().clone();
+    assert_eq!((lost[0].0, lost[1].0), (TenantId::OPEN, TenantId::OPEN));
+    assert_eq!(lost[1].1, lost[0].1 + 2, "each connection has a number of its own");
 }

@@ -186,6 +186,41 @@ async fn fetch_respects_its_limits_and_gives_one_batch_at_least() {
 }
 
 #[tokio::test]
+async fn a_partition_that_is_named_twice_is_fetched_once_as_it_was_last_asked_for() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.create_topic("t", 3).await;
+    client.call(&produce("t", 1, -1, batch(1, b"a")), 9).await;
+    client.call(&produce("t", 1, -1, batch(1, b"b")), 9).await;
+    let mut request = fetch("t", 1, 0);
+    let partitions = &mut request.topics[0].partitions;
+    let place = |partition, fetch_offset| {
+        let of = partitions[0].clone();
+        sluice_wire::messages::fetch_request::FetchPartition { partition, fetch_offset, ..of }
+    };
+    *partitions = vec![place(1, 0), place(2, 0), place(0, 0), place(1, 1)];
+    let response = client.call(&request, 11).await;
+    let told: Vec<_> = response.responses[0].partitions.iter().map(|p| p.partition_index).collect();
+    assert_eq!(told, [1, 2, 0]);
+    let only = fetch_one(&mut client, "t", 1, 1).await;
+    let records = response.responses[0].partitions[0].records.as_ref().unwrap().to_bytes();
+    assert!(!only.is_empty());
+    assert_eq!(records, only);
+}
+
+#[tokio::test]
+async fn an_isolation_level_that_does_not_exist_fails_a_fetch() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.create_topic("t", 1).await;
+    let request = FetchRequest { isolation_level: 2, ..fetch("t", 0, 0) };
+    let response = client.call(&request, 11).await;
+    let partition = &response.responses[0].partitions[0];
+    assert_eq!((response.error_code, partition.error_code), (-1, -1));
+    assert_eq!(client.call(&request, 13).await.responses.len(), 0);
+}
+
+#[tokio::test]
 async fn fetch_errors_by_version() {
     let server = Server::start().await;
     let mut client = server.client().await;
@@ -253,13 +288,16 @@ async fn list_offsets_knows_each_timestamp_since_its_version() {
     }
     let response = client.call(&ask(-7), 11).await;
     assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::UnsupportedVersion.code());
-    // A partition that is asked for twice is answered neither time.
+    // A partition that is asked for twice is refused once.
     let mut twice = ask(-1);
     let again = twice.topics[0].partitions[0].clone();
     twice.topics[0].partitions.push(again);
     let response = client.call(&twice, 5).await;
     let codes: Vec<_> = response.topics[0].partitions.iter().map(|p| p.error_code).collect();
-    assert_eq!(codes, [42, 42]);
+    assert_eq!(codes, [42]);
+    let request = list::ListOffsetsRequest { isolation_level: 7, ..ask(-1) };
+    let response = client.call(&request, 5).await;
+    assert_eq!(response.topics[0].partitions[0].error_code, -1);
 }
 
 #[tokio::test]

@@ -276,6 +276,14 @@ async fn delete_topics_by_name_and_by_id() {
         let codes: Vec<_> = response.responses.iter().map(|t| t.error_code).collect();
         assert_eq!(codes, [if version == 1 { 0 } else { 3 }, invalid]);
     }
+    // Of a topic that is meant in both ways nothing is done, and it is told once.
+    let u = client.create_topic("u", 1).await;
+    let topics = vec![by_id(u), by_name("u")];
+    let request = DeleteTopicsRequest { topics, ..Default::default() };
+    let response = client.call(&request, 6).await;
+    let told: Vec<_> =
+        response.responses.iter().map(|t| (t.name.as_deref(), t.topic_id, t.error_code)).collect();
+    assert_eq!(told, [(Some("u"), u, invalid)]);
     // The name is free again, for a topic of another id.
     assert_ne!(client.create_topic("t", 1).await, id);
 }

@@ -168,6 +168,10 @@ impl BatchError {
             {
                 ErrorCode::InvalidTimestamp
             }
+            // An epoch that no producer has is older than any.
+            Self::WrongProducer { producer_id: 0.., epoch: ..0, sequence: 0.. } => {
+                ErrorCode::InvalidProducerEpoch
+            }
             Self::Empty
             | Self::Damaged
             | Self::WrongCount { .. }

@@ -11,8 +11,9 @@ import kafka
 import kafka.errors
 import pytest
 from confluent_kafka.admin import AdminClient
+from kafka.protocol.consumer import FetchRequest
 
-from blackbox import java
+from blackbox import java, wire
 from blackbox.clients import CODECS, CONSUMERS, PRODUCERS, Record
 from conftest import create
 
@@ -49,6 +50,32 @@ def test_each_producer_to_each_consumer(bootstrap, written, producer, codec, con
     got = CONSUMERS[consumer](bootstrap, written(producer, codec), len(CROSS))
     assert [r.offset for r in got] == list(range(len(CROSS)))
     assert [r.content for r in got] == [r.content for r in CROSS]
+
+
+def stored_codecs(bootstrap: str, topic: str) -> set[int]:
+    """The codecs of the batches in partition 0, as a consumer is sent them."""
+    t = FetchRequest.FetchTopic
+    with wire.Raw(bootstrap) as raw:
+        answer = raw.call(FetchRequest(
+            replica_id=-1, max_wait_ms=0, min_bytes=0, max_bytes=1 << 24, isolation_level=0, session_id=0,
+            session_epoch=-1, forgotten_topics_data=[], rack_id="", topics=[t(topic=topic, partitions=[
+                t.FetchPartition(partition=0, current_leader_epoch=-1, fetch_offset=0, log_start_offset=-1,
+                                 partition_max_bytes=1 << 24)])]), 11)
+    part = answer.responses[0].partitions[0]
+    assert part.error_code == 0
+    return {batch.compression_type for batch in wire.batches(part.records)}
+
+
+@pytest.mark.parametrize("stored", CODECS)
+@pytest.mark.parametrize("sent", ["none", "gzip", "zstd"])
+def test_compression_type_of_a_topic(bootstrap, topic, sent, stored):
+    """`compression.type` says how batches are stored, whatever a producer sends."""
+    written = topic(config={"compression.type": "uncompressed" if stored == "none" else stored})
+    PRODUCERS["librdkafka"](bootstrap, written, sent, CROSS)
+    assert stored_codecs(bootstrap, written) == {CODECS.index(stored)}
+    for consumer in ["librdkafka", "java"]:
+        got = CONSUMERS[consumer](bootstrap, written, len(CROSS))
+        assert [(r.offset, r.content) for r in got] == [(i, r.content) for i, r in enumerate(CROSS)]
 
 
 SHAPES = [

@@ -59,6 +59,7 @@ class Kafka(servers.Kafka):
         "group.coordinator.rebalance.protocols=classic,consumer,share,streams",
         "unstable.api.versions.enable=false",
         "group.max.session.timeout.ms=1800000",
+        "metric.reporters=TelemetryTaker",
     )
 
     def command(self) -> list[str]:
@@ -230,7 +231,6 @@ def report(outcome: Outcome, kafka: Server, sluice: Server) -> None:
     for api, names in sorted(outcome.skipped.items()):
         print(f"SKIPPED: {api}: Sluice does not announce it, or what its scenarios need: "
               f"{len(names)} runs")
-    # Telemetry: a broker without a plugin for it does not announce it.
     for api in sorted(set(sluice.announced) - set(kafka.announced)):
         print(f"NOT ANNOUNCED by Kafka, so not compared: {api}")
     missing = sorted(TO_COME - set(sluice.announced))

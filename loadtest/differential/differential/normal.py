@@ -36,6 +36,8 @@ IDS = {
     "ReplicaDirectoryId": "directory", "ProducerId": "producer",
     "LeaderEpoch": "leader epoch", "CurrentLeaderEpoch": "leader epoch", "OffsetEpoch": "leader epoch",
     "CommittedLeaderEpoch": "leader epoch",
+    # A coordinator's epoch grows with each owner; where it begins is the server's own.
+    "CoordinatorEpoch": "coordinator epoch",
     # Kafka begins with 2 where a group has one member; what a number means is the server's own.
     "MemberEpoch": "group epoch", "GroupEpoch": "group epoch", "AssignmentEpoch": "group epoch",
     "ClientInstanceId": "client instance", "SubscriptionId": "subscription", "LogDir": "log dir",
@@ -85,8 +87,8 @@ class Names:
                      "Metadata") and isinstance(value, bytes):
             return value.hex()
         if field in IDS:
-            # 0 is a producer id and a leader epoch like any other, and otherwise means none.
-            zero = -1 if IDS[field] in ("producer", "leader epoch") else 0
+            # 0 is a producer id and an epoch of a leader like any other, and otherwise means none.
+            zero = -1 if IDS[field] in ("producer", "leader epoch", "coordinator epoch") else 0
             none = value in (None, "", -1, -2, zero, ZERO_UUID)
             if none:
                 return str(value) if isinstance(value, uuid.UUID) else value

@@ -1,5 +1,6 @@
 //! DescribeGroups, ListGroups, DeleteGroups.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sluice_wire::messages::delete_groups_request::DeleteGroupsRequest;
@@ -86,15 +87,19 @@ impl GroupCoordinator {
         ListGroupsResponse { groups, ..Default::default() }
     }
 
-    /// DeleteGroups, versions 0 to 2: empty groups, with their offsets. Answers when that is
-    /// durable.
+    /// DeleteGroups, versions 0 to 2: empty groups, with their offsets; each once, however often it is named.
+    /// Answers when that is durable.
     pub async fn delete_groups(
         &self,
         caller: &GroupCaller,
         request: DeleteGroupsRequest,
     ) -> DeleteGroupsResponse {
         let mut results = Vec::with_capacity(request.groups_names.len());
+        let mut seen = HashSet::new();
         for group_id in request.groups_names {
+            if !seen.insert(group_id.clone()) {
+                continue;
+            }
             let code = self.delete_group(caller, &group_id).await.err();
             let error_code = code.unwrap_or(ErrorCode::None).code();
             results.push(DeletableGroupResult { group_id, error_code });

@@ -47,6 +47,7 @@ impl Cell {
                 pending: 0,
                 storing: 0,
                 deciding: 0,
+                lingers: false,
                 reloading: false,
                 armed: None,
                 removed: false,
@@ -93,6 +94,8 @@ pub(crate) struct CellState {
     pub(crate) storing: u32,
     /// Those that hold decisions of a group with member epochs.
     pub(crate) deciding: u32,
+    /// Its offsets were deleted one by one: it is shown, empty, until retention looks at it, as in Kafka.
+    pub(crate) lingers: bool,
     /// The machine is to be made anew of what is stored, and is not asked until then.
     pub(crate) reloading: bool,
     /// The group's entry among the alarms.
@@ -114,6 +117,7 @@ impl CellState {
             && self.offsets.is_empty()
             && self.pending == 0
             && self.deciding == 0
+            && !self.lingers
             && !self.reloading
             && self.kind.is_vacant()
     }

@@ -48,6 +48,9 @@ pub(crate) trait Modern: Send {
     /// Nobody is in the group, so that it may be deleted or become one of another kind.
     fn is_vacant(&self) -> bool;
 
+    /// How many are in the group.
+    fn member_count(&self) -> usize;
+
     /// As ListGroups shows the group's type.
     fn type_name(&self) -> &'static str;
 
@@ -146,6 +149,11 @@ impl Kind {
     /// See [`Modern::is_vacant`].
     pub(crate) fn is_vacant(&self) -> bool {
         self.either(Group::is_vacant, |group| group.is_vacant())
+    }
+
+    /// See [`Modern::member_count`].
+    pub(crate) fn member_count(&self) -> usize {
+        self.either(Group::member_count, |group| group.member_count())
     }
 
     /// See [`Modern::type_name`].

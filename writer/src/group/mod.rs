@@ -20,6 +20,7 @@
 
 mod admin;
 mod cell;
+mod census;
 mod commits;
 mod config;
 mod consumer;
@@ -48,10 +49,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use sluice_model::{Clock, Entropy, GroupConfigs, TenantId, TopicId};
 use sluice_wire::{ErrorCode, Str};
 use tokio::task::AbortHandle;
 
+use self::census::GroupCensus;
 use self::journal::{Done, Journal, Write};
 use self::kind::Kind;
 use self::log::{CoordinatorLog, CoordinatorState, LogError, LogRecord};
@@ -95,6 +98,11 @@ impl GroupCoordinator {
     ) -> Self {
         let shared = Arc::new(Shared::new(config, clock, entropy, topics, settings));
         Self { shared, tasks: Mutex::default() }
+    }
+
+    /// Adds to a registry how many groups and members there are.
+    pub fn register_census(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(GroupCensus(Arc::downgrade(&self.shared))));
     }
 
     /// Recovery is complete: sessions start anew, and requests are served. Needs a tokio runtime;

@@ -390,6 +390,7 @@ impl Shared {
                     None => {
                         state.stored = Stored::Nothing;
                         state.offsets.clear();
+                        state.lingers = false;
                     }
                 });
             }
@@ -408,7 +409,11 @@ impl Shared {
                 let committed = value.map(Committed::decode).transpose()?;
                 self.with_group_or_new(tenant, group, usize::MAX, |_, state| match committed {
                     Some(committed) => state.offsets.set(topic, partition, committed),
-                    None => state.offsets.remove(topic, partition),
+                    None => {
+                        let had_any = !state.offsets.is_empty();
+                        state.offsets.remove(topic, partition);
+                        state.lingers |= had_any && state.offsets.is_empty();
+                    }
                 });
             }
             Key::Pending { tenant, group, producer_id, topic, partition } => {
@@ -433,7 +438,9 @@ impl Shared {
                 }
                 for cell in self.cells_of(tenant) {
                     let mut state = cell.lock();
+                    let had_any = !state.offsets.is_empty();
                     state.offsets.remove_topic(topic);
+                    state.lingers |= had_any && state.offsets.is_empty();
                     self.leave(&cell, state);
                 }
             }

@@ -201,6 +201,7 @@ impl Shares {
             code: refusal.code(),
             message: Some(Str::from(refusal.to_string())),
         })?;
+        self.shared.metrics.acknowledged(&acks.ranges);
         self.shared.arm(&cell, &mut state);
         let Some(ticket) = ticket else { return Ok(None) };
         Ok(Some(settled(self.shared.persist_and_tell(&cell, &mut state, ticket))))

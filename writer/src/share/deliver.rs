@@ -287,6 +287,8 @@ impl Shares {
         let moved = live.next_offset() > from;
         self.shared.arm(cell, &mut state);
         if !acquired.is_empty() {
+            let count = acquired.iter().map(|range| u64::from(range.len())).sum();
+            self.shared.metrics.delivered.inc_by(count);
             // There may be more for those who wait.
             state.wake_watchers();
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_model::{StreamId, TenantId, TopicId};
+use sluice_model::{StreamId, TopicId};
 use sluice_wire::messages::share_fetch_request::ShareFetchRequest;
 use sluice_wire::messages::share_fetch_response::{
     AcquiredRecords, PartitionData, ShareFetchResponse, ShareFetchableTopicResponse,
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::acknowledge::{Acks, Allowed, Said};
 use super::deliver::{Answered, Delivered, Wish};
 use super::partition::AckRange;
-use super::session::{self, Change, SessionKey};
+use super::session::{self, Change, SessionKey, ShareClient};
 use super::source::ShareSource;
 use super::{Shares, check_ids};
 
@@ -28,14 +28,14 @@ impl Shares {
     /// durable. `max_bytes` bounds the answer's records, but for the first batch.
     pub async fn fetch(
         &self,
-        tenant: TenantId,
+        client: ShareClient,
         source: &dyn ShareSource,
         version: i16,
         request: ShareFetchRequest,
         max_bytes: u32,
     ) -> ShareFetchResponse {
         let wait = wait_of(&request);
-        match self.fetch_checked(tenant, source, version, request, max_bytes).await {
+        match self.fetch_checked(client, source, version, request, max_bytes).await {
             Ok(answer) => answer,
             Err((code, message)) => {
                 if code == ErrorCode::ShareSessionLimitReached {
@@ -53,12 +53,13 @@ impl Shares {
 
     async fn fetch_checked(
         &self,
-        tenant: TenantId,
+        client: ShareClient,
         source: &dyn ShareSource,
         version: i16,
         request: ShareFetchRequest,
         max_bytes: u32,
     ) -> Result<ShareFetchResponse, Refused> {
+        let tenant = client.tenant;
         let plain = |code: ErrorCode| (code, Str::from_static(code.message()));
         check_ids(request.group_id.as_ref(), request.member_id.as_ref())
             .map_err(|(code, message)| (code, Str::from_static(message)))?;
@@ -83,7 +84,7 @@ impl Shares {
         };
         let epoch = request.share_session_epoch;
         let (change, acks) = parts_of(request);
-        let mut streams = self.session(tenant, &key, epoch, change, &acks).map_err(plain)?;
+        let mut streams = self.session(client, &key, epoch, change, &acks).map_err(plain)?;
         // Each in its turn is the first to be looked at.
         if let Some(turn) = usize::try_from(epoch).ok().filter(|_| !streams.is_empty()) {
             let turn = turn % streams.len();
@@ -134,13 +135,13 @@ impl Shares {
     /// Finds, begins or ends the session; gives the streams to fetch.
     fn session(
         &self,
-        tenant: TenantId,
+        client: ShareClient,
         key: &SessionKey,
         epoch: i32,
         change: Change,
         acks: &[Acks],
     ) -> Result<Vec<StreamId>, ErrorCode> {
-        let of = self.shared.tenant(tenant);
+        let of = self.shared.tenant(client.tenant);
         let now = Instant::now();
         match epoch {
             session::FINAL if of.sessions.lock().contains(key) => Ok(Vec::new()),
@@ -154,10 +155,11 @@ impl Shares {
                     if full { sessions.idle(limits.idle_session, now) } else { Vec::new() }
                 };
                 for key in idle {
-                    self.member_left(tenant, &key.group, &key.member);
+                    self.end_session(client.tenant, &key);
                 }
                 let mut sessions = of.sessions.lock();
-                sessions.begin(key.clone(), change.added, limits.max_sessions, now)
+                let key = key.clone();
+                sessions.begin(key, client.connection, change.added, limits.max_sessions, now)
             }
             _ => of.sessions.lock().go_on(key, epoch, change, now),
         }

@@ -5,7 +5,7 @@
 //! partition is a pure state machine ([`partition`]) in a cell with one lock ([`cell`]); one task lets go of
 //! locks that have run out ([`crate::alarm`]), one writes states to the coordinator log ([`journal`]). Who the
 //! members of a group are is the group coordinator's: as in Kafka, a member fetches under a session
-//! ([`session`]), and what it acquired is its own for as long as the lock holds.
+//! ([`session`]), and what it acquired is its own for as long as the lock holds and the session lasts.
 //!
 //! What always holds:
 //! - A record that the group may see is delivered until a member accepts or rejects it, or it was
@@ -25,6 +25,7 @@ mod deliver;
 mod fetch;
 mod journal;
 mod key;
+mod metrics;
 mod offsets;
 mod partition;
 mod session;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use sluice_model::{GroupConfigs, StreamId, TenantId, TopicId};
 use sluice_wire::{ErrorCode, Str, Uuid};
 use tokio::task::AbortHandle;
@@ -46,6 +48,7 @@ use tokio::time::Instant;
 
 use self::acknowledge::settled;
 use self::journal::Journal;
+use self::metrics::ShareCensus;
 use self::session::SessionKey;
 use self::shared::Shared;
 use crate::group::Topics;
@@ -53,7 +56,9 @@ use crate::group::log::{CoordinatorLog, CoordinatorState, LogError};
 use crate::group::record::RecordError;
 
 pub(crate) use self::key::SHARE_KINDS;
+pub use self::metrics::ShareMetrics;
 pub use self::offsets::Standing;
+pub use self::session::ShareClient;
 pub use self::settings::ShareLimits;
 pub use self::shared::LeaderEpochOf;
 pub use self::source::{ShareSource, SourceRead};
@@ -76,9 +81,15 @@ impl Shares {
         topics: Arc<dyn Topics>,
         configs: Arc<dyn GroupConfigs>,
         leader_epoch: LeaderEpochOf,
+        metrics: ShareMetrics,
     ) -> Self {
-        let shared = Arc::new(Shared::new(limits, topics, configs, leader_epoch));
+        let shared = Arc::new(Shared::new(limits, topics, configs, leader_epoch, metrics));
         Self { shared, tasks: Mutex::default() }
+    }
+
+    /// Adds to a registry what there is when somebody asks; [`ShareMetrics`] has its own.
+    pub fn register_census(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(ShareCensus(Arc::downgrade(&self.shared))));
     }
 
     /// Recovery is complete: requests are served. Needs a tokio runtime; call it once.
@@ -105,10 +116,24 @@ impl Shares {
     /// A member has left its group or was fenced: its session ends, and what it has is released.
     pub fn member_left(&self, tenant: TenantId, group: &Str, member: &Str) {
         let key = SessionKey { group: group.clone(), member: member.clone() };
-        let ended = self.shared.tenant(tenant).sessions.lock().end(&key);
+        self.end_session(tenant, &key);
+    }
+
+    /// A connection has ended: so do the sessions that began on it, and what their members have is released.
+    pub fn connection_lost(&self, client: ShareClient) {
+        let of = self.shared.tenant(client.tenant);
+        let lost = of.sessions.lock().of_connection(client.connection);
+        for key in lost {
+            self.shared.metrics.sessions_lost.inc();
+            self.end_session(client.tenant, &key);
+        }
+    }
+
+    fn end_session(&self, tenant: TenantId, key: &SessionKey) {
+        let ended = self.shared.tenant(tenant).sessions.lock().end(key);
         if let Some(streams) = ended {
             // Nobody waits for it: if it cannot be made durable, the locks run out.
-            drop(self.release(tenant, &key, &streams));
+            drop(self.release(tenant, key, &streams));
         }
     }
 
@@ -151,7 +176,7 @@ impl Shares {
             let mut state = cell.lock();
             let rules = self.shared.rules(&cell);
             let Some(live) = &mut state.live else { continue };
-            live.expire(Instant::now(), &rules);
+            self.shared.metrics.timed_out.inc_by(live.expire(Instant::now(), &rules));
             if let Some(ticket) = live.release(&key.member, &rules) {
                 let durable = self.shared.persist_and_tell(&cell, &mut state, ticket);
                 staged.push(settled(durable));

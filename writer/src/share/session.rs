@@ -2,13 +2,13 @@
 //! an epoch that tells a repeated request from a new one.
 //!
 //! A session is made by a ShareFetch with epoch 0 and ended by a request with epoch -1, by its member's
-//! leaving the group, or to make room when it is idle. Sessions are in memory: after a restart clients are told
+//! leaving the group, with the connection that it was made on, or to make room when it is idle. Sessions are in memory: after a restart clients are told
 //! that theirs is not found, and make a new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluice_model::StreamId;
+use sluice_model::{StreamId, TenantId};
 use sluice_wire::{ErrorCode, Str};
 use tokio::time::Instant;
 
@@ -19,6 +19,15 @@ pub(crate) const INITIAL: i32 = 0;
 /// The epoch of a request that ends it.
 pub(crate) const FINAL: i32 = -1;
 
+/// Whose request it is, and on which connection it came: a number that no other has in this process's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareClient {
+    /// The tenant of the connection.
+    pub tenant: TenantId,
+    /// The connection.
+    pub connection: u64,
+}
+
 /// The member of a group that a session is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionKey {
@@ -28,6 +37,8 @@ pub(crate) struct SessionKey {
 
 #[derive(Debug)]
 struct Session {
+    /// That it was made on.
+    connection: u64,
     /// Of the next request.
     epoch: i32,
     /// In the order in which they were added.
@@ -60,6 +71,7 @@ impl Sessions {
     pub(crate) fn begin(
         &mut self,
         key: SessionKey,
+        connection: u64,
         streams: Vec<StreamId>,
         limit: usize,
         now: Instant,
@@ -69,6 +81,7 @@ impl Sessions {
             return Err(ErrorCode::ShareSessionLimitReached);
         }
         let mut session = Session {
+            connection,
             epoch: after(INITIAL),
             streams: Vec::new(),
             known: BTreeSet::new(),
@@ -125,6 +138,12 @@ impl Sessions {
     /// Ends a session; gives its streams.
     pub(crate) fn end(&mut self, key: &SessionKey) -> Option<Vec<StreamId>> {
         self.sessions.remove(key).map(|session| session.streams)
+    }
+
+    /// Sessions that were made on a connection.
+    pub(crate) fn of_connection(&self, connection: u64) -> Vec<SessionKey> {
+        let made_on = self.sessions.iter().filter(|(_, session)| session.connection == connection);
+        made_on.map(|(key, _)| key.clone()).collect()
     }
 
     /// Sessions that were not used for `idle`.
@@ -192,7 +211,7 @@ mod tests {
         let none = Change::default;
         let not_found = Err(ErrorCode::ShareSessionNotFound);
         assert_eq!(sessions.go_on(&key("a"), 1, none(), now), not_found);
-        assert_eq!(sessions.begin(key("a"), vec![stream(0)], 1, now), Ok(vec![stream(0)]));
+        assert_eq!(sessions.begin(key("a"), 1, vec![stream(0)], 1, now), Ok(vec![stream(0)]));
         assert_eq!(sessions.go_on(&key("a"), 1, none(), now), Ok(vec![stream(0)]));
         let stale = Err(ErrorCode::InvalidShareSessionEpoch);
         assert_eq!(sessions.go_on(&key("a"), 1, none(), now), stale);
@@ -215,10 +234,10 @@ mod tests {
     #[test]
     fn sessions_are_bounded_and_a_member_has_one() {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
-        assert!(sessions.begin(key("a"), Vec::new(), 1, now).is_ok());
-        assert!(sessions.begin(key("a"), Vec::new(), 1, now).is_ok());
+        assert!(sessions.begin(key("a"), 1, Vec::new(), 1, now).is_ok());
+        assert!(sessions.begin(key("a"), 1, Vec::new(), 1, now).is_ok());
         let full = Err(ErrorCode::ShareSessionLimitReached);
-        assert_eq!(sessions.begin(key("b"), Vec::new(), 1, now), full);
+        assert_eq!(sessions.begin(key("b"), 2, Vec::new(), 1, now), full);
         let many = (0..=u32::try_from(MAX_STREAMS).unwrap()).map(stream).collect();
         let change = Change { added: many, forgotten: Vec::new() };
         assert_eq!(sessions.go_on(&key("a"), 1, change, now), Err(ErrorCode::InvalidRequest));

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::cell::{Cell, CellState};
 use super::journal::{Journal, Write};
 use super::key::ShareKey;
+use super::metrics::ShareMetrics;
 use super::partition::{Rules, Stored};
 use super::session::Sessions;
 use super::settings::{self, ShareLimits};
@@ -34,11 +35,21 @@ pub(crate) struct Shared {
     pub(crate) limits: ShareLimits,
     pub(crate) topics: Arc<dyn Topics>,
     pub(crate) alarms: Arc<Alarms<Cell>>,
+    pub(crate) metrics: ShareMetrics,
     configs: Arc<dyn GroupConfigs>,
     leader_epoch: LeaderEpochOf,
     tenants: DashMap<TenantId, Arc<Tenant>>,
     journal: RwLock<Option<Journal>>,
     next_serial: AtomicU64,
+}
+
+/// What all tenants together have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) sessions: u64,
+    pub(crate) partitions: u64,
+    /// Records that members have and have not acknowledged.
+    pub(crate) acquired: u64,
 }
 
 /// What is kept for one tenant.
@@ -54,11 +65,13 @@ impl Shared {
         topics: Arc<dyn Topics>,
         configs: Arc<dyn GroupConfigs>,
         leader_epoch: LeaderEpochOf,
+        metrics: ShareMetrics,
     ) -> Self {
         Self {
             limits,
             topics,
             alarms: Arc::default(),
+            metrics,
             configs,
             leader_epoch,
             tenants: DashMap::new(),
@@ -223,8 +236,9 @@ impl Shared {
     /// Lets go of the locks that have run out.
     pub(crate) fn expire(&self, cell: &Arc<Cell>, state: &mut CellState) {
         let rules = self.rules(cell);
-        let expired = state.live.as_mut().is_some_and(|live| live.expire(Instant::now(), &rules));
-        if expired {
+        let expired = state.live.as_mut().map_or(0, |live| live.expire(Instant::now(), &rules));
+        if expired > 0 {
+            self.metrics.timed_out.inc_by(expired);
             if let Err(error) = self.persist(cell, state) {
                 // What was delivered how often is then told by the next state that is written.
                 tracing::debug!(%error, "share partition is not persisted");
@@ -262,6 +276,19 @@ impl Shared {
             self.leave(&cell, state);
             return Ok(());
         }
+    }
+
+    /// How much there is. Locks one cell after the other.
+    pub(crate) fn count(&self) -> Count {
+        let mut count = Count::default();
+        for tenant in &self.tenants {
+            count.sessions += tenant.sessions.lock().len() as u64;
+        }
+        for cell in self.cells(None) {
+            count.partitions += 1;
+            count.acquired += cell.lock().live.as_ref().map_or(0, |live| live.acquired());
+        }
+        count
     }
 
     /// All durable state, as keys and values.

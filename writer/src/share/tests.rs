@@ -5,6 +5,7 @@ mod rig;
 use std::time::Duration;
 
 use sluice_model::group_config::OffsetReset;
+use prometheus_client::registry::Registry;
 use sluice_wire::ErrorCode;
 
 use self::rig::{OTHER, Rig, TENANT, ack, acked, acquired, stream};
@@ -89,6 +90,54 @@ async fn a_member_that_is_fenced_gives_back_what_it_has() {
     a.fetch(&rig, 10).await;
     rig.shares.member_left(TENANT, &a.group, &a.member);
     assert_eq!(acquired(&b.fetch(&rig, 10).await), [(0, 1, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_began_on_a_connection_ends_with_it() {
+    let rig = Rig::new().await;
+    rig.produce(0, &[2, 3]);
+    let (a, b) = (rig.member("a").await, rig.member("b").await);
+    a.fetch(&rig, 2).await;
+    // Another tenant's connections are numbered by themselves as far as this one is concerned.
+    rig.shares.connection_lost(ShareClient { tenant: OTHER, connection: a.connection });
+    assert_eq!(acquired(&b.fetch(&rig, 10).await), [(2, 4, 1)]);
+    rig.shares.connection_lost(ShareClient { tenant: TENANT, connection: a.connection });
+    assert_eq!(acquired(&b.fetch(&rig, 10).await), [(0, 1, 2)]);
+    assert_eq!(a.fetch(&rig, 1).await.error_code, ErrorCode::ShareSessionNotFound.code());
+    // A member that is back on a new connection keeps its session when the old one is found dead.
+    let again = rig::Member { connection: 77, ..rig.member_unopened(TENANT, "a") };
+    assert_eq!(again.open(&rig).await.error_code, 0);
+    rig.shares.connection_lost(ShareClient { tenant: TENANT, connection: a.connection });
+    assert_eq!(again.fetch(&rig, 1).await.error_code, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_of_records_is_counted() {
+    let rig = Rig::new().await;
+    let mut registry = Registry::default();
+    rig.metrics.register(&mut registry);
+    rig.shares.register_census(&mut registry);
+    let shown = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    let has = |line: &str| assert!(shown().lines().any(|l| l == line), "{line} in {}", shown());
+    rig.produce(0, &[6]);
+    let a = rig.member("a").await;
+    a.fetch(&rig, 10).await;
+    has("share_delivered_total 6");
+    has("share_acquired 6");
+    has("share_sessions 1");
+    has("share_partitions 1");
+    assert_eq!(a.say(&rig, &[ack(0, 1, &[1]), ack(2, 3, &[2, 3])]).await, ErrorCode::None);
+    has(r#"share_acknowledged_total{type="accept"} 2"#);
+    has(r#"share_acknowledged_total{type="release"} 1"#);
+    has(r#"share_acknowledged_total{type="reject"} 1"#);
+    has("share_acquired 2");
+    tokio::time::sleep(LOCK + Duration::from_secs(1)).await;
+    has("share_timed_out_total 2");
+    has("share_acquired 0");
 }
 
 #[tokio::test(start_paused = true)]

@@ -75,8 +75,30 @@ async fn idempotence_survives_a_crash_with_and_without_an_upload() {
         assert_eq!(next.base_offset, 14);
         assert_eq!(
             append(&writer, a, &sequenced(9, -1, 0, 1)).await.unwrap_err().code(),
-            sluice_wire::ErrorCode::InvalidRecord
+            sluice_wire::ErrorCode::InvalidProducerEpoch
         );
+    }
+}
+
+/// As in Kafka: a batch that is there already is told with its largest time, be it the producer's or ours.
+#[tokio::test]
+async fn a_batch_that_is_there_is_told_with_its_time() {
+    let cluster = Cluster::new().await;
+    let theirs = cluster.topic("theirs", &[]).await;
+    let ours = cluster.topic("ours", &[("message.timestamp.type", "LogAppendTime")]).await;
+    let mut writer = cluster.start().await;
+    let mut given = Vec::new();
+    for topic in [&theirs, &ours] {
+        let done = append(&writer, stream(topic, 0), &sequenced(9, 0, 0, 2)).await.unwrap();
+        given.push(done.log_append_time_ms);
+    }
+    assert_eq!(given[0], -1, "the producer knows its own time");
+    for _ in 0..2 {
+        let at = async |topic| append(&writer, stream(topic, 0), &sequenced(9, 0, 0, 2)).await;
+        assert_eq!(at(&theirs).await.unwrap().log_append_time_ms, 1_000_000);
+        assert_eq!(at(&ours).await.unwrap().log_append_time_ms, given[1]);
+        crash(writer).await;
+        writer = cluster.start().await;
     }
 }
 

@@ -138,6 +138,7 @@ fn refuses_what_kafka_refuses() {
         (with(|b| b[57] = 0x80), wrong_count(i32::MIN + 3, 2), 87),
         (with(|b| b[22] = 1 << 4), wrong_producer(-1, -1, -1), 87),
         (with(|b| b[43..51].fill(0)), wrong_producer(0, -1, -1), 87),
+        (with(|b| (b[43..51].fill(0), b[53..57].fill(0)).1), wrong_producer(0, -1, 0), 47),
         (with(|b| b[43..53].fill(0)), wrong_producer(0, 0, -1), 87),
         (with(|b| b[50] = 0xfe), wrong_producer(-2, -1, -1), 87),
         // One record fewer than the header says, one more, an offset delta out of turn.

@@ -143,9 +143,15 @@ def heartbeat_static(s, v):
 
 
 def describe(s, v, label, groups, **more):
+    def epochs(group):
+        """How far the assignment is behind the group: the numbers are the server's own, and in Kafka not the
+        same in each run."""
+        return {"GroupEpoch": 0, "AssignmentEpoch": group["AssignmentEpoch"] - group["GroupEpoch"]}
+
     def keep(answer):
-        return dict(answer, Groups=[dict(g, Members=[dict(m, ClientHost="/" in m["ClientHost"])
-                                                     for m in g["Members"]]) for g in answer["Groups"]])
+        return dict(answer, Groups=[dict(g, **epochs(g), Members=[
+            dict(m, ClientHost="/" in m["ClientHost"], MemberEpoch=m["MemberEpoch"] - g["GroupEpoch"])
+            for m in g["Members"]]) for g in answer["Groups"]])
     return s.step(label, "ConsumerGroupDescribe", v, keep=keep, GroupIds=groups, **more)
 
 
@@ -191,19 +197,31 @@ def commit_of_consumer_members(s, v):
 def classic_member_of_a_consumer_group(s, v):
     """Online downgrade and upgrade: a member of each protocol in one group."""
     t, g = s.topic(partitions=2), s.name("g")
-    steady(s, 1, g, [t.name], partitions=2)
+    there = steady(s, 1, g, [t.name], partitions=2)
+
+    def keep(answer):
+        """The generation is a member epoch: that of who was there, or a later one if targets are made at once;
+        Kafka waits with them for `group.consumer.assignment.interval.ms`."""
+        joined = answer["GenerationId"] >= there["epoch"]
+        return dict(answer, GenerationId="not older") if joined else answer
     fields = join_fields(g, protocols=(("range", subscription(t.name)),))
-    first = s.step("a classic member joins", "JoinGroup", v, **fields)
+    first = s.step("a classic member joins", "JoinGroup", v, keep=keep, **fields)
     if v >= 4:
-        s.step("with its id", "JoinGroup", v, **join_fields(
+        s.step("with its id", "JoinGroup", v, keep=keep, **join_fields(
             g, first["MemberId"], protocols=(("range", subscription(t.name)),)))
     s.step("not a consumer", "JoinGroup", v, **join_fields(g, kind="connect"))
 
 
 @scenario("ConsumerGroupHeartbeat")
 def consumer_member_of_a_classic_group(s, v):
-    t, g, h = s.topic(), s.name("g"), s.name("h")
+    t, g, h = s.topic(partitions=2), s.name("g"), s.name("h")
     member_of(s, g, protocols=(("range", subscription(t.name)),))
-    beat(s, v, "joins a group of consumers", g, own(v), **join_more([t.name]))
+
+    def keep(answer):
+        """One of the two; which, goes by the order of Kafka's hash table."""
+        given = answer["Assignment"] and answer["Assignment"]["TopicPartitions"]
+        return dict(answer, Assignment=given and [len(topic["Partitions"]) for topic in given])
+    s.step("joins a group of consumers", "ConsumerGroupHeartbeat", v, keep=keep,
+           **beat_fields(g, own(v), **join_more([t.name])))
     member_of(s, h, kind="connect")
     beat(s, v, "joins a group of another kind", h, own(v), **join_more([t.name]))

@@ -183,10 +183,10 @@ def fetch_all(s, label, topic, partition=0):
         {"Partition": partition, "FetchOffset": 0, "PartitionMaxBytes": 1 << 20}]}])
 
 
-def fetch(s, v, label, topics, **more):
+def fetch(s, v, label, topics, keep=None, **more):
     """A Fetch step. `topics` is a list of (name, id, [(partition, fields)])."""
     more = {"MaxWaitMs": 0, "MinBytes": 0, "MaxBytes": 1 << 24, **more}
-    return s.step(label, "Fetch", v, Topics=[
+    return s.step(label, "Fetch", v, keep=keep, Topics=[
         {"Topic": name, "TopicId": topic_id, "Partitions": [
             {"Partition": index, "PartitionMaxBytes": 1 << 20, **fields} for index, fields in parts]}
         for name, topic_id, parts in topics], **more)
@@ -214,6 +214,15 @@ def fetch_inside_a_batch(s, v):
     fetch(s, v, "from inside", [(t.name, t.id, [(0, {"FetchOffset": 2})])])
 
 
+def together(answer):
+    """Kafka lists a topic again if another stands between two of its partitions in the answer."""
+    topics = {}
+    for topic in answer["Responses"]:
+        name = topic.get("Topic") or topic["TopicId"]
+        topics.setdefault(name, dict(topic, Partitions=[]))["Partitions"] += topic["Partitions"]
+    return dict(answer, Responses=list(topics.values()))
+
+
 @scenario("Fetch")
 def fetch_unknown(s, v):
     t = filled(s)
@@ -222,7 +231,7 @@ def fetch_unknown(s, v):
     fetch(s, v, "unknown partition", [(t.name, t.id, [(9, {"FetchOffset": 0})])])
     fetch(s, v, "negative partition", [(t.name, t.id, [(-1, {"FetchOffset": 0})])])
     fetch(s, v, "good and bad", [(t.name, t.id, [(0, {"FetchOffset": 0}), (9, {"FetchOffset": 0})]),
-                                 (absent, UNKNOWN_ID, [(0, {"FetchOffset": 0})])])
+                                 (absent, UNKNOWN_ID, [(0, {"FetchOffset": 0})])], keep=together)
     fetch(s, v, "zero id, bad name", [("a/b", uuid.UUID(int=0), [(0, {"FetchOffset": 0})])])
 
 
@@ -337,6 +346,8 @@ def list_offsets_unknown(s, v):
 def list_offsets_committed(s, v):
     t = filled(s)
     offsets(s, v, "read committed", [(t.name, [(0, LATEST, {})])], **({"IsolationLevel": 1} if v >= 2 else {}))
+    if v >= 2:
+        offsets(s, v, "isolation level 7", [(t.name, [(0, LATEST, {})])], IsolationLevel=7)
 
 
 @scenario("ListOffsets", range(4, 12))

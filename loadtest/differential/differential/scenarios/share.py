@@ -173,7 +173,8 @@ def share_acknowledge(s, v):
     acknowledge("kinds one by one", [ack(1, 2, RELEASE, ACCEPT)], epoch + 8)
     acknowledge("session epoch 0", [ack(1, 1, ACCEPT)], 0)
     acknowledge("unknown member", [ack(1, 1, ACCEPT)], 5, member=OTHER)
-    acknowledge("empty group", [ack(1, 1, ACCEPT)], 5, group="")
+    # A member that no other scenario has: groups without a name are one.
+    acknowledge("empty group", [ack(1, 1, ACCEPT)], 5, group="", member="AAAAAAAAAAAAAAAAAAAABg")
 
 
 @scenario("DescribeShareGroupOffsets")
@@ -189,15 +190,22 @@ def describe_share_offsets(s, v):
             {"TopicName": t.name, "Partitions": [0]}]}])
         return got["Groups"][0]["Topics"][0]["Partitions"][0]["StartOffset"] == 2
 
-    def describe(label, group, topics):
-        s.step(label, "DescribeShareGroupOffsets", v, Groups=[{"GroupId": group, "Topics": topics if topics is None else [
-            {"TopicName": n, "Partitions": parts} for n, parts in topics]}])
+    def describe(label, group, topics, keep=None):
+        s.step(label, "DescribeShareGroupOffsets", v, keep=keep, Groups=[
+            {"GroupId": group, "Topics": topics if topics is None else [
+                {"TopicName": n, "Partitions": parts} for n, parts in topics]}])
+
+    def no_epoch(answer):
+        """Where there are no offsets the leader epoch is the number 0, which is no epoch: not for renaming."""
+        return dict(answer, Groups=[dict(g, Topics=[dict(t, Partitions=[
+            dict(p, LeaderEpoch="none" if p["LeaderEpoch"] == 0 else p["LeaderEpoch"]) for p in t["Partitions"]])
+            for t in g["Topics"]]) for g in answer["Groups"]])
     s.until("the start has moved", moved, limit_s=60.0)
     describe("one", g, [(t.name, [0])])
     describe("all", g, None)
-    describe("unknown partition", g, [(t.name, [7])])
-    describe("unknown topic", g, [(s.name("absent"), [0])])
-    describe("unknown group", s.name("absent"), [(t.name, [0])])
+    describe("unknown partition", g, [(t.name, [7])], no_epoch)
+    describe("unknown topic", g, [(s.name("absent"), [0])], no_epoch)
+    describe("unknown group", s.name("absent"), [(t.name, [0])], no_epoch)
     describe("all of an unknown group", s.name("absent"), None)
     s.step("none", "DescribeShareGroupOffsets", v, Groups=[])
 

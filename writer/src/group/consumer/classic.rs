@@ -16,7 +16,7 @@ use super::embedded::{self, Named};
 use super::heartbeat::{check_size, full, sorted};
 use super::member::{ClassicProfile, Member, MemberState, Profile};
 use crate::group::kind::Modern;
-use crate::group::machine::{CONSUMER, Leaving};
+use crate::group::machine::{CONSUMER, Leaving, refused_join};
 use crate::group::modern::{Refusal, Turn};
 use crate::group::partitions::Partitions;
 
@@ -50,12 +50,7 @@ impl ConsumerGroup {
         let instance = request.group_instance_id.as_deref();
         if is_unknown && instance.is_none() && join.version >= 4 {
             // KIP-394: the id is handed out first. Nothing is kept of it.
-            return Ok(JoinGroupResponse {
-                error_code: ErrorCode::MemberIdRequired.code(),
-                generation_id: -1,
-                member_id: id,
-                ..Default::default()
-            });
+            return Ok(refused_join(&id, ErrorCode::MemberIdRequired));
         }
         if let (Some(instance), false) = (instance, is_unknown) {
             self.static_member(instance, &id)?;

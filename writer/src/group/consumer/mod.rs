@@ -247,6 +247,10 @@ impl Modern for ConsumerGroup {
         self.members.is_empty()
     }
 
+    fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     fn type_name(&self) -> &'static str {
         "consumer"
     }

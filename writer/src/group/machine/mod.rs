@@ -214,6 +214,11 @@ impl Group {
         self.state == State::Empty && self.pending.is_empty()
     }
 
+    /// How many are in the group.
+    pub(crate) fn member_count(&self) -> usize {
+        self.roster.len()
+    }
+
     /// Not later than the next time that something is due; `None` when nothing is.
     pub(crate) fn wake(&self) -> Option<Tick> {
         self.wake

@@ -205,6 +205,10 @@ impl Modern for ShareGroup {
         self.members.is_empty()
     }
 
+    fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     fn type_name(&self) -> &'static str {
         "share"
     }

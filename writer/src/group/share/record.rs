@@ -67,13 +67,22 @@ pub(crate) fn check_part(part: &[u8], value: Option<&[u8]>) -> Result<(), Record
 }
 
 /// The group as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) epoch: i32,
     pub(super) assignment_epoch: i32,
     pub(super) topics_hash: u64,
     /// Topics that the group has had, with their partitions then.
     pub(super) initialized: BTreeMap<TopicId, i32>,
+}
+
+impl Default for Header {
+    /// The first epoch that a member is told is 2, as in Kafka: the one before it is an old epoch, and not the 0
+    /// that joins.
+    fn default() -> Self {
+        let initialized = BTreeMap::new();
+        Self { epoch: 1, assignment_epoch: 1, topics_hash: 0, initialized }
+    }
 }
 
 impl Header {

@@ -113,30 +113,31 @@ fn told(answer: &ShareGroupHeartbeatResponse) -> Option<usize> {
 fn members_share_the_partitions_out() {
     let mut rig = Rig::new();
     let first = rig.join("m1", &["a", "b"]);
-    assert_eq!((first.member_epoch, told(&first)), (1, Some(6)));
+    assert_eq!((first.member_epoch, told(&first)), (2, Some(6)));
     assert_eq!(first.heartbeat_interval_ms, 5_000);
     let second = rig.join("m2", &["a", "b"]);
-    assert_eq!((second.member_epoch, told(&second)), (2, Some(3)));
-    let first = rig.beat("m1", 1, None).unwrap();
-    assert_eq!((first.member_epoch, told(&first)), (2, Some(3)));
+    assert_eq!((second.member_epoch, told(&second)), (3, Some(3)));
     let first = rig.beat("m1", 2, None).unwrap();
-    assert_eq!((first.member_epoch, told(&first), rig.logged), (2, None, 0));
+    assert_eq!((first.member_epoch, told(&first)), (3, Some(3)));
+    let first = rig.beat("m1", 3, None).unwrap();
+    assert_eq!((first.member_epoch, told(&first), rig.logged), (3, None, 0));
 }
 
 #[test]
 fn epochs_fence() {
     let mut rig = Rig::new();
-    assert_eq!(rig.refused("m1", 1, None), ErrorCode::UnknownMemberId);
-    rig.join("m1", &["a"]);
+    assert_eq!(rig.refused("m1", 2, None), ErrorCode::UnknownMemberId);
+    let first = rig.join("m1", &["a"]).member_epoch;
+    assert_eq!(rig.refused("m1", first - 1, None), ErrorCode::FencedMemberEpoch);
     rig.join("m2", &["a"]);
-    rig.beat("m1", 1, None).unwrap();
-    // The answer was lost.
-    assert_eq!(rig.beat("m1", 1, None).unwrap().member_epoch, 2);
-    assert_eq!(rig.refused("m1", 3, None), ErrorCode::FencedMemberEpoch);
-    rig.join("m3", &["a"]);
     rig.beat("m1", 2, None).unwrap();
-    assert_eq!(rig.refused("m1", 1, None), ErrorCode::FencedMemberEpoch);
-    assert_eq!(rig.beat("m1", JOIN, Some(&["a"])).unwrap().member_epoch, 3);
+    // The answer was lost.
+    assert_eq!(rig.beat("m1", 2, None).unwrap().member_epoch, 3);
+    assert_eq!(rig.refused("m1", 4, None), ErrorCode::FencedMemberEpoch);
+    rig.join("m3", &["a"]);
+    rig.beat("m1", 3, None).unwrap();
+    assert_eq!(rig.refused("m1", 2, None), ErrorCode::FencedMemberEpoch);
+    assert_eq!(rig.beat("m1", JOIN, Some(&["a"])).unwrap().member_epoch, 4);
 }
 
 #[test]
@@ -159,17 +160,17 @@ fn who_leaves_or_is_not_heard_of_makes_room() {
     let mut rig = Rig::new();
     rig.join("m1", &["a"]);
     rig.join("m2", &["a"]);
-    rig.beat("m1", 1, None).unwrap();
+    rig.beat("m1", 2, None).unwrap();
     assert_eq!(rig.assigned("m1"), 2);
     assert_eq!(rig.beat("m2", LEAVE, None).unwrap().member_epoch, LEAVE);
-    assert_eq!(told(&rig.beat("m1", 2, None).unwrap()), Some(4));
+    assert_eq!(told(&rig.beat("m1", 3, None).unwrap()), Some(4));
     assert_eq!(rig.group.wake(), Some(Tick(SESSION_MS)));
     rig.now = SESSION_MS;
     rig.drive(|group, turn| group.on_time(turn));
     assert!(rig.group.is_vacant());
     assert_eq!((rig.group.state_name(), rig.group.wake()), ("Empty", None));
     // Its epoch goes on from where it was.
-    assert_eq!(rig.join("m1", &["a"]).member_epoch, 5);
+    assert_eq!(rig.join("m1", &["a"]).member_epoch, 6);
 }
 
 #[test]
@@ -178,12 +179,12 @@ fn topics_that_come_and_grow_are_given_with_the_next_heartbeat() {
     let joined = rig.join("m1", &["a", "c"]);
     assert_eq!(told(&joined), Some(4));
     rig.topics.set(TENANT, "c", TopicId([3; 16]), 1);
-    let answer = rig.beat("m1", 1, None).unwrap();
-    assert_eq!((answer.member_epoch, told(&answer)), (2, Some(5)));
+    let answer = rig.beat("m1", 2, None).unwrap();
+    assert_eq!((answer.member_epoch, told(&answer)), (3, Some(5)));
     rig.topics.set(TENANT, "a", A, 6);
-    assert_eq!(told(&rig.beat("m1", 2, None).unwrap()), Some(7));
-    let answer = rig.beat("m1", 3, Some(&["c"])).unwrap();
-    assert_eq!((answer.member_epoch, told(&answer)), (4, Some(1)));
+    assert_eq!(told(&rig.beat("m1", 3, None).unwrap()), Some(7));
+    let answer = rig.beat("m1", 4, Some(&["c"])).unwrap();
+    assert_eq!((answer.member_epoch, told(&answer)), (5, Some(1)));
     assert_eq!(rig.group.initialized()[&A], 6, "it had the topic");
 }
 
@@ -194,10 +195,10 @@ fn members_that_come_together_are_served_together() {
     rig.join("m1", &["a"]);
     rig.join("m2", &["a"]);
     rig.join("m3", &["a"]);
-    assert_eq!((rig.group.header.epoch, rig.group.header.assignment_epoch), (3, 1));
+    assert_eq!((rig.group.header.epoch, rig.group.header.assignment_epoch), (4, 2));
     rig.now = 1_000;
-    rig.beat("m1", 1, None).unwrap();
-    assert_eq!(rig.group.header.assignment_epoch, 3);
+    rig.beat("m1", 2, None).unwrap();
+    assert_eq!(rig.group.header.assignment_epoch, 4);
     assert_eq!(rig.assigned("m1"), 2);
 }
 
@@ -206,12 +207,12 @@ fn a_restart_goes_on_where_the_group_was() {
     let mut rig = Rig::new();
     rig.join("m1", &["a", "b"]);
     rig.join("m2", &["a"]);
-    rig.beat("m1", 1, None).unwrap();
+    rig.beat("m1", 2, None).unwrap();
     let before = rig.drive(|group, turn| group.describe(turn));
     rig.restart();
     assert_eq!(rig.drive(|group, turn| group.describe(turn)), before);
-    let answer = rig.beat("m1", 2, None).unwrap();
-    assert_eq!((answer.member_epoch, told(&answer)), (2, None));
+    let answer = rig.beat("m1", 3, None).unwrap();
+    assert_eq!((answer.member_epoch, told(&answer)), (3, None));
     rig.now = SESSION_MS;
     rig.drive(|group, turn| group.on_time(turn));
     assert!(rig.group.is_vacant(), "sessions begin anew");

@@ -191,6 +191,10 @@ impl Modern for StreamsGroup {
         self.members.is_empty()
     }
 
+    fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     fn type_name(&self) -> &'static str {
         "streams"
     }

@@ -1,5 +1,7 @@
 //! Offsets and groups that grow old.
 
+use sluice_wire::messages::delete_groups_request::DeleteGroupsRequest;
+
 use super::*;
 
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -82,4 +84,33 @@ async fn a_commit_that_is_under_way_is_not_swept_away() {
     assert_eq!(code, ErrorCode::None);
     pass(Duration::from_millis(1)).await;
     assert_eq!(rig.offset("g").await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_whose_offsets_were_deleted_is_shown_empty_until_the_next_check() {
+    let rig = Rig::new();
+    let states = async || -> Vec<(String, String)> {
+        let answer = rig.groups.list_groups(&caller(), Default::default()).await;
+        let groups = answer.groups.into_iter();
+        groups.map(|g| (g.group_id.to_string(), g.group_state.to_string())).collect()
+    };
+    let empty = |names: &[&str]| -> Vec<(String, String)> {
+        names.iter().map(|name| ((*name).to_owned(), "Empty".to_owned())).collect()
+    };
+    for group in ["deleted", "dropped", "of-topic"] {
+        rig.commit(group, 0, 1).await;
+    }
+    for group in ["deleted", "dropped"] {
+        rig.groups.offset_delete(&caller(), &Str::from(group), &[(TOPIC, 0)]).await.unwrap();
+    }
+    rig.groups.forget_topic(TENANT, TOPIC).await.unwrap();
+    assert_eq!(states().await, empty(&["deleted", "dropped", "of-topic"]));
+    let request = DeleteGroupsRequest { groups_names: vec!["dropped".into(), "dropped".into()] };
+    let dropped = rig.groups.delete_groups(&caller(), request).await;
+    let codes: Vec<i16> = dropped.results.iter().map(|result| result.error_code).collect();
+    assert_eq!(codes, [0], "each group is answered once");
+    assert_eq!(states().await, empty(&["deleted", "of-topic"]));
+    age(&rig, Duration::ZERO).await;
+    assert!(rig.groups.shared.cells_of(TENANT).is_empty());
+    assert!(rig.restarted().groups.shared.cells_of(TENANT).is_empty());
 }

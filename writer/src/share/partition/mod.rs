@@ -152,11 +152,11 @@ impl SharePartition {
         self.wake
     }
 
-    /// Locks that have run out are released. Whether there were any: then the state should be
+    /// Locks that have run out are released. How many offsets that are: if any, the state should be
     /// persisted, though nobody waits for it.
-    pub(crate) fn expire(&mut self, now: Instant, rules: &Rules) -> bool {
+    pub(crate) fn expire(&mut self, now: Instant, rules: &Rules) -> u64 {
         if self.wake.is_none_or(|wake| wake > now) {
-            return false;
+            return 0;
         }
         let due: Vec<_> = self
             .runs
@@ -170,7 +170,14 @@ impl SharePartition {
         }
         self.runs.tidy();
         self.wake = self.runs.iter().filter_map(|(_, run)| locked_until(&run.state)).min();
-        !due.is_empty()
+        due.iter().map(|(first, end, _)| end.abs_diff(*first)).sum()
+    }
+
+    /// How many offsets members have that nothing durable was said of.
+    pub(crate) fn acquired(&self) -> u64 {
+        let held = |run: &runs::Run| matches!(run.state, State::Acquired(_) | State::Settling { .. });
+        let held = self.runs.iter().filter(|(_, run)| held(run));
+        held.map(|(first, run)| run.end.abs_diff(first)).sum()
     }
 
     /// All that a member has is to be released; the ticket to wait for, if it had anything.

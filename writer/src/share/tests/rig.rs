@@ -198,6 +198,7 @@ pub(super) struct Rig {
     streams: Arc<Streams>,
     settings: Arc<Mutex<ShareSettings>>,
     limits: ShareLimits,
+    pub(super) metrics: ShareMetrics,
 }
 
 impl Rig {
@@ -218,7 +219,8 @@ impl Rig {
         settings: Arc<Mutex<ShareSettings>>,
         limits: ShareLimits,
     ) -> Self {
-        let shares = made(&settings, &limits);
+        let metrics = ShareMetrics::default();
+        let shares = made(&settings, &limits, &metrics);
         for record in &records {
             shares.apply(&record.key, record.value.as_deref()).unwrap();
         }
@@ -229,11 +231,11 @@ impl Rig {
             turns: Semaphore::new(1_000_000),
         });
         shares.start(Arc::clone(&log) as Arc<dyn CoordinatorLog>);
-        Self { shares, log, streams, settings, limits }
+        Self { shares, log, streams, settings, limits, metrics }
     }
 
     pub(super) fn unstarted(&self) -> Arc<Shares> {
-        made(&self.settings, &self.limits)
+        made(&self.settings, &self.limits, &self.metrics)
     }
 
     /// The same log and streams after a crash.
@@ -279,7 +281,8 @@ impl Rig {
 
     pub(super) fn member_unopened(&self, tenant: TenantId, id: &'static str) -> Member {
         let (group, member) = (Str::from_static("group"), Str::from_static(id));
-        Member { tenant, group, member, epoch: AtomicI32::new(0) }
+        let connection = u64::from(id.as_bytes()[0]);
+        Member { tenant, group, member, epoch: AtomicI32::new(0), connection }
     }
 
     /// A member whose session fetches partition 0.
@@ -295,9 +298,13 @@ impl Rig {
     }
 }
 
-fn made(settings: &Arc<Mutex<ShareSettings>>, limits: &ShareLimits) -> Arc<Shares> {
+fn made(
+    settings: &Arc<Mutex<ShareSettings>>,
+    limits: &ShareLimits,
+    metrics: &ShareMetrics,
+) -> Arc<Shares> {
     let configs = Arc::new(Configs(Arc::clone(settings)));
-    Arc::new(Shares::new(limits.clone(), Arc::new(OneTopic), configs, Arc::new(|_| 7)))
+    Arc::new(Shares::new(limits.clone(), Arc::new(OneTopic), configs, Arc::new(|_| 7), metrics.clone()))
 }
 
 /// A member of a share group.
@@ -306,6 +313,8 @@ pub(super) struct Member {
     pub(super) group: Str,
     pub(super) member: Str,
     pub(super) epoch: AtomicI32,
+    /// The number of its connection.
+    pub(super) connection: u64,
 }
 
 impl Member {
@@ -324,7 +333,8 @@ impl Member {
     }
 
     async fn send(&self, rig: &Rig, request: ShareFetchRequest) -> ShareFetchResponse {
-        rig.shares.fetch(self.tenant, &*rig.streams, 2, request, 1 << 20).await
+        let client = ShareClient { tenant: self.tenant, connection: self.connection };
+        rig.shares.fetch(client, &*rig.streams, 2, request, 1 << 20).await
     }
 
     /// Begins a session with partition 0, asking for no records.
