@@ -46,7 +46,11 @@ impl Connection {
         Ok(Self(socket))
     }
 
-    async fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, Failure> {
+    async fn call<R: Request>(
+        &mut self,
+        request: &R,
+        version: i16,
+    ) -> Result<R::Response, Failure> {
         let mut encoder = Encoder::framed();
         let header = RequestHeader {
             request_api_key: R::KEY.code(),
@@ -144,13 +148,13 @@ impl Member {
                 owns.lock()[place] = Some(self.owns());
             }
             owns.lock()[place] = Some(self.owns());
-            tokio::select! {
-                () = tokio::time::sleep(self.interval) => {}
-                left = leave.wait_for(|leave| *leave) => {
-                    left?;
-                    owns.lock()[place] = None;
-                    return self.leave().await;
-                }
+            let leaves = tokio::select! {
+                () = tokio::time::sleep(self.interval) => false,
+                told = leave.wait_for(|leave| *leave) => told.is_ok(),
+            };
+            if leaves {
+                owns.lock()[place] = None;
+                return self.leave().await;
             }
         }
     }
@@ -162,7 +166,13 @@ struct Bench {
     topic: String,
     partitions: usize,
     owns: Arc<Mutex<Vec<Option<usize>>>>,
-    living: Vec<(watch::Sender<bool>, JoinHandle<Result<(), Failure>>)>,
+    living: Vec<Living>,
+}
+
+/// A member that beats, until it is told to leave.
+struct Living {
+    leave: watch::Sender<bool>,
+    task: JoinHandle<Result<(), Failure>>,
 }
 
 impl Bench {
@@ -173,8 +183,8 @@ impl Bench {
             self.owns.lock().push(Some(0));
             let member = Member::new(connection, "big", &self.topic, place);
             let (leave, told) = watch::channel(false);
-            let living = tokio::spawn(member.live(Arc::clone(&self.owns), place, told));
-            self.living.push((leave, living));
+            let task = tokio::spawn(member.live(Arc::clone(&self.owns), place, told));
+            self.living.push(Living { leave, task });
         }
     }
 
@@ -186,7 +196,7 @@ impl Bench {
         for place in there.into_iter().take(count) {
             // Its place says so at once: its partitions are nobody's.
             self.owns.lock()[place] = None;
-            self.living[place].0.send_replace(true);
+            self.living[place].leave.send_replace(true);
         }
     }
 
@@ -207,8 +217,8 @@ impl Bench {
             if begun.elapsed() > LIMIT {
                 return Err(format!("{what}: not settled").into());
             }
-            for (_, living) in &self.living {
-                if living.is_finished() && begun.elapsed() > LIMIT / 2 {
+            for living in &self.living {
+                if living.task.is_finished() && begun.elapsed() > LIMIT / 2 {
                     return Err(format!("{what}: a member has ended").into());
                 }
             }

@@ -196,7 +196,7 @@ async fn a_partition_that_is_named_twice_is_fetched_once_as_it_was_last_asked_fo
     let partitions = &mut request.topics[0].partitions;
     let place = |partition, fetch_offset| {
         let of = partitions[0].clone();
-        sluice_wire::messages::fetch_request::FetchPartition { partition, fetch_offset, ..of }
+        FetchPartition { partition, fetch_offset, ..of }
     };
     *partitions = vec![place(1, 0), place(2, 0), place(0, 0), place(1, 1)];
     let response = client.call(&request, 11).await;

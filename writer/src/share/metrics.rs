@@ -87,7 +87,11 @@ impl Collector for ShareCensus {
         for (name, help, value) in [
             ("share_sessions", "Share sessions", count.sessions),
             ("share_partitions", "What groups have of a stream each", count.partitions),
-            ("share_acquired", "Records that members have and have not acknowledged", count.acquired),
+            (
+                "share_acquired",
+                "Records that members have and have not acknowledged",
+                count.acquired,
+            ),
         ] {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;

@@ -4,8 +4,8 @@ mod rig;
 
 use std::time::Duration;
 
-use sluice_model::group_config::OffsetReset;
 use prometheus_client::registry::Registry;
+use sluice_model::group_config::OffsetReset;
 use sluice_wire::ErrorCode;
 
 use self::rig::{OTHER, Rig, TENANT, ack, acked, acquired, stream};

@@ -175,7 +175,8 @@ impl SharePartition {
 
     /// How many offsets members have that nothing durable was said of.
     pub(crate) fn acquired(&self) -> u64 {
-        let held = |run: &runs::Run| matches!(run.state, State::Acquired(_) | State::Settling { .. });
+        let held =
+            |run: &runs::Run| matches!(run.state, State::Acquired(_) | State::Settling { .. });
         let held = self.runs.iter().filter(|(_, run)| held(run));
         held.map(|(first, run)| run.end.abs_diff(first)).sum()
     }

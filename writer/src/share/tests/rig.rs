@@ -304,7 +304,13 @@ fn made(
     metrics: &ShareMetrics,
 ) -> Arc<Shares> {
     let configs = Arc::new(Configs(Arc::clone(settings)));
-    Arc::new(Shares::new(limits.clone(), Arc::new(OneTopic), configs, Arc::new(|_| 7), metrics.clone()))
+    Arc::new(Shares::new(
+        limits.clone(),
+        Arc::new(OneTopic),
+        configs,
+        Arc::new(|_| 7),
+        metrics.clone(),
+    ))
 }
 
 /// A member of a share group.
