@@ -36,7 +36,8 @@ def main() -> int:
     os.environ["SLUICE_TEST_KIND"] = arguments.kind
     servers.end_on_sigterm()
     home = pathlib.Path(os.environ["SLUICE_CLIENTS_HOME"]) / "suites"
-    logs = pathlib.Path(os.environ["SLUICE_TEST_LOGS"])
+    logs = pathlib.Path(os.environ["SLUICE_TEST_LOGS"]).resolve()
+    logs.mkdir(parents=True, exist_ok=True)
     # Servers and tests must not stand in a directory of the checkout, which may change under them.
     os.chdir(logs)
     passed = failed = 0

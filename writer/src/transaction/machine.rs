@@ -102,9 +102,7 @@ impl Machine {
 
     /// A producer starts, or goes on after an error.
     pub(crate) fn init(&self, request: Init, now_ms: i64) -> Result<Step, ErrorCode> {
-        if self.is_logging {
-            return Err(ErrorCode::ConcurrentTransactions);
-        }
+        self.check_settled()?;
         let Some(current) = &self.durable else {
             let Some(producer_id) = request.fresh else { return Ok(Step::NeedsProducerId) };
             return Ok(log(Transaction {
@@ -130,15 +128,12 @@ impl Machine {
         if !request.was.as_ref().is_none_or(is_known) {
             return Err(ErrorCode::ProducerFenced);
         }
-        match current.state {
-            State::PrepareCommit | State::PrepareAbort => Err(ErrorCode::ConcurrentTransactions),
+        if current.state == State::Ongoing {
             // The epoch that this leads to is nobody's: who asks is told to ask again, and gets the
             // one after it.
-            State::Ongoing => Ok(current.fence(request.fresh, now_ms)),
-            State::Empty | State::CompleteCommit | State::CompleteAbort => {
-                current.renew(request, now_ms)
-            }
+            return Ok(current.fence(request.fresh, now_ms));
         }
+        current.renew(request, now_ms)
     }
 
     /// A transaction begins or grows. `generation` is how the producer speaks.
@@ -149,14 +144,8 @@ impl Machine {
         generation: Generation,
         now_ms: i64,
     ) -> Result<Step, ErrorCode> {
-        // First of all, since the epoch may be changing.
-        if self.is_logging {
-            return Err(ErrorCode::ConcurrentTransactions);
-        }
+        self.check_settled()?;
         let current = self.of_producer(producer)?;
-        if current.state.is_prepared() {
-            return Err(ErrorCode::ConcurrentTransactions);
-        }
         let is_open = current.state == State::Ongoing;
         if is_open
             && parts.streams.is_subset(&current.streams)
@@ -183,6 +172,17 @@ impl Machine {
         Ok(current)
     }
 
+    /// Nothing is under way: no decision is being logged, no marker is still to be written. Where this
+    /// comes before any look at the producer, it is as in Kafka: the answer to an end gives the new epoch
+    /// before the markers are written, and who has it already must wait and is not fenced.
+    fn check_settled(&self) -> Result<(), ErrorCode> {
+        let is_prepared = self.durable.as_ref().is_some_and(|durable| durable.state.is_prepared());
+        if self.is_logging || is_prepared {
+            return Err(ErrorCode::ConcurrentTransactions);
+        }
+        Ok(())
+    }
+
     fn of_producer(&self, producer: Producer) -> Result<&Transaction, ErrorCode> {
         let current = self.durable.as_ref().ok_or(ErrorCode::InvalidProducerIdMapping)?;
         if current.producer_id != producer.id {
@@ -204,9 +204,7 @@ impl Machine {
 
     fn end_one(&self, request: End, now_ms: i64) -> Result<Step, ErrorCode> {
         let current = self.of_producer(request.producer)?;
-        if self.is_logging {
-            return Err(ErrorCode::ConcurrentTransactions);
-        }
+        self.check_settled()?;
         match (current.state, request.commit) {
             (State::Ongoing, commit) => {
                 let mut next = current.next(prepared(commit), now_ms);
@@ -214,9 +212,6 @@ impl Machine {
                 Ok(log(next))
             }
             (State::CompleteCommit, true) | (State::CompleteAbort, false) => Ok(Step::Done),
-            (State::PrepareCommit, true) | (State::PrepareAbort, false) => {
-                Err(ErrorCode::ConcurrentTransactions)
-            }
             (
                 State::Empty
                 | State::CompleteCommit
@@ -229,10 +224,8 @@ impl Machine {
     }
 
     fn end_two(&self, request: End, now_ms: i64) -> Result<Step, ErrorCode> {
+        self.check_settled()?;
         let current = self.durable.as_ref().ok_or(ErrorCode::InvalidProducerIdMapping)?;
-        if self.is_logging {
-            return Err(ErrorCode::ConcurrentTransactions);
-        }
         let Producer { id, epoch } = request.producer;
         // The same epoch is the next end of a transaction; the one before it, this one again.
         let is_same_epoch = epoch == current.epoch;
@@ -242,12 +235,8 @@ impl Machine {
         if current.producer_id != id && !is_after_rotation {
             return Err(ErrorCode::InvalidProducerIdMapping);
         }
-        let is_valid = match current.state {
-            State::Ongoing | State::Empty => is_same_epoch,
-            State::PrepareCommit | State::PrepareAbort => is_again && !is_after_rotation,
-            State::CompleteCommit | State::CompleteAbort => is_again || is_same_epoch,
-        };
-        if !is_valid {
+        let has_ended = matches!(current.state, State::CompleteCommit | State::CompleteAbort);
+        if !is_same_epoch && !(has_ended && is_again) {
             return Err(ErrorCode::ProducerFenced);
         }
         match (current.state, request.commit) {
@@ -262,9 +251,6 @@ impl Machine {
             // new epoch. When it began is not known.
             (State::Empty | State::CompleteCommit | State::CompleteAbort, false) => {
                 Ok(current.prepare(false, request.fresh, now_ms, now_ms))
-            }
-            (State::PrepareCommit, true) | (State::PrepareAbort, false) => {
-                Err(ErrorCode::ConcurrentTransactions)
             }
             (
                 State::Empty

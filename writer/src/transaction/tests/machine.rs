@@ -77,8 +77,8 @@ fn ends_of_generation_one_follow_kafkas_table() {
     use ErrorCode::{ConcurrentTransactions, InvalidTxnState};
     for (state, on_commit, on_abort) in [
         (State::Empty, Err(InvalidTxnState), Err(InvalidTxnState)),
-        (State::PrepareCommit, Err(ConcurrentTransactions), Err(InvalidTxnState)),
-        (State::PrepareAbort, Err(InvalidTxnState), Err(ConcurrentTransactions)),
+        (State::PrepareCommit, Err(ConcurrentTransactions), Err(ConcurrentTransactions)),
+        (State::PrepareAbort, Err(ConcurrentTransactions), Err(ConcurrentTransactions)),
         (State::CompleteCommit, Ok(Step::Done), Err(InvalidTxnState)),
         (State::CompleteAbort, Err(InvalidTxnState), Ok(Step::Done)),
     ] {
@@ -120,14 +120,9 @@ fn ends_of_generation_two_follow_kafkas_table() {
             State::CompleteCommit,
             [Answer::Refused(Its), Answer::Again, Answer::Bumps, Answer::Refused(Its)],
         ),
-        (
-            State::PrepareAbort,
-            [Answer::Refused(Busy), Answer::Refused(Its), Answer::Refused(Pf), Answer::Refused(Pf)],
-        ),
-        (
-            State::PrepareCommit,
-            [Answer::Refused(Its), Answer::Refused(Busy), Answer::Refused(Pf), Answer::Refused(Pf)],
-        ),
+        // Whoever asks: the producer has the current epoch since its end was answered.
+        (State::PrepareAbort, [const { Answer::Refused(Busy) }; 4]),
+        (State::PrepareCommit, [const { Answer::Refused(Busy) }; 4]),
     ] {
         let machine = at(state, Generation::Two);
         let epoch = machine.durable().map_or(0, |durable| durable.epoch);
@@ -188,6 +183,24 @@ fn an_open_transaction_is_aborted_before_a_new_instance_begins() {
         for generation in [Generation::One, Generation::Two] {
             let ended = machine.end(end(5, 0, true, generation), NOW);
             assert_eq!(ended, Err(ErrorCode::ProducerFenced));
+        }
+    }
+}
+
+#[test]
+fn while_markers_are_written_whoever_asks_is_to_ask_again() {
+    let busy = Err(ErrorCode::ConcurrentTransactions);
+    for state in [State::PrepareCommit, State::PrepareAbort] {
+        let machine = at(state, Generation::Two);
+        // The producer with its new epoch, with the one before, and somebody else.
+        for who in [producer(5, 1), producer(5, 0), producer(5, 7), producer(6, 0)] {
+            assert_eq!(machine.init(init(Some(who), Some(900)), NOW), busy, "{state:?} {who:?}");
+            let added = machine.add(who, &parts(1), Generation::Two, NOW);
+            assert_eq!(added, busy, "{state:?} {who:?}");
+            for commit in [true, false] {
+                let ended = machine.end(end(who.id, who.epoch, commit, Generation::Two), NOW);
+                assert_eq!(ended, busy, "{state:?} {who:?} {commit}");
+            }
         }
     }
 }
