@@ -236,7 +236,8 @@ impl Machine {
             return Err(ErrorCode::InvalidProducerIdMapping);
         }
         let has_ended = matches!(current.state, State::CompleteCommit | State::CompleteAbort);
-        if !is_same_epoch && !(has_ended && is_again) {
+        let is_valid = is_same_epoch || (has_ended && is_again);
+        if !is_valid {
             return Err(ErrorCode::ProducerFenced);
         }
         match (current.state, request.commit) {
