@@ -63,6 +63,8 @@ def outcomes(output: str) -> dict[str, Seen]:
         found.setdefault(test, Seen("failed", "did not end"))
     for test, seen in found.items():
         if seen.outcome == "failed":
-            why = re.findall(r"^ +(\w+_test\.go:\d+: .*)", output, re.MULTILINE)
-            found[test] = Seen("failed", first_words(seen.message or " | ".join(why)))
+            # The words of all tests are mixed; what their clean-ups say is left out.
+            why = re.findall(r"^ +(\w+_test\.go:\d+: (?!(?:\w+ )*deleting ).*)", output, re.MULTILINE)
+            errors = re.findall(r"^ +testConsumer sendErr group=\w+: (.*)", output, re.MULTILINE)
+            found[test] = Seen("failed", first_words(seen.message or " | ".join([*errors, *why])))
     return found

@@ -250,6 +250,24 @@ async fn what_comes_while_markers_are_written_waits_for_them_a_while() {
     assert_eq!(rig.state("tx"), "Ongoing");
 }
 
+/// franz-go aborts at once what it began after a commit and never wrote to.
+#[tokio::test(start_paused = true)]
+async fn an_end_under_the_new_epoch_waits_for_the_markers_of_the_end_before() {
+    let rig = Rig::new();
+    let producer = rig.init("tx").await.unwrap();
+    rig.add(claim("tx", producer), 0).await.unwrap();
+    rig.ears_open.send_replace(false);
+    let (_, epoch) = rig.coordinator.end(claim("tx", producer), true, true).await.unwrap().unwrap();
+    let next = (producer.0, epoch);
+    let (aborted, ()) = tokio::join!(rig.coordinator.end(claim("tx", next), false, true), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        rig.ears_open.send_replace(true);
+    });
+    assert_eq!(aborted, Ok(Some((producer.0, epoch + 1))));
+    rig.becomes("tx", "CompleteAbort").await;
+    assert_eq!(rig.told(), [("0".to_owned(), epoch, true)], "the abort had nothing to mark");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_second_instance_takes_over_after_the_abort_of_what_was_open() {
     let rig = Rig::new();
