@@ -4,7 +4,7 @@
 
 A scenario at a version is one test. So is each API version that Sluice announces: some scenario must
 have compared an answer of it; so is each place of the table of accepted differences: it must have shown;
-so is the page. What Sluice does not announce is skipped, and said at the end. The last line is
+so is the page. A scenario that needs what one side does not announce has failed. The last line is
 "N passed, N failed".
 """
 
@@ -27,10 +27,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "clients"))
 from blackbox import servers  # noqa: E402  (found through the line above)
 
 from differential import accepted, page, scenario  # noqa: E402
-from differential.compare import ABSENT, Difference, differences  # noqa: E402
+from differential.compare import Difference, differences  # noqa: E402
 from differential.normal import Names, taken_apart  # noqa: E402
 from differential.schema import Catalogue  # noqa: E402
-from differential.side import NotAnnounced, Server, Side  # noqa: E402
+from differential.side import Server, Side  # noqa: E402
 
 # Not for tenants to call yet, or between brokers: ARCHITECTURE of issue 4.
 SECURITY = {
@@ -38,14 +38,6 @@ SECURITY = {
     "CreateDelegationToken", "RenewDelegationToken", "ExpireDelegationToken", "DescribeDelegationToken",
     "DescribeClientQuotas", "AlterClientQuotas", "DescribeUserScramCredentials",
     "AlterUserScramCredentials",
-}
-# Rows of the table of issue 4 that a later landing brings.
-TO_COME = {
-    "AddPartitionsToTxn", "AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit", "DescribeProducers",
-    "DescribeTransactions", "ListTransactions", "ConsumerGroupHeartbeat", "ConsumerGroupDescribe",
-    "GetTelemetrySubscriptions", "PushTelemetry", "ShareGroupHeartbeat", "ShareGroupDescribe", "ShareFetch",
-    "ShareAcknowledge", "StreamsGroupHeartbeat", "StreamsGroupDescribe", "DescribeShareGroupOffsets",
-    "AlterShareGroupOffsets", "DeleteShareGroupOffsets",
 }
 # In every name: a server that runs already may have those of an earlier run.
 STAMP = f"{time.time_ns() // 1_000_000 % 10**8:x}"
@@ -74,7 +66,6 @@ class Outcome:
 
     def __init__(self, verbose: bool):
         self.passed = self.failed = 0
-        self.skipped: dict[str, set[str]] = collections.defaultdict(set)
         self.covered: set[tuple[str, int]] = set()
         self.shown: set[accepted.Where] = set()
         self.accepted_count = 0
@@ -90,10 +81,6 @@ class Outcome:
             else:
                 self.failed += 1
                 self.broken.append(text)
-
-    def skip(self, api: str, name: str) -> None:
-        with self._lock:
-            self.skipped[api].add(name)
 
     def add(self, name: str, found: list[Difference], seen: set[tuple[str, int]]) -> None:
         with self._lock:
@@ -123,8 +110,6 @@ def run_side(script, server: Server, prefix: str, version: int):
     try:
         script(side, version)
         return side, None
-    except NotAnnounced as missing:
-        return side, missing
     except Exception as error:  # noqa: BLE001  (any failure of a script is one failed test)
         return side, f"{server.kind}: {error!r}\n{traceback.format_exc()}"
     finally:
@@ -139,9 +124,6 @@ def run_both(one: scenario.Scenario, version: int, kafka: Server, sluice: Server
         left = pair.submit(run_side, one.script, kafka, prefix, version)
         right = pair.submit(run_side, one.script, sluice, prefix, version)
         (theirs, their_error), (ours, our_error) = left.result(), right.result()
-    if isinstance(our_error, NotAnnounced) and not isinstance(their_error, str):
-        outcome.skip(one.api, name)
-        return
     if their_error or our_error:
         outcome.check(False, f"{name}: {their_error or ''}{our_error or ''}")
         # What was answered before is worth seeing.
@@ -155,20 +137,12 @@ def run_both(one: scenario.Scenario, version: int, kafka: Server, sluice: Server
         normal = [n.normal(taken_apart(a)) for n, a in zip(names, (answer, answer2))]
         seen.add((api, at))
         found += [Difference(one.name, label, api, at, path, place, a, b)
-                  for path, place, a, b in differences(*normal)
-                  if not unannounced(api, path, a, b, sluice)]
+                  for path, place, a, b in differences(*normal)]
     if not (their_error or our_error) and len(theirs) != len(ours):
         outcome.check(False, f"{name}: the scripts went apart after {len(found)} differences: "
                              f"{len(theirs)} and {len(ours)} steps")
     if found or not (their_error or our_error):
         outcome.add(name, found, seen)
-
-
-def unannounced(api: str, path: str, theirs: object, ours: object, sluice: Server) -> bool:
-    """An API that is to come is missing among the announced ones: `report` says so in a line of its
-    own. Those that stay away are in the table of accepted differences."""
-    return (api == "ApiVersions" and path == "ApiKeys" and ours == ABSENT
-            and sluice.catalogue.by_key[theirs["ApiKey"]] in TO_COME)
 
 
 def versions(kafka: Server, api: str) -> range:
@@ -181,9 +155,6 @@ def run_all(chosen, kafka: Server, sluice: Server, jobs: int, outcome: Outcome) 
     together, alone = [], []
     for one in chosen:
         for version in one.versions or versions(kafka, one.api):
-            if one.api not in sluice.announced:
-                outcome.skip(one.api, f"{one.name} v{version}")
-                continue
             (alone if one.alone else together).append((one, version))
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda each: run_both(*each, kafka, sluice, outcome), together))
@@ -228,14 +199,8 @@ def report(outcome: Outcome, kafka: Server, sluice: Server) -> None:
             print(f"DIFFERS: {each[0][0].scenario}: {each[0][0].step}: {len(each) - 6} more")
     for text in outcome.broken:
         print(f"FAILED: {text}")
-    for api, names in sorted(outcome.skipped.items()):
-        print(f"SKIPPED: {api}: Sluice does not announce it, or what its scenarios need: "
-              f"{len(names)} runs")
     for api in sorted(set(sluice.announced) - set(kafka.announced)):
         print(f"NOT ANNOUNCED by Kafka, so not compared: {api}")
-    missing = sorted(TO_COME - set(sluice.announced))
-    if missing:
-        print(f"NOT ANNOUNCED by Sluice yet, so not compared: {len(missing)} APIs: {', '.join(missing)}")
     print(f"{outcome.accepted_count} accepted differences, {len(outcome.covered)} versions of "
           f"{len({a for a, _ in outcome.covered})} APIs compared")
 

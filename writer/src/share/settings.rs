@@ -28,8 +28,8 @@ pub struct ShareLimits {
     pub max_sessions: usize,
     /// Share partitions: what a group has of one stream, live or only stored.
     pub max_partitions: usize,
-    /// A session that was not used for so long makes room for another, when there are too many. Kafka
-    /// ends a session with its connection.
+    /// A session that was not used for so long makes room for another, when there are too many: its
+    /// connection may hang half open.
     pub idle_session: Duration,
 }
 
