@@ -6,6 +6,7 @@ and a server that is killed.
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 
@@ -15,8 +16,8 @@ from blackbox import java, waiting
 class Group:
     """A share group on one topic, with consumers of the Java client."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str):
-        self.driver = java.driver(bootstrap)
+    def __init__(self, bootstrap: str, group: str, topic: str, driver: java.Driver | None = None):
+        self.driver = driver or java.driver(bootstrap)
         self.group, self.topic = group, topic
 
     def configure(self, **configs: str) -> None:
@@ -209,3 +210,23 @@ def test_what_was_acknowledged_survives_a_kill(own_server, name):
     with contextlib.suppress(java.JavaError):
         group.close("a")
     group.close("b")
+
+
+def test_what_a_killed_consumer_had_is_given_to_another_at_once(bootstrap, group):
+    """Long before the locks run out: the share session ends with the connection."""
+    group.configure(share_record_lock_duration_ms="60000")
+    group.produce(range(10))
+    process = java.Driver(bootstrap)
+    try:
+        doomed = Group(bootstrap, group.group, group.topic, process)
+        doomed.open("doomed", "explicit")
+        held = doomed.poll("doomed", 10)
+        assert (values(held), deliveries(held)) == (list(range(10)), {1})
+        group.open("heir")
+        assert group.poll("heir", 1, 2_000) == []
+    finally:
+        process.end()
+    begun = time.monotonic()
+    got = group.poll("heir", 10, 45_000)
+    assert (values(got), deliveries(got)) == (list(range(10)), {2})
+    assert time.monotonic() - begun < 45, "the locks would have run out"
