@@ -204,6 +204,7 @@ impl Node {
         let store = EmbeddedStore::open(data_dir.join("catalog"), Arc::clone(&entropy)).await?;
         let options = CatalogOptions {
             entropy: Arc::clone(&entropy),
+            node: Some(node_id(config)),
             topic_defaults: TopicDefaults::new(config.topics.defaults.clone())
                 .context("topics.defaults")?,
             group_defaults: GroupDefaults::new(config.groups.defaults.clone())

@@ -57,7 +57,9 @@ pub(crate) fn of_alter_topic(error: &AlterTopicError) -> ErrorCode {
 /// Why what is set on a group or a metrics subscription was not changed.
 pub(crate) fn of_alter_resource(error: &AlterResourceError) -> ErrorCode {
     match error {
+        // Kafka's code for broker configs, whatever is wrong with them.
         AlterResourceError::InvalidName(_)
+        | AlterResourceError::InvalidBroker(_)
         | AlterResourceError::InvalidSubscription(InvalidSubscription::Request(_)) => {
             ErrorCode::InvalidRequest
         }

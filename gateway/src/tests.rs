@@ -76,6 +76,7 @@ impl Server {
         let store = EmbeddedStore::in_memory(Arc::clone(&entropy)).unwrap();
         let options = CatalogOptions {
             entropy,
+            node: Some(NODE),
             topic_defaults: TopicDefaults::default(),
             group_defaults: GroupDefaults::default(),
             limits: CatalogLimits::default(),

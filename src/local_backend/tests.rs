@@ -48,6 +48,7 @@ impl Fixture {
         let store = EmbeddedStore::in_memory(Arc::clone(&entropy) as _).unwrap();
         let catalog_options = CatalogOptions {
             entropy,
+            node: None,
             topic_defaults: TopicDefaults::default(),
             group_defaults: GroupDefaults::default(),
             limits: CatalogLimits::default(),

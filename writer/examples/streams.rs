@@ -66,6 +66,7 @@ impl Bench {
         let store = EmbeddedStore::in_memory(Arc::clone(&entropy))?;
         let options = CatalogOptions {
             entropy,
+            node: None,
             topic_defaults: TopicDefaults::default(),
             group_defaults: GroupDefaults::default(),
             limits: CatalogLimits { partitions_per_tenant: usize::MAX, ..CatalogLimits::default() },

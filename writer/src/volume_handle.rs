@@ -301,6 +301,11 @@ impl OwnedVolume {
         self.freshness.ask(max_age, until);
     }
 
+    /// The same, said with each append.
+    pub(crate) fn keep_fresh(&self, max_age: Duration, valid_for: Duration) {
+        self.freshness.keep(max_age, valid_for);
+    }
+
     /// Drops the streams of a deleted topic, here and in the bucket.
     pub(crate) fn forget(&self, topic: TopicId) {
         self.streams.by_id.retain(|id, stream| {

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use sluice_catalog::{Catalog, Change, Topic};
 use sluice_format::VolumeState;
 use sluice_format::key::Keys;
-use sluice_model::topic_config::{Compression as TopicCompression, TimestampType};
+use sluice_model::topic_config::{Compression as TopicCompression, TimestampType, TopicConfig};
 use sluice_model::{Clock, Entropy, NodeId, StreamId, VolumeId};
 use sluice_wire::batch::{
     Attributes, BatchError, BatchView, Compression, ProduceRules, recompress, validate_produce,
@@ -85,6 +85,7 @@ struct Inner {
     catalog: Catalog,
     clock: Arc<dyn Clock>,
     append_timeout: Duration,
+    compaction_interval: Duration,
     volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
     groups: Arc<GroupCoordinator>,
     shares: Arc<Shares>,
@@ -187,6 +188,7 @@ impl Writer {
             catalog,
             clock,
             append_timeout: around.options.append_timeout,
+            compaction_interval: around.options.compaction.interval,
             volumes,
             groups,
             shares,
@@ -313,6 +315,7 @@ impl Writer {
         let now_ms = self.inner.clock.wall_ms();
         let (batch, header) = check(records, &topic, volume.max_batch_bytes(), now_ms)?;
         let log_append_time = topic.config.timestamp_type == TimestampType::LogAppendTime;
+        self.promise_compaction(volume, &topic.config);
         let stream = volume.stream(stream);
         let limit = timeout.min(self.inner.append_timeout);
         let durable = async {
@@ -320,6 +323,16 @@ impl Writer {
             answer.await.unwrap_or(Err(AppendError::NotOwner))
         };
         tokio::time::timeout(limit, durable).await.unwrap_or(Err(AppendError::TimedOut))
+    }
+
+    /// Compaction sees what is in the bucket alone, so records that may not wait long for it may not wait
+    /// long to be uploaded. It looks once an interval: there is no use in being much faster than that.
+    fn promise_compaction(&self, volume: &OwnedVolume, config: &TopicConfig) {
+        let interval = self.inner.compaction_interval;
+        let lag = Duration::from_millis(config.max_compaction_lag_ms);
+        if config.cleanup.compact && lag <= interval {
+            volume.keep_fresh(lag.max(interval / 4), interval);
+        }
     }
 
     /// The offsets of a stream.

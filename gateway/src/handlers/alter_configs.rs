@@ -1,6 +1,5 @@
 //! AlterConfigs, which replaces all that is set on a resource, and IncrementalAlterConfigs, which changes
-//! some of it (KIP-339): on topics, groups and metrics subscriptions. What is set on brokers is in the
-//! server's configuration, out of clients' reach.
+//! some of it (KIP-339): on topics, groups, metrics subscriptions and the brokers of the tenant's cluster.
 //!
 //! Kafka's order of checks is kept: the request's own faults, the resource's name, the configs that would
 //! result, and only then whether there is such a topic.
@@ -9,7 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use sluice_catalog::ResourceKind;
-use sluice_model::{topic_config, topic_name};
+use sluice_model::config::ConfigKey;
+use sluice_model::{broker_config, topic_config, topic_name};
 use sluice_wire::messages::alter_configs_request::AlterConfigsRequest;
 use sluice_wire::messages::alter_configs_response::{self, AlterConfigsResponse};
 use sluice_wire::messages::incremental_alter_configs_request::{
@@ -103,18 +103,18 @@ pub(crate) async fn incremental_alter_configs(
             nulls.filter(|config| config.value.is_none() && config.config_operation != DELETE);
         let checked = check(&key, &twice, names, nulls.map(|config| config.name.as_str()));
         let prepared = checked.and_then(|()| {
-            // kafka-reassign-partitions clears the throttles of brokers in this way when it is done.
             let deletes = |config: &AlterableConfig| config.config_operation == DELETE;
             let only_deletes = !resource.configs.is_empty() && resource.configs.iter().all(deletes);
             let target = target(core, &key, only_deletes)?;
-            let changes = changes(core, &target, &resource.configs)?;
+            let changes = changes(&target, &resource.configs)?;
             Ok((target, changes))
         });
         let result = match prepared {
             Ok((target, changes)) => {
                 let edit = |stored: &mut BTreeMap<String, String>| {
                     for (name, change) in &changes {
-                        apply(core, stored, name, change);
+                        let unset = || default_list(core, ctx, &target, name);
+                        apply(stored, name, change, unset);
                     }
                 };
                 alter(core, ctx, &target, &edit, request.validate_only).await
@@ -185,10 +185,10 @@ fn target(
         },
         GROUP => Ok(Target::Resource(ResourceKind::Group, name.clone())),
         CLIENT_METRICS => Ok(Target::Resource(ResourceKind::ClientMetrics, name.clone())),
+        BROKER if name.is_empty() => Ok(Target::Resource(ResourceKind::Broker, name.clone())),
         BROKER | BROKER_LOGGER => {
             let own = core.config.node_id.0;
             match name.parse::<i32>() {
-                _ if name.is_empty() && *kind == BROKER => {}
                 Ok(id) if id == own => {}
                 Ok(id) => {
                     return invalid(format!(
@@ -197,12 +197,15 @@ fn target(
                 }
                 Err(_) => return invalid(format!("Node id must be an integer, but it is: {name}")),
             }
-            if nothing_but_deletes {
-                return Ok(Target::Nothing);
+            match *kind {
+                // As it is written here, whatever zeros the client wrote before it.
+                BROKER => Ok(Target::Resource(ResourceKind::Broker, own.to_string().into())),
+                _ if nothing_but_deletes => Ok(Target::Nothing),
+                _ => {
+                    let message = "what the server logs is set in its own configuration";
+                    Err((ErrorCode::ClusterAuthorizationFailed, message.to_owned()))
+                }
             }
-            let message = "broker configs cannot be changed by clients: they are set in the \
-                           server's configuration";
-            Err((ErrorCode::ClusterAuthorizationFailed, message.to_owned()))
         }
         other => Err(unknown_type(other)),
     }
@@ -214,10 +217,9 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-/// The changes of a request. Only topics have configs that are lists to be changed in parts; Kafka
-/// takes those of metrics subscriptions as a whole.
+/// The changes of a request. Only topics and brokers have configs that are lists to be changed in parts;
+/// Kafka takes those of metrics subscriptions as a whole.
 fn changes(
-    core: &Core,
     target: &Target,
     configs: &[AlterableConfig],
 ) -> Result<Vec<(String, Change)>, Failure> {
@@ -235,7 +237,7 @@ fn changes(
                 return Err((ErrorCode::InvalidRequest, message));
             }
         };
-        let is_list = matches!(target, Target::Topic(_)) && default_list(core, name).is_some();
+        let is_list = key(target, name).is_some_and(ConfigKey::is_list);
         if let Some(word) = word.filter(|_| !is_list) {
             let message = format!("Can't {word} to key {name} because its type is not LIST.");
             return Err((ErrorCode::InvalidConfig, message));
@@ -262,7 +264,7 @@ async fn alter(
                 topic.as_ref().map_or_else(|_| BTreeMap::new(), |topic| topic.overrides.clone());
             edit(&mut overrides);
             catalog
-                .check_overrides(&overrides)
+                .check_overrides(tenant, &overrides)
                 .map_err(|e| (ErrorCode::InvalidConfig, e.to_string()))?;
             let topic =
                 topic.map_err(|code| (code, format!("The topic '{name}' does not exist.")))?;
@@ -287,17 +289,36 @@ async fn alter(
     }
 }
 
-/// The default of a topic config that is a list; `None` for all others.
-fn default_list(core: &Core, name: &str) -> Option<String> {
-    let key = topic_config::key(name).filter(|key| key.is_list())?;
-    let operators = core.catalog.topic_defaults().get(name);
-    Some(operators.unwrap_or(key.default).to_owned())
+/// What is known of a config that can be a list.
+fn key(target: &Target, name: &str) -> Option<&'static ConfigKey> {
+    match target {
+        Target::Topic(_) => topic_config::key(name),
+        Target::Resource(ResourceKind::Broker, _) => broker_config::key(name),
+        Target::Resource(ResourceKind::Group | ResourceKind::ClientMetrics, _)
+        | Target::Nothing => None,
+    }
 }
 
-fn apply(core: &Core, stored: &mut BTreeMap<String, String>, name: &str, change: &Change) {
+/// What a list holds that is not set: for a topic what its cluster says, for a broker Kafka's default.
+fn default_list(core: &Core, ctx: &Context, target: &Target, name: &str) -> String {
+    let Some(key) = key(target, name) else { return String::new() };
+    let set = match target {
+        Target::Topic(_) => {
+            core.catalog.topic_defaults(ctx.caller.tenant).get(name).map(str::to_owned)
+        }
+        Target::Resource(..) | Target::Nothing => None,
+    };
+    set.unwrap_or_else(|| key.default.to_owned())
+}
+
+fn apply(
+    stored: &mut BTreeMap<String, String>,
+    name: &str,
+    change: &Change,
+    unset: impl Fn() -> String,
+) {
     let items = |stored: &BTreeMap<String, String>| -> Vec<String> {
-        let text = stored.get(name).cloned().or_else(|| default_list(core, name));
-        let text = text.unwrap_or_default();
+        let text = stored.get(name).cloned().unwrap_or_else(unset);
         text.split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect()
     };
     let value = match change {

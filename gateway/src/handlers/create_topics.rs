@@ -103,7 +103,8 @@ async fn create(
         let made = core.catalog.create_topic(tenant, new).await.map_err(refuse)?;
         (made.id, made.partitions.len())
     };
-    let configs = topic_config::describe(&overrides, core.catalog.topic_defaults());
+    let defaults = core.catalog.topic_defaults(tenant);
+    let configs = topic_config::describe(&overrides, &defaults);
     let configs = configs.map(|entry| CreatableTopicConfigs {
         name: Str::from_static(entry.name),
         config_source: entry.source.code(),

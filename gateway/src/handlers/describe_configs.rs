@@ -1,10 +1,10 @@
-//! DescribeConfigs, of topics, groups, metrics subscriptions and of this node.
+//! DescribeConfigs, of topics, groups, metrics subscriptions and of this node as its tenant sees it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sluice_catalog::ResourceKind;
-use sluice_model::config::ConfigEntry;
+use sluice_model::config::{ConfigEntry, ConfigType};
 use sluice_model::{client_metrics, group_config, topic_config, topic_name};
 use sluice_wire::messages::describe_configs_request::{
     DescribeConfigsRequest, DescribeConfigsResource,
@@ -80,7 +80,8 @@ fn describe(
                 .map_err(|e| (ErrorCode::InvalidTopicException, e.to_string()))?;
             let topic = resolve::by_name(core, ctx, name)
                 .map_err(|code| (code, code.message().to_owned()))?;
-            let entries = topic_config::describe(&topic.overrides, core.catalog.topic_defaults());
+            let defaults = core.catalog.topic_defaults(ctx.caller.tenant);
+            let entries = topic_config::describe(&topic.overrides, &defaults);
             let entries = entries.filter(|entry| wanted(entry.name));
             Ok(entries.map(|entry| of_resource(entry, detail)).collect())
         }
@@ -99,11 +100,18 @@ fn describe(
             let entries = client_metrics::describe(&set).filter(|entry| wanted(entry.name));
             Ok(entries.map(|entry| of_resource(entry, detail)).collect())
         }
-        // Settings for all brokers at once: there are none.
-        BROKER if name.is_empty() => Ok(Vec::new()),
+        BROKER if name.is_empty() => {
+            let set = set_on(core, ctx, ResourceKind::Broker, name);
+            let configs = broker_configs::of_all_brokers(&set).into_iter();
+            let configs = configs.filter(|config| wanted(&config.name));
+            Ok(configs.map(|config| of_broker(config, detail)).collect())
+        }
         BROKER if **name == *core.config.node_id.0.to_string() => {
-            let configs = broker_configs::all(core).into_iter();
-            let configs = configs.filter(|config| wanted(config.name));
+            let all = set_on(core, ctx, ResourceKind::Broker, "");
+            let own = set_on(core, ctx, ResourceKind::Broker, name);
+            let defaults = core.catalog.topic_defaults(ctx.caller.tenant);
+            let configs = broker_configs::of_this(core, &defaults, &all, &own).into_iter();
+            let configs = configs.filter(|config| wanted(&config.name));
             Ok(configs.map(|config| of_broker(config, detail)).collect())
         }
         BROKER | BROKER_LOGGER if name.parse::<i32>().is_err() && !name.is_empty() => {
@@ -155,19 +163,24 @@ fn of_resource(entry: ConfigEntry, detail: Detail) -> DescribeConfigsResourceRes
 }
 
 fn of_broker(config: BrokerConfig, detail: Detail) -> DescribeConfigsResourceResult {
-    let synonym = DescribeConfigsSynonym {
-        name: Str::from_static(config.name),
-        value: Some(config.value.as_str().into()),
-        source: config.source.code(),
-    };
+    let synonyms = config.synonyms.into_iter().filter(|_| detail.synonyms);
+    let synonyms = synonyms.map(|synonym| DescribeConfigsSynonym {
+        name: synonym.name,
+        value: synonym.value.map(Into::into),
+        source: synonym.source.code(),
+    });
     DescribeConfigsResourceResult {
-        name: Str::from_static(config.name),
-        value: Some(config.value.into()),
-        read_only: true,
+        name: config.name,
+        value: config.value.map(Into::into),
+        read_only: config.read_only,
         config_source: config.source.code(),
-        is_sensitive: false,
-        synonyms: if detail.synonyms { vec![synonym] } else { Vec::new() },
-        config_type: config.kind.code(),
-        documentation: detail.documentation.then(|| Str::from_static(config.documentation)),
+        is_sensitive: config.kind.is_none(),
+        synonyms: synonyms.collect(),
+        // 0 where Kafka does not know it.
+        config_type: config.kind.map_or(0, ConfigType::code),
+        documentation: config
+            .documentation
+            .filter(|_| detail.documentation)
+            .map(Str::from_static),
     }
 }

@@ -62,7 +62,7 @@ pub(crate) async fn fetch(core: &Arc<Core>, ctx: &Context, request: FetchRequest
             let is_there = resolved.is_ok();
             let checked = match resolved {
                 // Only brokers fetch as replicas, and a tenant has none.
-                Ok(_) if replica >= 0 => Err(ErrorCode::TopicAuthorizationFailed),
+                Ok(_) if replica >= 0 => Err(ErrorCode::NotLeaderOrFollower),
                 Ok(_) if zstd => Err(ErrorCode::UnsupportedCompressionType),
                 other => other,
             };

@@ -1,5 +1,5 @@
-//! The bit fields of operations that a caller may do (KIP-430). Until there are ACLs a tenant may do
-//! in its cluster whatever is served.
+//! The bit fields of operations that a caller may do (KIP-430). Until there are ACLs nothing is forbidden
+//! to a tenant in its cluster, as in a Kafka without an authorizer: what it cannot do is not served at all.
 
 /// Bits are `1 << code` of Kafka's `AclOperation`.
 const fn bits(codes: &[u32]) -> i32 {
@@ -18,6 +18,7 @@ const CREATE: u32 = 5;
 const DELETE: u32 = 6;
 const ALTER: u32 = 7;
 const DESCRIBE: u32 = 8;
+const CLUSTER_ACTION: u32 = 9;
 const DESCRIBE_CONFIGS: u32 = 10;
 const ALTER_CONFIGS: u32 = 11;
 const IDEMPOTENT_WRITE: u32 = 12;
@@ -28,5 +29,12 @@ pub(crate) const TOPIC: i32 =
 /// On a group.
 pub(crate) const GROUP: i32 = bits(&[READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
 /// On the tenant's cluster.
-pub(crate) const CLUSTER: i32 =
-    bits(&[CREATE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, IDEMPOTENT_WRITE]);
+pub(crate) const CLUSTER: i32 = bits(&[
+    CREATE,
+    ALTER,
+    DESCRIBE,
+    CLUSTER_ACTION,
+    DESCRIBE_CONFIGS,
+    ALTER_CONFIGS,
+    IDEMPOTENT_WRITE,
+]);

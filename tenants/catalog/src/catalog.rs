@@ -18,12 +18,14 @@ use crate::nodes::Node;
 use crate::producer_ids::Block;
 use crate::store::{MetadataStore, Outcome, StoreError, Txn};
 use crate::topics::Topic;
-use crate::view::{Derivation, View};
+use crate::view::{Derivation, TopicRules, View};
 use crate::volumes::Volume;
 
 /// What a catalog is opened with.
 #[derive(Clone)]
 pub struct CatalogOptions {
+    /// The node that opens it: configs that tenants set on this broker alone hold here. None for a tool.
+    pub node: Option<NodeId>,
     /// Where ids come from.
     pub entropy: Arc<dyn Entropy>,
     /// The operator's defaults for topics.
@@ -128,8 +130,8 @@ impl Catalog {
     ) -> Result<Self, OpenError> {
         let cluster = identity(&*store, &*options.entropy).await?;
         let how = Derivation {
-            plain: Arc::new(TopicConfig::from_stored(&BTreeMap::new(), &options.topic_defaults)),
-            defaults: options.topic_defaults,
+            node: options.node,
+            rules: TopicRules::new(options.topic_defaults),
             plain_group: Arc::new(GroupSettings::from_stored(
                 &BTreeMap::new(),
                 &options.group_defaults,
@@ -204,17 +206,19 @@ impl Catalog {
         self.inner.shared.view.read().all_topics().cloned().collect()
     }
 
-    /// The operator's defaults for topics, as `topic_config::describe` wants them.
-    pub fn topic_defaults(&self) -> &TopicDefaults {
-        &self.inner.shared.how.defaults
+    /// What holds for a tenant's topics that do not say otherwise, as `topic_config::describe` wants it.
+    pub fn topic_defaults(&self, tenant: TenantId) -> Arc<TopicDefaults> {
+        let shared = &self.inner.shared;
+        Arc::clone(&shared.view.read().topic_rules(tenant, &shared.how).defaults)
     }
 
     /// The effective configuration of a topic with these overrides, if they are valid.
     pub fn check_overrides(
         &self,
+        tenant: TenantId,
         overrides: &BTreeMap<String, String>,
     ) -> Result<TopicConfig, InvalidConfig> {
-        TopicConfig::new(overrides, self.topic_defaults())
+        TopicConfig::new(overrides, &self.topic_defaults(tenant))
     }
 
     /// The live nodes, by id.

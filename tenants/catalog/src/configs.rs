@@ -1,18 +1,19 @@
-//! What tenants set on groups and on subscriptions of clients' metrics. Such a resource is there while
-//! something is set on it, and needs nothing else: no group has to exist.
+//! What tenants set on groups, on subscriptions of clients' metrics and on the brokers of their cluster.
+//! Such a resource is there while something is set on it, and needs nothing else: no group has to exist.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sluice_model::broker_config::{self, InvalidBrokerConfig};
 use sluice_model::client_metrics::{InvalidSubscription, MetricsSubscription};
 use sluice_model::config::InvalidConfig;
 use sluice_model::limits::MAX_CONFIGURED_NAME_BYTES;
-use sluice_model::{GroupConfigs, GroupDefaults, GroupSettings, TenantId};
+use sluice_model::{GroupConfigs, GroupDefaults, GroupSettings, NodeId, TenantId, TopicDefaults};
 
 use crate::catalog::Catalog;
 use crate::layout::{self, ConfigRecord};
 use crate::store::{Outcome, StoreError, Txn};
-use crate::view::Derivation;
+use crate::view::{Derivation, TopicRules};
 
 /// Resources, besides topics, on which a tenant sets configs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +22,16 @@ pub enum ResourceKind {
     Group,
     /// A subscription of clients' metrics, by its name.
     ClientMetrics,
+    /// A broker of the tenant's cluster, by its node's id; all of them by the empty name.
+    Broker,
 }
+
+impl ResourceKind {
+    pub(crate) const ALL: [Self; 3] = [Self::Group, Self::ClientMetrics, Self::Broker];
+}
+
+/// The name of all brokers.
+const ALL_BROKERS: &str = "";
 
 /// Why a resource's configs were not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +45,9 @@ pub enum AlterResourceError {
     /// Invalid: the subscription that would result.
     #[error(transparent)]
     InvalidSubscription(#[from] InvalidSubscription),
+    /// Invalid: the configs of the broker that would result.
+    #[error(transparent)]
+    InvalidBroker(#[from] InvalidBrokerConfig),
     /// Refused by policy: the tenant may not have so many.
     #[error("The limit of {limit} {what} is reached.")]
     LimitReached {
@@ -53,6 +66,9 @@ pub enum AlterResourceError {
 pub(crate) struct Configs {
     groups: BTreeMap<Arc<str>, GroupEntry>,
     metrics: BTreeMap<Arc<str>, MetricsEntry>,
+    brokers: BTreeMap<Arc<str>, Arc<BTreeMap<String, String>>>,
+    /// What the brokers' configs make of the topics' defaults; `None` if nothing is set on them.
+    topics: Option<TopicRules>,
 }
 
 struct GroupEntry {
@@ -86,18 +102,54 @@ impl Configs {
                 let entry = MetricsEntry { overrides: Arc::new(overrides), subscription };
                 self.metrics.insert(name.into(), entry);
             }
+            ResourceKind::Broker => {
+                self.brokers.insert(name.into(), Arc::new(overrides));
+                self.derive_topics(how);
+            }
         }
     }
 
-    pub(crate) fn remove(&mut self, kind: ResourceKind, name: &str) {
+    pub(crate) fn remove(&mut self, kind: ResourceKind, name: &str, how: &Derivation) {
         match kind {
             ResourceKind::Group => drop(self.groups.remove(name)),
             ResourceKind::ClientMetrics => drop(self.metrics.remove(name)),
+            ResourceKind::Broker => {
+                self.brokers.remove(name);
+                self.derive_topics(how);
+            }
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.metrics.is_empty()
+        self.groups.is_empty() && self.metrics.is_empty() && self.brokers.is_empty()
+    }
+
+    /// The defaults of this tenant's topics, if it has set any.
+    pub(crate) fn topics(&self) -> Option<&TopicRules> {
+        self.topics.as_ref()
+    }
+
+    fn derive_topics(&mut self, how: &Derivation) {
+        self.topics = match self.brokers.is_empty() {
+            true => None,
+            false => Some(TopicRules::new(self.topic_defaults(how, None))),
+        };
+    }
+
+    /// What would hold for topics if `instead` were set on the broker of that name.
+    fn topic_defaults(
+        &self,
+        how: &Derivation,
+        instead: Option<(&str, &BTreeMap<String, String>)>,
+    ) -> TopicDefaults {
+        let nothing = BTreeMap::new();
+        let set = |name: &str| match instead {
+            Some((changed, overrides)) if changed == name => overrides,
+            _ => self.brokers.get(name).map_or(&nothing, |overrides| &**overrides),
+        };
+        let node = how.node.map(|NodeId(id)| id.to_string());
+        let own = node.as_deref().map_or(&nothing, set);
+        how.rules.defaults.of_tenant(set(ALL_BROKERS), own)
     }
 
     /// Sorted.
@@ -105,6 +157,7 @@ impl Configs {
         match kind {
             ResourceKind::Group => Box::new(self.groups.keys()),
             ResourceKind::ClientMetrics => Box::new(self.metrics.keys()),
+            ResourceKind::Broker => Box::new(self.brokers.keys()),
         }
     }
 
@@ -112,6 +165,7 @@ impl Configs {
         match kind {
             ResourceKind::Group => self.groups.get(name).map(|entry| &entry.overrides),
             ResourceKind::ClientMetrics => self.metrics.get(name).map(|entry| &entry.overrides),
+            ResourceKind::Broker => self.brokers.get(name),
         }
     }
 
@@ -119,6 +173,7 @@ impl Configs {
         match kind {
             ResourceKind::Group => self.groups.len(),
             ResourceKind::ClientMetrics => self.metrics.len(),
+            ResourceKind::Broker => self.brokers.len(),
         }
     }
 }
@@ -171,11 +226,12 @@ impl Catalog {
         overrides: &BTreeMap<String, String>,
     ) -> Result<(), AlterResourceError> {
         let empty = match kind {
-            ResourceKind::Group => "Default group resources are not allowed.",
-            ResourceKind::ClientMetrics => "Subscription name can't be empty",
+            ResourceKind::Group => Some("Default group resources are not allowed."),
+            ResourceKind::ClientMetrics => Some("Subscription name can't be empty"),
+            ResourceKind::Broker => None,
         };
-        if name.is_empty() {
-            return Err(AlterResourceError::InvalidName(empty));
+        if let Some(text) = empty.filter(|_| name.is_empty()) {
+            return Err(AlterResourceError::InvalidName(text));
         }
         if name.len() > MAX_CONFIGURED_NAME_BYTES {
             let text = "The name of the resource is longer than 1024 bytes.";
@@ -191,8 +247,19 @@ impl Catalog {
                 MetricsSubscription::new(overrides)?;
                 ("metrics subscriptions", limits.metrics_subscriptions_per_tenant)
             }
+            ResourceKind::Broker => ("configured brokers", limits.configured_brokers_per_tenant),
         };
         let view = self.inner.shared.view.read();
+        if kind == ResourceKind::Broker {
+            let none = BTreeMap::new();
+            let nothing = Configs::default();
+            let configs = view.configs(tenant).unwrap_or(&nothing);
+            let before = configs.brokers.get(name).map_or(&none, |before| &**before);
+            broker_config::check(overrides, before, name == ALL_BROKERS)?;
+            // Kafka takes defaults that contradict each other, and then refuses every new topic.
+            let defaults = configs.topic_defaults(&self.inner.shared.how, Some((name, overrides)));
+            defaults.check().map_err(InvalidBrokerConfig::from)?;
+        }
         let (count, known) = view.configs(tenant).map_or((0, false), |configs| {
             (configs.count(kind), configs.overrides(kind, name).is_some())
         });
@@ -285,10 +352,11 @@ mod tests {
     #[tokio::test]
     async fn a_resource_without_configs_is_gone() {
         let catalog = open(&memory(), 1).await;
-        for kind in [ResourceKind::Group, ResourceKind::ClientMetrics] {
+        for kind in ResourceKind::ALL {
             let pair = match kind {
                 ResourceKind::Group => (SESSION, "50000"),
                 ResourceKind::ClientMetrics => ("metrics", "*"),
+                ResourceKind::Broker => ("log.retention.ms", "5"),
             };
             set(&catalog, A, kind, "x", &[pair]).await.unwrap();
             assert_eq!(catalog.configured_resources(A, kind).len(), 1);

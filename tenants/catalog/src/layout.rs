@@ -8,6 +8,9 @@
 //!                                                    exist; the name may hold any character
 //! /sluice/client-metrics/<tenant>/<name>
 //!                                    ConfigRecord    a subscription of clients' metrics (KIP-714)
+//! /sluice/broker-configs/<tenant>/<node>
+//!                                    ConfigRecord    what a tenant has set on one broker of its cluster, or
+//!                                                    on all of them if <node> is empty
 //! /sluice/nodes/<node>               NodeRecord      under the node's lease
 //! /sluice/volumes/<volume>           VolumeRecord
 //! /sluice/producer-ids               ProducerIdsRecord
@@ -42,11 +45,13 @@ pub(crate) fn topic(tenant: TenantId, name: &str) -> String {
 /// The kinds of [`ResourceKind`] as they stand in keys.
 const GROUP_CONFIGS: &str = "group-configs";
 const CLIENT_METRICS: &str = "client-metrics";
+const BROKER_CONFIGS: &str = "broker-configs";
 
 pub(crate) fn configs(tenant: TenantId, kind: ResourceKind, name: &str) -> String {
     let kind = match kind {
         ResourceKind::Group => GROUP_CONFIGS,
         ResourceKind::ClientMetrics => CLIENT_METRICS,
+        ResourceKind::Broker => BROKER_CONFIGS,
     };
     format!("/sluice/{kind}/{}/{name}", tenant.0)
 }
@@ -79,11 +84,12 @@ impl<'a> Key<'a> {
                     let (tenant, name) = of_tenant(rest)?;
                     Some(Self::Topic(tenant, name))
                 }
-                GROUP_CONFIGS | CLIENT_METRICS => {
+                GROUP_CONFIGS | CLIENT_METRICS | BROKER_CONFIGS => {
                     let (tenant, name) = of_tenant(rest)?;
                     let kind = match kind {
                         GROUP_CONFIGS => ResourceKind::Group,
-                        _ => ResourceKind::ClientMetrics,
+                        CLIENT_METRICS => ResourceKind::ClientMetrics,
+                        _ => ResourceKind::Broker,
                     };
                     Some(Self::Configs(tenant, kind, name))
                 }
@@ -116,7 +122,7 @@ pub(crate) struct TopicRecord {
     pub(crate) overrides: BTreeMap<String, String>,
 }
 
-/// What is set on a group or a metrics subscription, verbatim; never empty.
+/// What is set on a resource that is not a topic, verbatim; never empty.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ConfigRecord {
     pub(crate) overrides: BTreeMap<String, String>,
@@ -177,10 +183,12 @@ mod tests {
     fn keys_come_apart_as_they_were_put_together() {
         let tenant = TenantId(7);
         assert_eq!(Key::parse(&topic(tenant, "a.b")), Key::Topic(tenant, "a.b"));
-        for kind in [ResourceKind::Group, ResourceKind::ClientMetrics] {
+        for kind in ResourceKind::ALL {
             let key = configs(tenant, kind, "any/name at\u{e9} all");
             assert_eq!(Key::parse(&key), Key::Configs(tenant, kind, "any/name at\u{e9} all"));
         }
+        let all_brokers = configs(tenant, ResourceKind::Broker, "");
+        assert_eq!(Key::parse(&all_brokers), Key::Configs(tenant, ResourceKind::Broker, ""));
         assert_eq!(Key::parse(&node(NodeId(3))), Key::Node(NodeId(3)));
         assert_eq!(Key::parse(&volume(VolumeId(0))), Key::Volume(VolumeId(0)));
         for other in [CLUSTER, PRODUCER_IDS, "/sluice/later/1", "/sluice/topics/x/y", "", "/"] {

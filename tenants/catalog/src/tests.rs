@@ -42,7 +42,8 @@ fn entropy(seed: u64) -> Arc<dyn Entropy> {
 pub(crate) fn options(seed: u64) -> CatalogOptions {
     CatalogOptions {
         entropy: entropy(seed),
-        topic_defaults: TopicDefaults::default(),
+        node: None,
+            topic_defaults: TopicDefaults::default(),
         group_defaults: GroupDefaults::default(),
         limits: CatalogLimits::default(),
     }

@@ -11,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::layout::{self, TopicRecord};
 use crate::placement::place;
 use crate::store::{Outcome, Revision, StoreError, Txn};
-use crate::view::Derivation;
+use crate::view::TopicRules;
 
 /// A topic, as of one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,13 +35,9 @@ impl Topic {
         tenant: TenantId,
         name: &str,
         record: TopicRecord,
-        how: &Derivation,
+        rules: &TopicRules,
     ) -> Self {
-        let config = if record.overrides.is_empty() {
-            Arc::clone(&how.plain)
-        } else {
-            Arc::new(TopicConfig::from_stored(&record.overrides, &how.defaults))
-        };
+        let config = rules.config(&record.overrides);
         Self {
             id: record.id,
             tenant,
@@ -191,6 +187,7 @@ impl Catalog {
     ) -> Result<(), CreateTopicError> {
         topic_name::validate(&new.name)?;
         let limits = &self.inner.limits;
+        let how = &self.inner.shared.how;
         let view = self.inner.shared.view.read();
         if view.topic(tenant, &new.name).is_some() {
             return Err(CreateTopicError::Exists(new.name.clone()));
@@ -198,7 +195,7 @@ impl Catalog {
         if let Some(existing) = view.collision(tenant, &new.name) {
             return Err(CreateTopicError::Collides { name: new.name.clone(), existing });
         }
-        self.check_overrides(&new.overrides)?;
+        TopicConfig::new(&new.overrides, &view.topic_rules(tenant, how).defaults)?;
         let max = limits.partitions_per_topic;
         if new.partitions == 0 || new.partitions > max {
             return Err(CreateTopicError::InvalidPartitions { asked: new.partitions, max });
@@ -240,7 +237,10 @@ impl Catalog {
             Outcome::Conflict => Err(CreateTopicError::Exists(new.name)),
             // The view may have moved on by now, and no longer have it.
             Outcome::Committed(_) => Ok(self.topic_by_id(tenant, id).unwrap_or_else(|| {
-                Arc::new(Topic::from_record(tenant, &new.name, record, &self.inner.shared.how))
+                let shared = &self.inner.shared;
+                let view = shared.view.read();
+                let rules = view.topic_rules(tenant, &shared.how);
+                Arc::new(Topic::from_record(tenant, &new.name, record, rules))
             })),
         }
     }
@@ -310,7 +310,7 @@ impl Catalog {
                 self.stored_topic(tenant, id).await?.ok_or(AlterTopicError::NotFound)?;
             let before = record.overrides.clone();
             edit(&mut record.overrides);
-            self.check_overrides(&record.overrides)?;
+            self.check_overrides(tenant, &record.overrides)?;
             if record.overrides == before || self.replace_topic(&key, &record, since).await? {
                 return self.topic_by_id(tenant, id).ok_or(AlterTopicError::NotFound);
             }

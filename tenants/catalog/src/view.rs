@@ -44,12 +44,36 @@ struct TenantTopics {
 
 /// What is not in the store's records but decides what a view holds.
 pub(crate) struct Derivation {
-    pub(crate) defaults: TopicDefaults,
-    /// Shared by all topics without overrides.
-    pub(crate) plain: Arc<TopicConfig>,
+    /// Whose configs of one broker hold here; none for a process that serves nobody.
+    pub(crate) node: Option<NodeId>,
+    /// For tenants that set nothing on their brokers.
+    pub(crate) rules: TopicRules,
     pub(crate) group_defaults: GroupDefaults,
     /// Shared by all groups without overrides.
     pub(crate) plain_group: Arc<GroupSettings>,
+}
+
+/// What holds for topics that do not say otherwise.
+#[derive(PartialEq)]
+pub(crate) struct TopicRules {
+    pub(crate) defaults: Arc<TopicDefaults>,
+    /// Shared by all topics without overrides.
+    plain: Arc<TopicConfig>,
+}
+
+impl TopicRules {
+    pub(crate) fn new(defaults: TopicDefaults) -> Self {
+        let plain = Arc::new(TopicConfig::from_stored(&BTreeMap::new(), &defaults));
+        Self { defaults: Arc::new(defaults), plain }
+    }
+
+    /// The effective configuration of a topic with these overrides, which were accepted once.
+    pub(crate) fn config(&self, overrides: &BTreeMap<String, String>) -> Arc<TopicConfig> {
+        match overrides.is_empty() {
+            true => Arc::clone(&self.plain),
+            false => Arc::new(TopicConfig::from_stored(overrides, &self.defaults)),
+        }
+    }
 }
 
 impl View {
@@ -86,7 +110,12 @@ impl View {
         self.tenants.get(&tenant).map_or((0, 0), |t| (t.by_name.len(), t.partitions))
     }
 
-    /// What the tenant has set on groups and metrics subscriptions, if anything.
+    /// The defaults of a tenant's topics.
+    pub(crate) fn topic_rules<'a>(&'a self, tenant: TenantId, how: &'a Derivation) -> &'a TopicRules {
+        self.configs(tenant).and_then(Configs::topics).unwrap_or(&how.rules)
+    }
+
+    /// What the tenant has set on groups, metrics subscriptions and brokers, if anything.
     pub(crate) fn configs(&self, tenant: TenantId) -> Option<&Configs> {
         self.configs.get(&tenant)
     }
@@ -129,11 +158,11 @@ impl View {
         &mut self,
         event: &Event,
         how: &Derivation,
-    ) -> Result<Option<Change>, BadRecord> {
-        Ok(match event {
-            Event::Put(entry) => self.put(entry, how)?,
-            Event::Delete { key } => self.remove(key),
-        })
+    ) -> Result<Vec<Change>, BadRecord> {
+        match event {
+            Event::Put(entry) => self.put(entry, how),
+            Event::Delete { key } => Ok(self.remove(key, how)),
+        }
     }
 
     /// Makes the view that of these entries, and tells what changed.
@@ -147,7 +176,7 @@ impl View {
         let mut gone: Vec<String> = Vec::new();
         gone.extend(self.topics.values().map(|t| layout::topic(t.tenant, &t.name)));
         for (tenant, configs) in &self.configs {
-            for kind in [ResourceKind::Group, ResourceKind::ClientMetrics] {
+            for kind in ResourceKind::ALL {
                 gone.extend(configs.names(kind).map(|name| layout::configs(*tenant, kind, name)));
             }
         }
@@ -155,7 +184,7 @@ impl View {
         gone.extend(self.volumes.keys().map(|id| layout::volume(*id)));
         gone.retain(|key| !present.contains(key.as_str()));
 
-        let mut changes: Vec<_> = gone.iter().filter_map(|key| self.remove(key)).collect();
+        let mut changes: Vec<_> = gone.iter().flat_map(|key| self.remove(key, how)).collect();
         for entry in entries {
             match self.put(entry, how) {
                 Ok(change) => changes.extend(change),
@@ -165,17 +194,18 @@ impl View {
         changes
     }
 
-    fn put(&mut self, entry: &Entry, how: &Derivation) -> Result<Option<Change>, BadRecord> {
+    fn put(&mut self, entry: &Entry, how: &Derivation) -> Result<Vec<Change>, BadRecord> {
         let Entry { key, value, .. } = entry;
-        Ok(match Key::parse(key) {
+        let change = match Key::parse(key) {
             Key::Topic(tenant, name) => {
                 let record: layout::TopicRecord = layout::decode(key, value)?;
-                self.put_topic(Topic::from_record(tenant, name, record, how))
+                let rules = self.topic_rules(tenant, how);
+                self.put_topic(Topic::from_record(tenant, name, record, rules))
             }
             Key::Configs(tenant, kind, name) => {
                 let record: layout::ConfigRecord = layout::decode(key, value)?;
                 self.configs.entry(tenant).or_default().put(kind, name, record.overrides, how);
-                None
+                return Ok(self.configs_changed(tenant, kind, how));
             }
             Key::Node(id) => {
                 let node = Arc::new(Node::from_record(id, layout::decode(key, value)?));
@@ -188,7 +218,27 @@ impl View {
                 (old.as_ref() != Some(&volume)).then_some(Change::VolumeChanged(volume))
             }
             Key::Other => None,
-        })
+        };
+        Ok(Vec::from_iter(change))
+    }
+
+    /// What the configs of a tenant's brokers make of its topics.
+    fn configs_changed(
+        &mut self,
+        tenant: TenantId,
+        kind: ResourceKind,
+        how: &Derivation,
+    ) -> Vec<Change> {
+        if kind != ResourceKind::Broker {
+            return Vec::new();
+        }
+        let rules = self.topic_rules(tenant, how);
+        let changed = self.topics(tenant).filter_map(|topic| {
+            let config = rules.config(&topic.overrides);
+            (config != topic.config).then(|| Topic { config, ..Topic::clone(topic) })
+        });
+        let changed: Vec<Topic> = changed.collect();
+        changed.into_iter().filter_map(|topic| self.put_topic(topic)).collect()
     }
 
     fn put_topic(&mut self, topic: Topic) -> Option<Change> {
@@ -219,25 +269,25 @@ impl View {
         })
     }
 
-    fn remove(&mut self, key: &str) -> Option<Change> {
-        match Key::parse(key) {
-            Key::Topic(tenant, name) => {
-                let topic = self.topic(tenant, name)?.clone();
+    fn remove(&mut self, key: &str, how: &Derivation) -> Vec<Change> {
+        let change = match Key::parse(key) {
+            Key::Topic(tenant, name) => self.topic(tenant, name).cloned().map(|topic| {
                 self.remove_topic(&topic);
-                Some(Change::TopicDeleted(topic))
-            }
+                Change::TopicDeleted(topic)
+            }),
             Key::Configs(tenant, kind, name) => {
-                let of_tenant = self.configs.get_mut(&tenant)?;
-                of_tenant.remove(kind, name);
+                let Some(of_tenant) = self.configs.get_mut(&tenant) else { return Vec::new() };
+                of_tenant.remove(kind, name, how);
                 if of_tenant.is_empty() {
                     self.configs.remove(&tenant);
                 }
-                None
+                return self.configs_changed(tenant, kind, how);
             }
             Key::Node(id) => self.nodes.remove(&id).map(Change::NodeGone),
             Key::Volume(id) => self.volumes.remove(&id).map(Change::VolumeGone),
             Key::Other => None,
-        }
+        };
+        Vec::from_iter(change)
     }
 
     fn remove_topic(&mut self, topic: &Topic) {

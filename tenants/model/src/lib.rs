@@ -1,6 +1,7 @@
 //! The words that every part of Sluice shares: ids, epochs, topic names and configuration, limits,
 //! and the seams through which time and randomness enter. Pure: no I/O, no runtime, no log.
 
+pub mod broker_config;
 pub mod client_metrics;
 pub mod config;
 pub mod group_config;

@@ -7,6 +7,9 @@ pub const MAX_CONFIG_VALUE_BYTES: usize = 32_767;
 /// The longest name of a group or a metrics subscription on which configs are set, in bytes.
 pub const MAX_CONFIGURED_NAME_BYTES: usize = 1_024;
 
+/// The most configs that are set on one broker, or on all brokers, of a tenant's cluster.
+pub const MAX_BROKER_CONFIGS: usize = 300;
+
 /// The most partitions that one request may create, over all its topics. Kafka's controller has the
 /// same bound on the records of one operation.
 pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
@@ -22,6 +25,8 @@ pub struct CatalogLimits {
     pub partitions_per_tenant: usize,
     /// Groups on which one tenant may have set configs, whether or not they exist.
     pub configured_groups_per_tenant: usize,
+    /// Brokers of its cluster on which one tenant may have set configs; all of them together count as one.
+    pub configured_brokers_per_tenant: usize,
     /// Subscriptions of clients' metrics that one tenant may have. Each is asked for each push.
     pub metrics_subscriptions_per_tenant: usize,
 }
@@ -33,6 +38,7 @@ impl Default for CatalogLimits {
             partitions_per_topic: 10_000,
             partitions_per_tenant: 200_000,
             configured_groups_per_tenant: 10_000,
+            configured_brokers_per_tenant: 1_000,
             metrics_subscriptions_per_tenant: 100,
         }
     }

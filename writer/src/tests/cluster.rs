@@ -75,6 +75,7 @@ impl Cluster {
         let store = EmbeddedStore::in_memory(Arc::clone(&entropy) as _).unwrap();
         let options = CatalogOptions {
             entropy: Arc::clone(&entropy) as _,
+            node: None,
             topic_defaults: TopicDefaults::default(),
             group_defaults: GroupDefaults::default(),
             limits: CatalogLimits::default(),

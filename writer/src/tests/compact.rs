@@ -105,6 +105,30 @@ async fn segments_in_bucket(cluster: &Cluster) -> usize {
 }
 
 #[tokio::test]
+async fn max_compaction_lag_holds_for_records_that_would_wait_for_their_upload() {
+    let mut cluster = eager().await;
+    // Next to nothing would stay on the volume for an hour.
+    cluster.options.upload_segment_bytes = 1 << 20;
+    cluster.options.upload_max_age = Duration::from_secs(3600);
+    cluster.options.upload_max_age_idle = Duration::from_secs(3600);
+    let configs = [("cleanup.policy", "compact"), ("max.compaction.lag.ms", "1")];
+    let topic = cluster.topic("t", &configs).await;
+    let a = stream(&topic, 0);
+    let writer = cluster.start().await;
+    for value in ["1", "2", "3"] {
+        let records = keyed(&[("k", Some(value))], 1_000_000, Compression::None);
+        append(&writer, a, &records).await.unwrap();
+    }
+    until_bucket(&writer, |state| {
+        let stream = state.streams.get(&key_of(a));
+        stream.is_some_and(|stream| stream.cleaned_to == 3)
+    })
+    .await;
+    let log = log(&cluster, &writer, a).await;
+    assert_eq!(log.into_values().collect::<Vec<_>>(), [(Some("k".into()), Some("3".into()))]);
+}
+
+#[tokio::test]
 async fn many_small_extents_become_few_and_nothing_is_lost() {
     let cluster = eager().await;
     let topic = cluster.topic("t", &[]).await;

@@ -3,7 +3,8 @@
 //! Each segment costs two PUTs, so the less there is to upload, the longer it waits: a volume that gets
 //! next to nothing makes a segment every `upload_max_age_idle` (at the default of one minute: 2880 PUTs a
 //! day), one with a few MiB to upload makes one every `upload_max_age`.
-//! Readers that follow the bucket ask for what they need; an ask holds until it expires.
+//! Readers that follow the bucket ask for what they need, and so do topics whose records may not wait for
+//! compaction; an ask holds until it expires.
 
 use std::time::Duration;
 
@@ -48,6 +49,15 @@ impl Freshness {
         }
         drop(asks);
         self.changed.notify_one();
+    }
+
+    /// The same for `valid_for` from now on, by one who says so again and again: little is done each time.
+    pub(crate) fn keep(&self, max_age: Duration, valid_for: Duration) {
+        let now = Instant::now();
+        let asked = |ask: &Ask| ask.max_age <= max_age && ask.until >= now + valid_for / 2;
+        if !self.asks.lock().iter().any(asked) {
+            self.ask(max_age, now + valid_for);
+        }
     }
 
     /// The age that counts now, for `waiting_bytes` that no upload has taken yet.
@@ -113,6 +123,21 @@ mod tests {
         assert_eq!(age(), 600 * SECOND);
         freshness.ask(Duration::ZERO, now + 99 * SECOND);
         assert_eq!(age(), SHORTEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_asked_again_when_half_its_time_is_over() {
+        let freshness = Freshness::default();
+        let keep = || freshness.keep(SECOND, 10 * SECOND);
+        let untils = || freshness.asks.lock().iter().map(|ask| ask.until).collect::<Vec<_>>();
+        keep();
+        let first = untils();
+        tokio::time::advance(4 * SECOND).await;
+        keep();
+        assert_eq!(untils(), first);
+        tokio::time::advance(2 * SECOND).await;
+        keep();
+        assert_eq!(untils(), [first[0] + 6 * SECOND]);
     }
 
     #[tokio::test(start_paused = true)]

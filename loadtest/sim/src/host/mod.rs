@@ -77,6 +77,7 @@ async fn open_catalog(stage: &Stage, entropy: &Arc<dyn Entropy>) -> Catalog {
         let store = MetadataClient::Remote(stage.metadata_service.clone());
         let options = CatalogOptions {
             entropy: Arc::clone(entropy),
+            node: None,
             topic_defaults: TopicDefaults::default(),
             group_defaults: GroupDefaults::default(),
             limits: CatalogLimits::default(),

@@ -335,7 +335,8 @@ async fn a_catalog_comes_back_from_its_journal() {
     let rig = Rig::new();
     let options = || CatalogOptions {
         entropy: entropy(),
-        topic_defaults: TopicDefaults::default(),
+        node: None,
+            topic_defaults: TopicDefaults::default(),
         group_defaults: GroupDefaults::default(),
         limits: CatalogLimits::default(),
     };

@@ -11,6 +11,10 @@ pub enum ConfigSource {
     Group,
     /// Set on the subscription of clients' metrics.
     ClientMetrics,
+    /// Set by the tenant on one broker of its cluster.
+    DynamicBroker,
+    /// Set by the tenant on all brokers of its cluster.
+    DynamicDefaultBroker,
     /// The operator's default.
     StaticBroker,
     /// Kafka's default.
@@ -22,10 +26,12 @@ impl ConfigSource {
     pub fn code(self) -> i8 {
         match self {
             Self::Topic => 1,
-            Self::ClientMetrics => 7,
-            Self::Group => 8,
+            Self::DynamicBroker => 2,
+            Self::DynamicDefaultBroker => 3,
             Self::StaticBroker => 4,
             Self::Default => 5,
+            Self::ClientMetrics => 7,
+            Self::Group => 8,
         }
     }
 }
@@ -86,33 +92,39 @@ pub struct ConfigEntry {
 impl ConfigEntry {
     /// Whether the resource says nothing about it.
     pub fn is_default(&self) -> bool {
-        matches!(self.source, ConfigSource::StaticBroker | ConfigSource::Default)
+        match self.source {
+            ConfigSource::Topic | ConfigSource::Group | ConfigSource::ClientMetrics => false,
+            ConfigSource::DynamicBroker
+            | ConfigSource::DynamicDefaultBroker
+            | ConfigSource::StaticBroker
+            | ConfigSource::Default => true,
+        }
     }
 }
 
 impl ConfigKey {
     /// A value in Kafka's canonical form. What does not parse was stored by another version: it is
     /// shown as it is.
-    pub(crate) fn canonical(&self, text: &str) -> String {
+    pub fn canonical(&self, text: &str) -> String {
         self.parse(text).map_or_else(|_| text.to_owned(), |value: Value| value.to_string())
     }
 
-    /// The config as it is reported: `set` is what the resource of kind `source` says, `operator` what
-    /// the operator says for all, `default` the place and value of Kafka's default if that is a place.
-    pub(crate) fn entry(
-        &'static self,
+    /// The config as it is reported: `set` is what the resource of kind `source` says, `defaults` what
+    /// others say for all such resources, by precedence, `default` the place and value of Kafka's
+    /// default if that is a place.
+    pub(crate) fn entry<'a>(
+        &self,
         set: Option<(&str, ConfigSource)>,
-        operator: Option<&str>,
+        defaults: impl IntoIterator<Item = (&'a str, ConfigSource)>,
         default: Option<(&'static str, &str)>,
     ) -> ConfigEntry {
         let mut synonyms = Vec::with_capacity(3);
         if let Some((text, source)) = set {
             synonyms.push(Synonym { name: self.name, value: self.canonical(text), source });
         }
-        if let Some(text) = operator {
+        for (text, source) in defaults {
             let name = self.server_name.unwrap_or(self.name);
-            let value = self.canonical(text);
-            synonyms.push(Synonym { name, value, source: ConfigSource::StaticBroker });
+            synonyms.push(Synonym { name, value: self.canonical(text), source });
         }
         let (value, source) = match synonyms.first() {
             Some(first) => (first.value.clone(), first.source),

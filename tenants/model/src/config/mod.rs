@@ -46,6 +46,11 @@ pub struct ConfigKey {
 }
 
 impl ConfigKey {
+    /// The type of its values.
+    pub fn kind(&self) -> ConfigType {
+        self.kind
+    }
+
     /// Whether values can be appended and subtracted.
     pub fn is_list(&self) -> bool {
         self.kind == ConfigType::List

@@ -175,7 +175,8 @@ pub fn describe(
         let set = overrides.get(key.name).map(|text| (text.as_str(), ConfigSource::Group));
         // A config that no broker config gives a default is its own default's place, unless it is set.
         let place = key.server_name.or_else(|| set.is_none().then_some(key.name));
-        key.entry(set, defaults.get(key.name), place.map(|place| (place, key.default)))
+        let operator = defaults.get(key.name).map(|text| (text, ConfigSource::StaticBroker));
+        key.entry(set, operator, place.map(|place| (place, key.default)))
     })
 }
 

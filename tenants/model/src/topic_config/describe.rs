@@ -14,11 +14,11 @@ pub fn describe(
 ) -> impl Iterator<Item = ConfigEntry> {
     KEYS.iter().map(move |key| {
         let set = overrides.get(key.name).map(|text| (text.as_str(), ConfigSource::Topic));
-        key.entry(set, defaults.get(key.name), topics_default(key))
+        key.entry(set, defaults.places(key.name), topics_default(key))
     })
 }
 
 /// The same configs as a broker has them, under its names in the synonyms.
 pub fn describe_server(defaults: &TopicDefaults) -> impl Iterator<Item = ConfigEntry> {
-    KEYS.iter().map(|key| key.entry(None, defaults.get(key.name), server_default(key)))
+    KEYS.iter().map(|key| key.entry(None, defaults.places(key.name), server_default(key)))
 }

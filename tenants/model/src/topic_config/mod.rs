@@ -1,10 +1,10 @@
 //! Topic configuration: Kafka 4.3's keys (`TopicConfig`, `LogConfig`), how their values are checked,
 //! and the effective typed values of a topic.
 //!
-//! A topic keeps only what was set on it (its overrides, verbatim); all else comes from the server's
-//! defaults ([`TopicDefaults`], the operator's), and then from Kafka's. [`TopicConfig`] is derived from
-//! the two and never stored. Every key of Kafka is accepted, checked and reported by [`describe`];
-//! [`TopicConfig`] has a field for those on which Sluice acts.
+//! A topic keeps only what was set on it (its overrides, verbatim); all else comes from the defaults of
+//! its cluster ([`TopicDefaults`]: the tenant's, then the operator's), and then from Kafka's.
+//! [`TopicConfig`] is derived from the two and never stored. Every key of Kafka is accepted, checked and
+//! reported by [`describe`]; [`TopicConfig`] has a field for those on which Sluice acts.
 //!
 //! Does not know who may change a config, nor when a change takes effect.
 
@@ -16,23 +16,66 @@ use std::collections::BTreeMap;
 pub use describe::{describe, describe_server};
 pub use table::{KEYS, key};
 
-use crate::config::{InvalidConfig, Value, list};
+use crate::config::{ConfigSource, InvalidConfig, Value, list};
 
-/// The operator's defaults for topics that do not say otherwise, by topic config name; checked.
+/// What holds for topics that do not say otherwise, by topic config name. The operator's defaults are
+/// checked; a tenant may have set its own over them, on the brokers of its cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopicDefaults(BTreeMap<String, String>);
+pub struct TopicDefaults {
+    /// Set by the tenant on this broker.
+    broker: BTreeMap<String, String>,
+    /// Set by the tenant on all brokers.
+    cluster: BTreeMap<String, String>,
+    operator: BTreeMap<String, String>,
+}
 
 impl TopicDefaults {
-    /// Checks the defaults, alone and together.
+    /// The operator's defaults, checked alone and together.
     pub fn new(values: BTreeMap<String, String>) -> Result<Self, InvalidConfig> {
-        let defaults = Self(values);
-        TopicConfig::new(&BTreeMap::new(), &defaults)?;
+        let defaults = Self { operator: values, ..Self::default() };
+        defaults.check()?;
         Ok(defaults)
     }
 
-    /// What was set for `name`, verbatim.
+    /// The same under what a tenant has set on all its brokers and on this one, by broker config name.
+    /// What is no default of topics is passed over, and so is a value that this version does not take.
+    pub fn of_tenant(
+        &self,
+        cluster: &BTreeMap<String, String>,
+        broker: &BTreeMap<String, String>,
+    ) -> Self {
+        let layer = |set: &BTreeMap<String, String>| {
+            let of_topics = KEYS.iter().filter_map(|key| {
+                let text = set.get(key.server_name?)?;
+                key.parse(text).is_ok().then(|| (key.name.to_owned(), text.clone()))
+            });
+            of_topics.collect()
+        };
+        Self { broker: layer(broker), cluster: layer(cluster), operator: self.operator.clone() }
+    }
+
+    /// Whether a topic on which nothing is set could have these.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        TopicConfig::new(&BTreeMap::new(), self).map(drop)
+    }
+
+    /// What is set for `name`, verbatim.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.places(name).next().map(|(text, _)| text)
+    }
+
+    /// All that is set for `name`, verbatim, and where, by precedence.
+    pub(crate) fn places(&self, name: &str) -> impl Iterator<Item = (&str, ConfigSource)> {
+        let layers = [
+            (&self.broker, ConfigSource::DynamicBroker),
+            (&self.cluster, ConfigSource::DynamicDefaultBroker),
+            (&self.operator, ConfigSource::StaticBroker),
+        ];
+        layers.into_iter().filter_map(move |(layer, source)| Some((layer.get(name)?.as_str(), source)))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.operator.iter().chain(&self.cluster).chain(&self.broker)
     }
 }
 
@@ -113,7 +156,7 @@ impl TopicConfig {
         overrides: &BTreeMap<String, String>,
         defaults: &TopicDefaults,
     ) -> Result<Self, InvalidConfig> {
-        for (name, text) in defaults.0.iter().chain(overrides) {
+        for (name, text) in defaults.all().chain(overrides) {
             let key = key(name).ok_or_else(|| InvalidConfig::unknown("topic", name))?;
             key.parse(text)?;
         }
@@ -194,8 +237,8 @@ impl Default for TopicConfig {
     }
 }
 
-/// Looks a key up in the overrides, then the operator's defaults, then Kafka's; a value that does not
-/// parse counts as not set.
+/// Looks a key up in the overrides, then the defaults, then Kafka's; a value that does not parse counts
+/// as not set.
 struct Effective<'a> {
     overrides: &'a BTreeMap<String, String>,
     defaults: &'a TopicDefaults,
@@ -206,8 +249,8 @@ impl Effective<'_> {
         let key = key(name)?;
         let parse = |text: &str| key.parse(text).ok();
         let overridden = self.overrides.get(name).and_then(|text| parse(text));
-        let operator = || self.defaults.get(name).and_then(parse);
-        overridden.or_else(operator).or_else(|| parse(key.default))
+        let default = || self.defaults.get(name).and_then(parse);
+        overridden.or_else(default).or_else(|| parse(key.default))
     }
 
     fn long(&self, name: &str) -> i64 {
