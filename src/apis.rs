@@ -31,7 +31,7 @@ const DIFFERENCES: &str = "
 | compression.lz4.level | without effect: lz4 has one level here | the codec in use has no other |
 | client telemetry | always served; what clients push becomes the operator's metrics, by tenant and metric | Kafka serves it when a plugin is there to receive it |
 | match patterns of client metrics | without look-around and back-references (INVALID_CONFIG) | patterns take time linear in the text |
-| bounds of group configs | Kafka's default bounds, widened to the operator's defaults (groups.defaults) | there are no broker configs that hold bounds |
+| bounds of group configs | Kafka's default bounds, widened to the operator's defaults (groups.defaults) | the broker configs that hold them are read at a start |
 | transactions | described without the groups that they commit offsets of | committed offsets do not lie in a topic |
 | segment.*, flush.*, index.*, file.delete.delay.ms, preallocate, unclean.leader.election.enable | accepted, checked and reported, without effect | there are no segment files |
 | group.initial.rebalance.delay.ms | 0 by default, as in Kafka's sample configuration | groups.initial_rebalance_delay sets it |
@@ -40,7 +40,7 @@ const DIFFERENCES: &str = "
 | streams groups: size | at most 5,000 members and 100,000 tasks a group | what a tenant can make the coordinator hold is bounded |
 | share sessions | when there are too many, those that were idle for two minutes make room; Kafka refuses new ones | a client whose connection hangs half open must not keep others out |
 | share.auto.offset.reset | where a group begins is stored with its first fetch, and shown from then on; Kafka stores it with the first acknowledgement | a crash must not move a group that began at the end |
-| broker configs | a few, read-only; changing them is refused (CLUSTER_AUTHORIZATION_FAILED) | they are the operator's |
+| broker configs | those that Kafka changes dynamically can be set, for this tenant alone; what is about listeners, connections and the machine is refused (INVALID_REQUEST), and what is about parts that are not here is kept and shown, without effect | the server is shared, and its machine the operator's |
 
 ## As in Apache Kafka, where one may expect otherwise
 

@@ -2,6 +2,7 @@
 //! in memory ([`memory`]), spoken to through the wire crate ([`client`]).
 
 mod admin;
+mod broker_configs;
 mod client;
 mod configs;
 mod groups;

@@ -219,10 +219,7 @@ const SUBTRACT: i8 = 3;
 
 /// The changes of a request. Only topics and brokers have configs that are lists to be changed in parts;
 /// Kafka takes those of metrics subscriptions as a whole.
-fn changes(
-    target: &Target,
-    configs: &[AlterableConfig],
-) -> Result<Vec<(String, Change)>, Failure> {
+fn changes(target: &Target, configs: &[AlterableConfig]) -> Result<Vec<(String, Change)>, Failure> {
     let mut changes = Vec::with_capacity(configs.len());
     for config in configs {
         let name = &config.name;

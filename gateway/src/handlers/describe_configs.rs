@@ -178,9 +178,6 @@ fn of_broker(config: BrokerConfig, detail: Detail) -> DescribeConfigsResourceRes
         synonyms: synonyms.collect(),
         // 0 where Kafka does not know it.
         config_type: config.kind.map_or(0, ConfigType::code),
-        documentation: config
-            .documentation
-            .filter(|_| detail.documentation)
-            .map(Str::from_static),
+        documentation: config.documentation.filter(|_| detail.documentation).map(Str::from_static),
     }
 }

@@ -233,7 +233,7 @@ async fn fetch_errors_by_version() {
         (
             FetchRequest { replica_id: 1, ..fetch("t", 0, 0) },
             12,
-            ErrorCode::TopicAuthorizationFailed,
+            ErrorCode::NotLeaderOrFollower,
         ),
         (fetch("", 0, 0), 13, ErrorCode::UnknownTopicId),
     ] {

@@ -116,19 +116,13 @@ ACCEPTED: tuple[Accepted, ...] = (
         "a session is state that a gateway would have to keep; KIP-227 allows it",
         (Where("Fetch", "SessionId", "core.fetch_sessions", ours=0),)),
     Accepted(
-        "a fetch as a replica", "NOT_LEADER_OR_FOLLOWER", "TOPIC_AUTHORIZATION_FAILED",
-        "only brokers replicate, and a tenant has none; Kafka with ACLs says the same",
-        (Where("Fetch", "Responses.Partitions.ErrorCode", step="replica 5", kafka=6, ours=29),
-         Where("Fetch", "Responses.Partitions.CurrentLeader.*", step="replica 5", ours=ABSENT))),
+        "the leader beside the error of a fetch as a replica", "told", "not told",
+        "a tenant has no brokers that replicate, and could do nothing with it",
+        (Where("Fetch", "Responses.Partitions.CurrentLeader.*", step="replica 5", ours=ABSENT),)),
     Accepted(
         "a resource named twice in AlterConfigs", "no answer at all", "INVALID_REQUEST for each",
         "a client that waits for an answer gets one",
         (Where("AlterConfigs", "*", step="topic twice"),)),
-    Accepted(
-        "operations on the cluster", "all", "those that a tenant may do",
-        "brokers, replicas and quotas are the operator's",
-        (Where("Metadata", "ClusterAuthorizedOperations", kafka=8096, ours=5536),
-         Where("DescribeCluster", "ClusterAuthorizedOperations", kafka=8096, ours=5536))),
     Accepted(
         "a topic with neither name nor id in Metadata", "UNKNOWN_SERVER_ERROR, and no brokers",
         "INVALID_TOPIC_EXCEPTION for the topic", "the rest of the question can be answered",
@@ -150,11 +144,9 @@ ACCEPTED: tuple[Accepted, ...] = (
              {"Name": "min.insync.replicas", "Value": "1", "Source": 5}]),
          Where("DescribeConfigs", "Results.Configs", step="cluster default", ours=ABSENT))),
     Accepted(
-        "configs of brokers", "may be changed", "CLUSTER_AUTHORIZATION_FAILED", "they are the operator's",
-        (Where("IncrementalAlterConfigs", "Responses.ErrorCode", "configs.incremental_alter_broker", ours=31),
-         Where("AlterConfigs", "Responses.ErrorCode", "configs.alter_topic", "broker", kafka=0, ours=31),
-         Where("DescribeConfigs", "Results.Configs.ReadOnly", step="what clients ask for", kafka=False, ours=True),
-         Where("DescribeConfigs", "Results.Configs.ConfigSource", step="what clients ask for", kafka=5, ours=4))),
+        "where a broker config comes from", "the default, where the server's file says nothing", "always the file",
+        "the server does not tell the operator's value from its own default",
+        (Where("DescribeConfigs", "Results.Configs.ConfigSource", step="what clients ask for", kafka=5, ours=4),)),
     Accepted(
         "an operation that does not exist in IncrementalAlterConfigs", "UNKNOWN_SERVER_ERROR",
         "INVALID_REQUEST", "it is the client's fault, not the server's",

@@ -43,7 +43,7 @@ pub(crate) fn options(seed: u64) -> CatalogOptions {
     CatalogOptions {
         entropy: entropy(seed),
         node: None,
-            topic_defaults: TopicDefaults::default(),
+        topic_defaults: TopicDefaults::default(),
         group_defaults: GroupDefaults::default(),
         limits: CatalogLimits::default(),
     }
@@ -290,6 +290,64 @@ async fn overrides_change_and_are_checked_as_a_whole() {
     let back = catalog.update_topic_overrides(A, topic.id, BTreeMap::clear).await.unwrap();
     assert_eq!((back.config.retention_ms, back.overrides.len()), (Some(1000), 0));
     assert!(matches!(next(&mut changes).await, Change::TopicChanged { .. }));
+}
+
+#[tokio::test]
+async fn what_a_tenant_sets_on_its_brokers_are_the_defaults_of_its_topics() {
+    let store = memory();
+    let opened = async |seed, node| {
+        let options = CatalogOptions { node: Some(NodeId(node)), ..options(seed) };
+        Catalog::open(Arc::clone(&store), options).await.unwrap()
+    };
+    let (one, two) = (opened(1, 1).await, opened(2, 2).await);
+    one.add_volume(file_volume(0)).await.unwrap();
+    let plain = one.create_topic(A, new_topic("plain", 1)).await.unwrap();
+    let own = NewTopic { overrides: overrides(&[("retention.ms", "7")]), ..new_topic("own", 1) };
+    let own = one.create_topic(A, own).await.unwrap();
+    let theirs = one.create_topic(B, new_topic("plain", 1)).await.unwrap();
+    let set = async |broker: &str, value: &str| {
+        let pairs = overrides(&[("log.retention.ms", value), ("background.threads", "9")]);
+        let edit = |stored: &mut BTreeMap<String, String>| stored.clone_from(&pairs);
+        one.update_resource(A, ResourceKind::Broker, broker, edit).await
+    };
+    let retention = |catalog: &Catalog, topic: &Topic| {
+        catalog.topic_of_any_tenant(topic.id).unwrap().config.retention_ms
+    };
+    let week = Some(604_800_000);
+    let mut changes = one.subscribe();
+    let mut changes_of_two = two.subscribe();
+    set("", "3000").await.unwrap();
+    assert_eq!(retention(&one, &plain), Some(3000));
+    assert!(matches!(next(&mut changes).await, Change::TopicChanged { old, new }
+        if old.config.retention_ms == week && new.config.retention_ms == Some(3000)));
+    assert_eq!((retention(&one, &own), retention(&one, &theirs)), (Some(7), week));
+    assert!(changes.try_recv().is_err(), "of the other topics nothing has changed");
+    // What is set on one broker holds there.
+    set("2", "2000").await.unwrap();
+    assert_eq!(retention(&one, &plain), Some(3000));
+    while retention(&two, &plain) != Some(2000) {
+        next(&mut changes_of_two).await;
+    }
+    // New topics have it from the beginning, and a start finds it again.
+    let later = one.create_topic(A, new_topic("later", 1)).await.unwrap();
+    assert_eq!(later.config.retention_ms, Some(3000));
+    assert_eq!(retention(&opened(3, 2).await, &later), Some(2000));
+    // Refused as a whole: a bad value, and defaults that no topic could have.
+    assert!(matches!(set("", "x").await, Err(AlterResourceError::InvalidBroker(_))));
+    let pairs = overrides(&[
+        ("log.cleaner.min.compaction.lag.ms", "11"),
+        ("log.cleaner.max.compaction.lag.ms", "10"),
+    ]);
+    let conflict = one.check_resource(A, ResourceKind::Broker, "", &pairs);
+    assert!(matches!(conflict, Err(AlterResourceError::InvalidBroker(_))));
+    // When the last is taken away, all is as it was.
+    for broker in ["", "2"] {
+        one.update_resource(A, ResourceKind::Broker, broker, BTreeMap::clear).await.unwrap();
+    }
+    assert_eq!(retention(&one, &plain), week);
+    while retention(&two, &plain) != week {
+        next(&mut changes_of_two).await;
+    }
 }
 
 #[tokio::test]

@@ -111,7 +111,11 @@ impl View {
     }
 
     /// The defaults of a tenant's topics.
-    pub(crate) fn topic_rules<'a>(&'a self, tenant: TenantId, how: &'a Derivation) -> &'a TopicRules {
+    pub(crate) fn topic_rules<'a>(
+        &'a self,
+        tenant: TenantId,
+        how: &'a Derivation,
+    ) -> &'a TopicRules {
         self.configs(tenant).and_then(Configs::topics).unwrap_or(&how.rules)
     }
 

@@ -29,6 +29,7 @@ pub(super) struct Wish {
     pub(super) group: Str,
     pub(super) member: Str,
     pub(super) min_bytes: u64,
+    /// Of all streams together, but for the first batch; with 0 there is not even that, as in Kafka.
     pub(super) max_bytes: u32,
     pub(super) max_wait: Duration,
     pub(super) max_records: u32,
@@ -47,7 +48,8 @@ pub(super) struct Delivered {
 pub(super) type Answered = (StreamId, Result<Delivered, ErrorCode>);
 
 impl Shares {
-    /// Acquires records of `streams`, looking at them in this order; each is answered once.
+    /// Acquires records of `streams`, looking at them in this order; each is answered once. What has to be
+    /// loaded does not hold up what is there already: the rest has its turn at the next fetch.
     pub(super) async fn deliver(
         &self,
         tenant: TenantId,
@@ -59,10 +61,18 @@ impl Shares {
         let settings = self.shared.settings_of(tenant, &wish.group);
         let mut cells = Vec::with_capacity(streams.len());
         let mut answers: Vec<Answered> = Vec::with_capacity(streams.len());
+        let mut has_enough = false;
         for stream in streams {
             let key = ShareKey { group: wish.group.clone(), stream: *stream };
+            if has_enough {
+                answers.push((*stream, Ok(Delivered::default())));
+                continue;
+            }
             match self.open(tenant, &key, source, &settings).await {
-                Ok(cell) => cells.push(cell),
+                Ok((cell, loaded)) => {
+                    cells.push(cell);
+                    has_enough = loaded && self.is_ready(source, wish, &settings, &cells);
+                }
                 Err(code) => answers.push((*stream, Err(code))),
             }
         }
@@ -99,14 +109,14 @@ impl Shares {
         }
     }
 
-    /// The cell of a share partition, with its machine loaded.
+    /// The cell of a share partition, with its machine loaded; and whether that had to be waited for.
     async fn open(
         &self,
         tenant: TenantId,
         key: &ShareKey,
         source: &dyn ShareSource,
         settings: &ShareSettings,
-    ) -> Result<Arc<Cell>, ErrorCode> {
+    ) -> Result<(Arc<Cell>, bool), ErrorCode> {
         self.shared.check_active()?;
         let topic = sluice_wire::Uuid(key.stream.topic.0);
         let partition = i32::try_from(key.stream.partition).unwrap_or(-1);
@@ -116,7 +126,7 @@ impl Shares {
             let cell = self.shared.cell_or_new(tenant, key, limit);
             let cell = cell.ok_or(ErrorCode::PolicyViolation)?;
             if cell.lock().live.is_some() {
-                return Ok(cell);
+                return Ok((cell, false));
             }
             let fetching = cell.fetching.lock().await;
             {
@@ -127,13 +137,13 @@ impl Shares {
                 if state.live.is_some() {
                     drop(state);
                     drop(fetching);
-                    return Ok(cell);
+                    return Ok((cell, true));
                 }
             }
             let loaded = self.load(&cell, source, settings).await;
             drop(fetching);
             match loaded {
-                Ok(true) => return Ok(cell),
+                Ok(true) => return Ok((cell, true)),
                 Ok(false) => {}
                 Err(code) => {
                     self.shared.leave(&cell, cell.lock());
@@ -183,6 +193,9 @@ impl Shares {
         settings: &ShareSettings,
         cells: &[Arc<Cell>],
     ) -> bool {
+        if wish.max_bytes == 0 {
+            return false;
+        }
         let enough = wish.min_bytes.max(1);
         let mut bytes = 0;
         for cell in cells {
@@ -217,7 +230,8 @@ impl Shares {
             let others = u32::try_from(cells.len() - index).unwrap_or(u32::MAX);
             let mut moved = false;
             let mut delivered = Ok(Delivered::default());
-            if records_left > 0 && (bytes_left > 0 || given.is_empty()) {
+            let first = given.is_empty() && wish.max_bytes > 0;
+            if records_left > 0 && (bytes_left > 0 || first) {
                 let bytes = (bytes_left / others).max(1);
                 let patience = deadline.max(Instant::now() + LEAST_WAIT);
                 let fetching = tokio::time::timeout_at(patience, cell.fetching.lock()).await;

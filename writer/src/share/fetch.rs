@@ -72,6 +72,7 @@ impl Shares {
             group: request.group_id.clone().unwrap_or_default(),
             member: request.member_id.clone().unwrap_or_default(),
         };
+        let max_bytes = max_bytes.min(u32::try_from(request.max_bytes).unwrap_or(0));
         let wish = Wish {
             group: key.group.clone(),
             member: key.member.clone(),

@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use sluice_model::group_config::OffsetReset;
 use sluice_wire::ErrorCode;
 
-use self::rig::{OTHER, Rig, TENANT, ack, acked, acquired, stream};
+use self::rig::{OTHER, Rig, TENANT, ack, acked, acquired, errors, stream};
 use super::*;
 
 const LOCK: Duration = Duration::from_secs(30);
@@ -39,6 +39,22 @@ async fn only_the_batches_with_something_acquired_are_sent() {
     assert_eq!(records.len(), rig.bytes(0, 0..4));
 }
 
+/// As in Kafka, where librdkafka's tests count on it.
+#[tokio::test(start_paused = true)]
+async fn what_is_there_does_not_wait_until_all_partitions_are_loaded() {
+    let rig = Rig::new().await;
+    rig.produce(0, &[2]);
+    rig.produce(1, &[3]);
+    let a = rig.member_unopened(TENANT, "a");
+    let first = a.open_both(&rig).await;
+    assert_eq!((acquired(&first), errors(&first)), (vec![(0, 1, 1)], vec![0, 0]));
+    assert_eq!(acquired(&a.fetch(&rig, 100).await), [(0, 2, 1)]);
+    // What is loaded is given together.
+    rig.produce(0, &[1]);
+    rig.produce(1, &[1]);
+    assert_eq!(acquired(&a.fetch(&rig, 100).await), [(2, 2, 1), (3, 3, 1)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fetch_waits_for_records() {
     let rig = Rig::new().await;
@@ -54,6 +70,20 @@ async fn a_fetch_waits_for_records() {
     let answer = a.fetch(&rig, 10).await;
     assert_eq!((acquired(&answer), answer.error_code), (vec![], 0));
     assert_eq!(began.elapsed(), Duration::from_millis(700));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_takes_no_more_bytes_than_the_client_said_but_for_the_first_batch() {
+    let rig = Rig::new().await;
+    rig.produce(0, &[1, 1, 1]);
+    let a = rig.member("a").await;
+    let began = Instant::now();
+    // With 0 there is not even a first one: the fetch waits as if there were nothing.
+    assert_eq!(acquired(&a.fetch_bytes(&rig, 0).await), []);
+    assert_eq!(began.elapsed(), Duration::from_millis(500));
+    assert_eq!(acquired(&a.fetch_bytes(&rig, 1).await), [(0, 0, 1)]);
+    let rest = i32::try_from(rig.bytes(0, 1..3)).unwrap();
+    assert_eq!(acquired(&a.fetch_bytes(&rig, rest).await), [(1, 2, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +244,7 @@ async fn nothing_of_another_tenant_is_seen() {
     // The topic is not the other's; nor are the session and what was acquired.
     let thief = rig.member_of(OTHER, "a").await;
     let answer = thief.fetch(&rig, 10).await;
-    assert_eq!(rig::errors(&answer), [ErrorCode::UnknownTopicId.code()]);
+    assert_eq!(errors(&answer), [ErrorCode::UnknownTopicId.code()]);
     assert_eq!(thief.say(&rig, &[ack(0, 2, &[1])]).await, ErrorCode::UnknownTopicId);
     thief.close(&rig).await;
     assert!(rig.shares.standings(OTHER, &a.group).is_empty());
@@ -272,7 +302,7 @@ async fn sessions_and_share_partitions_are_bounded() {
     assert_eq!(a.fetch(&rig, 1).await.error_code, ErrorCode::ShareSessionNotFound.code());
     let c = rig::Member { group: Str::from_static("another"), ..rig.member_unopened(TENANT, "c") };
     tokio::time::sleep(ShareLimits::default().idle_session).await;
-    assert_eq!(rig::errors(&c.open(&rig).await), [ErrorCode::PolicyViolation.code()]);
+    assert_eq!(errors(&c.open(&rig).await), [ErrorCode::PolicyViolation.code()]);
 }
 
 #[tokio::test(start_paused = true)]

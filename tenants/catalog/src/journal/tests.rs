@@ -336,7 +336,7 @@ async fn a_catalog_comes_back_from_its_journal() {
     let options = || CatalogOptions {
         entropy: entropy(),
         node: None,
-            topic_defaults: TopicDefaults::default(),
+        topic_defaults: TopicDefaults::default(),
         group_defaults: GroupDefaults::default(),
         limits: CatalogLimits::default(),
     };

@@ -47,10 +47,13 @@ use Check::{Any, AtLeast};
 use ConfigType::{Boolean, Double, Int, Long};
 
 const THREADS: &str = "Accepted and reported. How many threads there are is the operator's affair.";
-const REPLICATION: &str = "Accepted and reported. Copies are not made by replication between brokers.";
+const REPLICATION: &str =
+    "Accepted and reported. Copies are not made by replication between brokers.";
 const CLEANER: &str = "Accepted and reported. What compaction may take is the operator's affair.";
-const TIERED: &str = "Accepted and reported. Every topic is kept in object storage, whatever is set here.";
-const COORDINATOR: &str = "Accepted and reported. Coordinators gather what they log in another way.";
+const TIERED: &str =
+    "Accepted and reported. Every topic is kept in object storage, whatever is set here.";
+const COORDINATOR: &str =
+    "Accepted and reported. Coordinators gather what they log in another way.";
 const SASL: &str = "Accepted and reported. The service itself logs in nowhere by SASL.";
 const VERIFICATION: &str = "Accepted and reported. Transactions are always verified.";
 
@@ -77,9 +80,27 @@ const fn sasl(name: &'static str, kind: ConfigType, default: &'static str, check
 pub(super) static INERT: &[Inert] = &[
     threads("background.threads", "10"),
     plain("follower.fetch.last.tiered.offset.enable", Boolean, "false", Any, REPLICATION),
-    plain("follower.replication.throttled.rate", Long, "9223372036854775807", AtLeast(0), REPLICATION),
-    plain("group.coordinator.cached.buffer.max.bytes", Int, "1048588", AtLeast(524_288), COORDINATOR),
-    plain("leader.replication.throttled.rate", Long, "9223372036854775807", AtLeast(0), REPLICATION),
+    plain(
+        "follower.replication.throttled.rate",
+        Long,
+        "9223372036854775807",
+        AtLeast(0),
+        REPLICATION,
+    ),
+    plain(
+        "group.coordinator.cached.buffer.max.bytes",
+        Int,
+        "1048588",
+        AtLeast(524_288),
+        COORDINATOR,
+    ),
+    plain(
+        "leader.replication.throttled.rate",
+        Long,
+        "9223372036854775807",
+        AtLeast(0),
+        REPLICATION,
+    ),
     plain("log.cleaner.backoff.ms", Long, "15000", AtLeast(0), CLEANER),
     plain("log.cleaner.dedupe.buffer.size", Long, "134217728", Any, CLEANER),
     plain("log.cleaner.io.buffer.load.factor", Double, "0.9", Any, CLEANER),
@@ -94,12 +115,30 @@ pub(super) static INERT: &[Inert] = &[
     plain("remote.list.offsets.request.timeout.ms", Long, "30000", AtLeast(1), TIERED),
     plain("remote.log.index.file.cache.total.size.bytes", Long, "1073741824", AtLeast(1), TIERED),
     plain("remote.log.manager.copier.thread.pool.size", Int, "10", AtLeast(1), TIERED),
-    plain("remote.log.manager.copy.max.bytes.per.second", Long, "9223372036854775807", AtLeast(1), TIERED),
+    plain(
+        "remote.log.manager.copy.max.bytes.per.second",
+        Long,
+        "9223372036854775807",
+        AtLeast(1),
+        TIERED,
+    ),
     plain("remote.log.manager.expiration.thread.pool.size", Int, "10", AtLeast(1), TIERED),
-    plain("remote.log.manager.fetch.max.bytes.per.second", Long, "9223372036854775807", AtLeast(1), TIERED),
+    plain(
+        "remote.log.manager.fetch.max.bytes.per.second",
+        Long,
+        "9223372036854775807",
+        AtLeast(1),
+        TIERED,
+    ),
     plain("remote.log.manager.follower.thread.pool.size", Int, "2", AtLeast(1), TIERED),
     plain("remote.log.reader.threads", Int, "10", AtLeast(1), TIERED),
-    plain("replica.alter.log.dirs.io.max.bytes.per.second", Long, "9223372036854775807", AtLeast(0), REPLICATION),
+    plain(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        Long,
+        "9223372036854775807",
+        AtLeast(0),
+        REPLICATION,
+    ),
     sasl("sasl.kerberos.min.time.before.relogin", Long, "60000", Any),
     sasl("sasl.kerberos.ticket.renew.jitter", Double, "0.05", Any),
     sasl("sasl.kerberos.ticket.renew.window.factor", Double, "0.8", Any),
@@ -107,6 +146,12 @@ pub(super) static INERT: &[Inert] = &[
     sasl("sasl.login.refresh.min.period.seconds", Int, "60", Check::Between(0, 900)),
     sasl("sasl.login.refresh.window.factor", Double, "0.8", Any),
     sasl("sasl.login.refresh.window.jitter", Double, "0.05", Any),
-    plain("share.coordinator.cached.buffer.max.bytes", Int, "1048588", AtLeast(524_288), COORDINATOR),
+    plain(
+        "share.coordinator.cached.buffer.max.bytes",
+        Int,
+        "1048588",
+        AtLeast(524_288),
+        COORDINATOR,
+    ),
     plain("transaction.partition.verification.enable", Boolean, "true", Any, VERIFICATION),
 ];

@@ -71,7 +71,9 @@ impl TopicDefaults {
             (&self.cluster, ConfigSource::DynamicDefaultBroker),
             (&self.operator, ConfigSource::StaticBroker),
         ];
-        layers.into_iter().filter_map(move |(layer, source)| Some((layer.get(name)?.as_str(), source)))
+        layers
+            .into_iter()
+            .filter_map(move |(layer, source)| Some((layer.get(name)?.as_str(), source)))
     }
 
     fn all(&self) -> impl Iterator<Item = (&String, &String)> {

@@ -351,8 +351,25 @@ impl Member {
         self.send(rig, request).await
     }
 
+    /// Begins a session with partitions 0 and 1, asking for what is there.
+    pub(super) async fn open_both(&self, rig: &Rig) -> ShareFetchResponse {
+        self.epoch.store(0, Ordering::Relaxed);
+        let mut request = self.request(100, Duration::from_millis(500));
+        request.topics = topics(&[]);
+        let first = request.topics[0].partitions[0].clone();
+        request.topics[0].partitions.push(FetchPartition { partition_index: 1, ..first });
+        self.send(rig, request).await
+    }
+
     pub(super) async fn fetch(&self, rig: &Rig, max_records: i32) -> ShareFetchResponse {
         self.send(rig, self.request(max_records, Duration::from_millis(500))).await
+    }
+
+    /// With a bound of its own on bytes.
+    pub(super) async fn fetch_bytes(&self, rig: &Rig, max_bytes: i32) -> ShareFetchResponse {
+        let mut request = self.request(100, Duration::from_millis(500));
+        request.max_bytes = max_bytes;
+        self.send(rig, request).await
     }
 
     pub(super) async fn fetch_waiting(&self, rig: &Rig, wait: Duration) -> ShareFetchResponse {
