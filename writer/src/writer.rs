@@ -331,7 +331,9 @@ impl Writer {
         let interval = self.inner.compaction_interval;
         let lag = Duration::from_millis(config.max_compaction_lag_ms);
         if config.cleanup.compact && lag <= interval {
-            volume.keep_fresh(lag.max(interval / 4), interval);
+            // Half of it is left at each time, and has to outlast the lag.
+            let valid_for = 2 * interval.max(Duration::from_secs(1));
+            volume.keep_fresh(lag.max(interval / 4), valid_for);
         }
     }
 

@@ -16,8 +16,11 @@ const BROKER: i8 = 4;
 const OWN: &str = "7";
 const ALL: &str = "";
 
-/// Value and places of the one config in an answer.
-fn told(answer: &DescribeConfigsResult) -> (Option<&str>, bool, Vec<(&str, Option<&str>, i8)>) {
+/// Name, value and source.
+type Place<'a> = (&'a str, Option<&'a str>, i8);
+
+/// Value of the one config in an answer, whether it is read-only, and its places.
+fn told(answer: &DescribeConfigsResult) -> (Option<&str>, bool, Vec<Place<'_>>) {
     let [config] = &answer.configs[..] else { panic!("{answer:?}") };
     let places = config.synonyms.iter().map(|s| (&*s.name, s.value.as_deref(), s.source));
     (config.value.as_deref(), config.read_only, places.collect())

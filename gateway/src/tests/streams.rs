@@ -230,11 +230,7 @@ async fn fetch_errors_by_version() {
         (fetch("t", 1, 0), 12, ErrorCode::UnknownTopicOrPartition),
         (fetch("t", -1, 0), 12, ErrorCode::UnknownTopicOrPartition),
         (fetch("t", 0, 9), 12, ErrorCode::OffsetOutOfRange),
-        (
-            FetchRequest { replica_id: 1, ..fetch("t", 0, 0) },
-            12,
-            ErrorCode::NotLeaderOrFollower,
-        ),
+        (FetchRequest { replica_id: 1, ..fetch("t", 0, 0) }, 12, ErrorCode::NotLeaderOrFollower),
         (fetch("", 0, 0), 13, ErrorCode::UnknownTopicId),
     ] {
         let response = client.call(&request, version).await;

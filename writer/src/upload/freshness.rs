@@ -54,6 +54,7 @@ impl Freshness {
     /// The same for `valid_for` from now on, by one who says so again and again: little is done each time.
     pub(crate) fn keep(&self, max_age: Duration, valid_for: Duration) {
         let now = Instant::now();
+        let max_age = max_age.max(SHORTEST);
         let asked = |ask: &Ask| ask.max_age <= max_age && ask.until >= now + valid_for / 2;
         if !self.asks.lock().iter().any(asked) {
             self.ask(max_age, now + valid_for);
