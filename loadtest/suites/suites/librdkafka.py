@@ -28,7 +28,7 @@ TIMEOUT_S = 900
 AT_A_TIME = 4
 # Numbers with many sub-tests, of which one that cannot pass would hide the others.
 SPLIT = ("0081", "0113")
-# Tests that skip themselves where asking for a topic makes it: they have a server that makes none.
+# The runner's scenario "noautocreate": these have a server on which asking for a topic does not make it.
 NO_AUTO_CREATE = ("0045_subscribe_update_non_exist_and_partchange", "0045_subscribe_update_topic_remove",
                   "0107_topic_recreate", "0111_delay_create_topics")
 # Of each area one that is quick: produce, consume, groups, offsets, transactions, admin, share groups.
@@ -148,11 +148,13 @@ def suite(job: Job, name: str) -> dict[str, Seen]:
 
         def one(case: Case, names: list[str]) -> dict[str, Seen]:
             server = usual if case.auto_create else strict
-            subtest = {"SUBTESTS": f"{case.subtest}:"} if case.subtest else {}
+            chosen = {"SUBTESTS": f"{case.subtest}:"} if case.subtest else {}
+            if not case.auto_create:
+                chosen["TEST_SCENARIO"] = "noautocreate"
             done = run(["nice", "./test-runner", "-p1", "-E", "-L"], cwd=source / "tests",
                        log=job.logs / f"{case.log_name}.log", timeout_s=TIMEOUT_S, BROKERS=server.bootstrap,
                        RDKAFKA_TEST_CONF=os.fspath(job.logs / f"{server.port}.conf"), TESTS=case.number,
-                       **environment, **subtest)
+                       **environment, **chosen)
             did = outcomes(case, names, done)
             say(f"  {case.log_name}: {' '.join(did[n].outcome for n in names)}, {done.seconds:.0f} s")
             return did
