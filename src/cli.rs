@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::apis;
 use crate::config::{self, Config, FILE_VARIABLE, Loaded, Sources};
-use crate::{logging, tools, version};
+use crate::{loadtest, logging, tools, version};
 
 /// The process failed while it ran.
 const FAILED: u8 = 1;
@@ -64,6 +64,9 @@ enum Command {
     /// Make a new data directory from the bucket alone
     #[command(after_help = tools::restore::EXAMPLES)]
     Restore(tools::restore::RestoreArgs),
+    /// Load a Kafka server, measure what it gives and costs, and prove that nothing is lost
+    #[command(subcommand, after_help = loadtest::EXAMPLES)]
+    Loadtest(loadtest::LoadtestCommand),
     /// Print which of Kafka's APIs and versions are served, as Markdown
     Apis,
     /// Print the version and what it was built from
@@ -208,6 +211,7 @@ where
         }
         Command::Verify(args) => tools::run(tools::verify::run(args)),
         Command::Restore(args) => tools::run(tools::restore::run(args)),
+        Command::Loadtest(command) => loadtest::run(command),
         Command::Up(overrides) => match overrides.load(environment) {
             Ok(loaded) => start(loaded.config, up),
             Err(problems) => wrong(&problems),

@@ -16,7 +16,6 @@ mod setting;
 mod show;
 #[cfg(test)]
 mod tests;
-mod units;
 mod values;
 
 use std::collections::BTreeMap;
@@ -31,7 +30,7 @@ pub(crate) use media::{Devices, VolumeMedium};
 pub(crate) use show::{reference, show};
 pub(crate) use values::{BucketUrl, Endpoint, HostPort, LogFilter, LogFormat, Region, VolumeSize};
 
-use units::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, TIB};
+use sluice_model::units::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, TIB};
 
 /// Everything that can be configured. What each value means is said in [`keys`].
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ mod apis;
 mod bucket;
 mod cli;
 mod config;
+mod loadtest;
 mod local_backend;
 mod logging;
 mod low_priority;

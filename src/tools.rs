@@ -64,7 +64,7 @@ pub(crate) fn run(tool: impl Future<Output = anyhow::Result<Verdict>>) -> ExitCo
 }
 
 /// Writes an answer. A reader that has gone away is no failure of ours.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
 }

@@ -5,8 +5,8 @@ use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 
 use super::keys::{GROUP_DEFAULTS, TOPIC_DEFAULTS, find};
 use super::load::Loaded;
-use super::units::show_size;
 use super::{BucketUrl, VolumeMedium, VolumeSize};
+use sluice_model::units::show_size;
 
 /// Adds a line for each thing that does not fit.
 pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {

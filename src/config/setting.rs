@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::units::{millis, parse_size, parse_time, show_size, show_time};
+use sluice_model::units::{millis, parse_size, parse_time, show_size, show_time};
 
 /// Both ends are allowed; in bytes, milliseconds or a count, as the type has it.
 pub(super) type Bounds = Option<(u64, u64)>;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::setting::{Blank, Bounds, Refusal, Setting};
-use super::units::show_size;
+use sluice_model::units::show_size;
 
 /// A host name or address, and a port, as clients are told them. IPv6 addresses have no brackets
 /// in `host`.

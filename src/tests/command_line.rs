@@ -167,3 +167,49 @@ fn each_tool_explains_itself_with_examples_and_exit_codes() {
         assert!(help.contains("Exit codes: 0 "), "{help}");
     }
 }
+
+#[test]
+fn load_tests_tell_their_workloads_and_what_is_wrong_with_one() {
+    let list = sluice(&["loadtest", "list"], &[]);
+    assert!(text(&list.stdout).contains("steady "), "{list:?}");
+    let steady = sluice(&["loadtest", "show", "steady"], &[]);
+    assert!(text(&steady.stdout).contains("rate = \"80MiB/s\""), "{steady:?}");
+    let unknown = sluice(&["loadtest", "run", "no-such"], &[]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("there is no workload no-such"), "{unknown:?}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("mine.toml");
+    let wrong = text(&steady.stdout).replace("partitions = 8", "partitions = 0\nreplicas = 1");
+    std::fs::write(&file, wrong).expect("a file");
+    let output = sluice(&["loadtest", "run", file.to_str().expect("UTF-8")], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("unknown field `replicas`"), "{output:?}");
+}
+
+#[test]
+fn a_load_test_against_the_null_server_gives_a_report() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [json, html] = ["report.json", "report.html"].map(|name| dir.path().join(name));
+    let mut server = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    let server = server.args(["loadtest", "null-server"]).stdin(Stdio::null());
+    let mut server = server.stdout(Stdio::piped()).spawn().expect("starts");
+    let mut address = String::new();
+    let stdout = server.stdout.take().expect("piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut address)
+        .expect("a line");
+    let [json_path, html_path] = [&json, &html].map(|path| path.to_str().expect("UTF-8"));
+    let args =
+        ["loadtest", "run", "steady", "--rate", "1MiB/s", "--duration", "1s", "--warm-up", "0s"];
+    let files = ["--json", json_path, "--html", html_path, "--bootstrap", address.trim()];
+    let output = sluice(&[&args[..], &files[..]].concat(), &[]);
+    server.kill().expect("ends");
+    server.wait().expect("ended");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("\nverified: "), "{output:?}");
+    let report = std::fs::read_to_string(&json).expect("a report");
+    assert!(report.contains("\"schema\": \"sluice-loadtest/1\""));
+    assert!(std::fs::read_to_string(&html).expect("a page").contains("</svg>"));
+    let same = sluice(&["loadtest", "compare", json_path, json_path], &[]);
+    assert_eq!(same.status.code(), Some(0), "{same:?}");
+    assert!(text(&same.stdout).contains("| produce p99, ms |"), "{same:?}");
+}

@@ -39,6 +39,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // The gateway reaches writers and readers through `backend::Backend` only, and so has no use for
     // what lies on volumes and in the bucket.
     ("sluice-gateway", &["sluice-model", "sluice-wire", "sluice-catalog", "sluice-tenants"]),
+    // The load harness meets servers on the network only, as a client does.
+    ("sluice-loadtest", &["sluice-model", "sluice-wire"]),
     // The wiring sees all.
     (
         "sluice",
@@ -53,6 +55,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "sluice-reader",
             "sluice-tenants",
             "sluice-gateway",
+            "sluice-loadtest",
         ],
     ),
     // The simulation sees all that it simulates.

@@ -1,4 +1,4 @@
-//! The words that every part of Sluice shares: ids, epochs, topic names and configuration, limits,
+//! The words that every part of Sluice shares: ids, epochs, topic names and configuration, limits, units,
 //! and the seams through which time and randomness enter. Pure: no I/O, no runtime, no log.
 
 pub mod broker_config;
@@ -10,6 +10,7 @@ pub mod limits;
 pub mod seam;
 pub mod topic_config;
 pub mod topic_name;
+pub mod units;
 
 pub use group_config::{GroupConfigs, GroupDefaults, GroupSettings};
 pub use id::{NodeId, StreamId, TenantId, TopicId, VolumeEpoch, VolumeId};

@@ -4,29 +4,29 @@
 use std::time::Duration;
 
 /// Bytes in a KiB.
-pub(crate) const KIB: u64 = 1 << 10;
+pub const KIB: u64 = 1 << 10;
 /// Bytes in a MiB.
-pub(crate) const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 /// Bytes in a GiB.
-pub(crate) const GIB: u64 = 1 << 30;
+pub const GIB: u64 = 1 << 30;
 /// Bytes in a TiB.
-pub(crate) const TIB: u64 = 1 << 40;
+pub const TIB: u64 = 1 << 40;
 
 /// Milliseconds in a second.
-pub(crate) const SECOND: u64 = 1_000;
+pub const SECOND: u64 = 1_000;
 /// Milliseconds in a minute.
-pub(crate) const MINUTE: u64 = 60 * SECOND;
+pub const MINUTE: u64 = 60 * SECOND;
 /// Milliseconds in an hour.
-pub(crate) const HOUR: u64 = 60 * MINUTE;
+pub const HOUR: u64 = 60 * MINUTE;
 /// Milliseconds in a day.
-pub(crate) const DAY: u64 = 24 * HOUR;
+pub const DAY: u64 = 24 * HOUR;
 
 /// Largest first, so that showing finds the largest that divides.
 const SIZES: [(&str, u64); 5] = [("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1)];
 const TIMES: [(&str, u64); 5] = [("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", 1)];
 
 /// Bytes. A bare number is bytes; units are read in either case.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+pub fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     if unit.is_empty() {
         return Some(number);
@@ -36,24 +36,24 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// The shortest exact form.
-pub(super) fn show_size(bytes: u64) -> String {
+pub fn show_size(bytes: u64) -> String {
     show(bytes, &SIZES, "B")
 }
 
 /// A time. The unit must be there: a bare number could be seconds or milliseconds.
-pub(super) fn parse_time(text: &str) -> Option<Duration> {
+pub fn parse_time(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let (_, factor) = TIMES.iter().find(|(name, _)| *name == unit)?;
     number.checked_mul(*factor).map(Duration::from_millis)
 }
 
 /// The shortest exact form, to the millisecond.
-pub(super) fn show_time(time: Duration) -> String {
+pub fn show_time(time: Duration) -> String {
     show(millis(time), &TIMES, "s")
 }
 
 /// Whole milliseconds.
-pub(super) fn millis(time: Duration) -> u64 {
+pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

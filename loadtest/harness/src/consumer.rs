@@ -1,0 +1,342 @@
+//! A consumer: fetches its partitions from their leaders without a pause, checks every record, and measures
+//! when it came. One task owns it and its [`Verifier`]. The next fetch is on its way while the records of
+//! the last one are looked at.
+
+mod committed;
+mod session;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use sluice_wire::batch::BatchView;
+use sluice_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use sluice_wire::messages::fetch_response::{FetchResponse, PartitionData};
+use sluice_wire::{ErrorCode, Str, Uuid};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::client::{CallError, Connection};
+use crate::load::Load;
+use crate::verify::{Findings, Verifier, Written};
+use committed::Aborted;
+use session::Session;
+
+const BACKOFF: Duration = Duration::from_millis(100);
+/// The last version of Fetch that names topics.
+const LAST_WITH_NAMES: i16 = 12;
+/// The most that one batch may take when it is inflated.
+const MAX_BATCH_BYTES: usize = 1 << 30;
+
+/// How far consumers shall come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Goal {
+    /// By partition. A consumer that has passed all of its own counts itself in [`Load::arrived`].
+    pub(crate) ends: Arc<Vec<i64>>,
+    /// Consumers end there.
+    pub(crate) is_last: bool,
+    /// Consumers end at once.
+    pub(crate) is_over: bool,
+}
+
+/// One consumer of one group.
+pub(crate) struct Consumer {
+    /// Among all consumers of all groups.
+    index: usize,
+    client_id: Str,
+    load: Arc<Load>,
+    is_committed: bool,
+    /// Next offset by partition.
+    next: HashMap<u32, i64>,
+    nodes: HashMap<i32, Node>,
+    answers: FuturesUnordered<BoxFuture<'static, (i32, Result<FetchResponse, CallError>)>>,
+    verifier: Verifier,
+    goal: watch::Receiver<Goal>,
+    has_arrived: bool,
+}
+
+/// What a consumer has to do with one server.
+#[derive(Default)]
+struct Node {
+    connection: Option<Connection>,
+    session: Session,
+    /// All that are fetched from it.
+    partitions: BTreeSet<u32>,
+    /// Those whose offset its session does not know.
+    changed: BTreeSet<u32>,
+}
+
+/// What a consumer has seen, at its end.
+pub(crate) struct Read {
+    verifier: Verifier,
+    partitions: Vec<u32>,
+    /// Whether it has come to the last goal.
+    pub(crate) is_complete: bool,
+}
+
+impl Read {
+    /// Holds what was seen against what was written.
+    pub(crate) fn verify(self, written: &[Written]) -> Findings {
+        self.verifier.finish(written, &self.partitions)
+    }
+}
+
+impl Consumer {
+    /// A consumer of these partitions, from their beginning.
+    pub(crate) fn new(
+        load: Arc<Load>,
+        index: usize,
+        partitions: impl Iterator<Item = u32>,
+        goal: watch::Receiver<Goal>,
+    ) -> Self {
+        let is_committed = load.workload.transactions.is_some();
+        Self {
+            index,
+            client_id: Str::from(format!("loadtest-consumer-{index}")),
+            is_committed,
+            next: partitions.map(|partition| (partition, 0)).collect(),
+            nodes: HashMap::new(),
+            answers: FuturesUnordered::new(),
+            verifier: Verifier::new(load.run, is_committed),
+            goal,
+            has_arrived: false,
+            load,
+        }
+    }
+
+    /// Reads until the last goal is passed.
+    pub(crate) async fn run(mut self) -> Result<Read, CallError> {
+        self.arrange();
+        loop {
+            let nodes: Vec<i32> = self.nodes.keys().copied().collect();
+            if self.answers.is_empty() {
+                for node in nodes {
+                    self.fetch(node).await?;
+                }
+            }
+            tokio::select! {
+                Some((node, answer)) = self.answers.next(), if !self.answers.is_empty() => {
+                    self.settle(node, answer).await?;
+                }
+                _ = self.goal.changed() => self.has_arrived = false,
+            }
+            let goal = self.goal.borrow().clone();
+            let is_there = self.has_passed(&goal.ends);
+            if goal.is_over || (goal.is_last && is_there) {
+                let partitions = self.next.into_keys().collect();
+                return Ok(Read { verifier: self.verifier, partitions, is_complete: is_there });
+            }
+            if is_there && !goal.ends.is_empty() && !self.has_arrived {
+                self.has_arrived = true;
+                self.load.arrived.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn has_passed(&self, ends: &[i64]) -> bool {
+        // Without a goal nobody has.
+        !ends.is_empty() && self.next.iter().all(|(index, next)| *next >= ends[*index as usize])
+    }
+
+    /// Gives each partition to its leader's node.
+    fn arrange(&mut self) {
+        let leaders = self.load.leaders();
+        for node in self.nodes.values_mut() {
+            node.partitions.clear();
+            node.changed.clear();
+            node.session.reset();
+        }
+        for partition in self.next.keys() {
+            let leader = leaders.partitions[*partition as usize].leader;
+            self.nodes.entry(leader).or_default().partitions.insert(*partition);
+        }
+        self.nodes.retain(|_, node| !node.partitions.is_empty());
+    }
+
+    /// Sends a fetch to a server.
+    async fn fetch(&mut self, id: i32) -> Result<(), CallError> {
+        let load = Arc::clone(&self.load);
+        let Some(consume) = &load.workload.consume else { return Ok(()) };
+        let leaders = load.leaders();
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        let connection = match node.connection.take().filter(Connection::is_open) {
+            Some(connection) => Ok(connection),
+            None => load.cluster.node(id, &self.client_id).await,
+        };
+        let connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.answers.push(Box::pin(async move { (id, Err(error)) }));
+                return Ok(());
+            }
+        };
+        let named = std::mem::take(&mut node.changed);
+        let named = if node.session.is_full() { &node.partitions } else { &named };
+        let partitions: Vec<FetchPartition> = named
+            .iter()
+            .map(|partition| FetchPartition {
+                partition: *partition as i32,
+                current_leader_epoch: leaders.partitions[*partition as usize].leader_epoch,
+                fetch_offset: self.next[partition],
+                partition_max_bytes: i32_of(consume.partition_bytes.0),
+                ..Default::default()
+            })
+            .collect();
+        let topics =
+            FetchTopic { topic: load.topic.clone(), topic_id: leaders.topic_id, partitions };
+        let (session_id, session_epoch) = node.session.next();
+        let request = FetchRequest {
+            max_wait_ms: i32_of(consume.max_wait.0.as_millis() as u64),
+            min_bytes: i32_of(consume.min_bytes.into()),
+            max_bytes: i32_of(consume.max_bytes.0),
+            isolation_level: self.is_committed.into(),
+            session_id,
+            session_epoch,
+            topics: if topics.partitions.is_empty() { Vec::new() } else { vec![topics] },
+            ..Default::default()
+        };
+        let most = if leaders.topic_id == Uuid::ZERO { LAST_WITH_NAMES } else { i16::MAX };
+        let pending = connection.send_at_most(&request, most)?;
+        node.connection = Some(connection);
+        self.answers.push(Box::pin(async move { (id, pending.answer().await) }));
+        Ok(())
+    }
+
+    /// Takes an answer, sends the next fetch, then looks at the records.
+    async fn settle(
+        &mut self,
+        id: i32,
+        answer: Result<FetchResponse, CallError>,
+    ) -> Result<(), CallError> {
+        let now_us = self.load.timeline.now_us();
+        let refused = |answer: FetchResponse| match ErrorCode::from_code(answer.error_code) {
+            ErrorCode::None => Ok(answer),
+            error => Err(CallError::refused("fetching", error.code())),
+        };
+        let answer = match answer.and_then(refused) {
+            Ok(answer) => answer,
+            Err(CallError::Refused { code, .. }) if Session::is_lost(code) => {
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.session.reset();
+                }
+                return self.fetch(id).await;
+            }
+            Err(error) if error.is_retriable() => return self.recover(id, error).await,
+            Err(error) => return Err(error),
+        };
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.session.answered(answer.session_id);
+        }
+        let mut data = Vec::new();
+        let mut moved = None;
+        for partition in answer.responses.into_iter().flat_map(|topic| topic.partitions) {
+            match ErrorCode::from_code(partition.error_code) {
+                ErrorCode::None => {}
+                error if error.retriable() => {
+                    moved = Some(CallError::refused("fetching", error.code()));
+                    continue;
+                }
+                error => {
+                    let what = format!("fetching from partition {}", partition.partition_index);
+                    return Err(CallError::refused(what, error.code()));
+                }
+            }
+            let batches = self.advance(id, partition)?;
+            data.push(batches);
+        }
+        match moved {
+            None => self.fetch(id).await?,
+            Some(error) => self.recover(id, error).await?,
+        }
+        for (partition, batches) in data {
+            self.look(partition, batches, now_us)?;
+        }
+        Ok(())
+    }
+
+    /// Waits a little, asks who leads what, and begins again.
+    async fn recover(&mut self, id: i32, error: CallError) -> Result<(), CallError> {
+        self.load.repeated(self.index, error.to_string());
+        sleep(BACKOFF).await;
+        if let Err(error) = self.load.refresh(&self.client_id).await {
+            self.load.repeated(self.index, error.to_string());
+        }
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.connection = None;
+        }
+        // What other servers answer to requests that are under way is dropped: it is asked for again.
+        self.answers.clear();
+        self.arrange();
+        Ok(())
+    }
+
+    /// Splits a partition's answer into batches and goes forward past them; gives those to look at.
+    fn advance(
+        &mut self,
+        id: i32,
+        partition: PartitionData,
+    ) -> Result<(u32, Vec<BatchView>), CallError> {
+        let index = partition.partition_index as u32;
+        let mut aborted = Aborted::new(partition.aborted_transactions.unwrap_or_default());
+        let mut records = partition.records.map(|chain| chain.to_bytes()).unwrap_or_default();
+        let mut batches = Vec::new();
+        let Some(next) = self.next.get_mut(&index) else { return Ok((index, batches)) };
+        let first = *next;
+        // The last batch may be cut short.
+        while let Ok(batch) = BatchView::split_off(&mut records) {
+            batch.check_crc().map_err(|_| {
+                let what = format!("partition {index}: batch at offset {}", batch.base_offset());
+                CallError::refused(what, ErrorCode::CorruptMessage.code())
+            })?;
+            let is_old = batch.last_offset() < first;
+            let is_left_out = self.is_committed && aborted.leaves_out(&batch);
+            *next = (*next).max(batch.last_offset() + 1);
+            if !is_old && !is_left_out && !batch.attributes().is_control() {
+                batches.push(batch);
+            }
+        }
+        if *next > first
+            && let Some(node) = self.nodes.get_mut(&id)
+        {
+            node.changed.insert(index);
+        }
+        Ok((index, batches))
+    }
+
+    fn look(
+        &mut self,
+        partition: u32,
+        batches: Vec<BatchView>,
+        now_us: u64,
+    ) -> Result<(), CallError> {
+        for batch in batches {
+            let unreadable = |_| {
+                let what =
+                    format!("partition {partition}: batch at offset {}", batch.base_offset());
+                CallError::refused(what, ErrorCode::CorruptMessage.code())
+            };
+            let mut shard = self.load.stats.shard(self.index);
+            for record in batch.records(MAX_BATCH_BYTES).map_err(unreadable)? {
+                let record = record.map_err(unreadable)?;
+                let (key, value) = (record.key.as_deref(), record.value.as_deref());
+                let stamp = self.verifier.take(partition, record.offset, key, value);
+                let counts = shard.counts();
+                counts.read += 1;
+                counts.read_bytes += value.map_or(0, <[u8]>::len) as u64;
+                if let Some(stamp) = stamp {
+                    shard.consumed(stamp.due_us, now_us);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A setting for the wire: more than fits is as much as fits.
+fn i32_of(value: u64) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,40 @@
+//! The load harness: what `sluice loadtest` runs. It loads any Kafka server as clients do, measures what it
+//! gives and what it costs, and proves that nothing was lost, changed, doubled or reordered.
+//!
+//! [`run()`] does one [`Workload`] and gives a [`Report`]. Start reading at `run.rs` and `run/script.rs` (the phases),
+//! then `producer.rs`, `consumer.rs` and `verify.rs`.
+//!
+//! What always holds: the load is an open loop, latencies count from when a record was due; memory is bounded by
+//! the workload's buffers, whatever the server does; the server is met on the network only.
+
+pub mod amount;
+mod client;
+mod consumer;
+mod keys;
+mod load;
+mod null_server;
+mod observe;
+mod pace;
+pub mod page;
+mod process;
+mod producer;
+mod random;
+pub mod report;
+mod run;
+mod scrape;
+mod stamp;
+mod stats;
+pub mod summary;
+mod timeline;
+pub mod verify;
+pub mod workload;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::CallError;
+pub use null_server::NullServer;
+pub use report::Report;
+pub use run::{Error, Options, Progress, run};
+pub use scrape::Bucket;
+pub use workload::Workload;

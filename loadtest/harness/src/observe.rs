@@ -1,0 +1,179 @@
+//! Watching a run: a row about each second, and where its phases begin. Whoever holds the lock may add a row; a
+//! phase begins with a row of its own, so that rows never span two phases.
+
+use crate::process::{Machine, Usage};
+use crate::report::{BucketCost, Cost, Moved, Phase, Row};
+use crate::scrape::Bucket;
+use crate::stats::{Counts, Latencies, Stats};
+
+/// What has been seen so far.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    start_us: u64,
+    last_us: u64,
+    server_pids: Vec<u32>,
+    last_server: Option<Usage>,
+    last_client: Usage,
+    last_machine: Option<Machine>,
+    rows: Vec<Row>,
+    phases: Vec<Begun>,
+}
+
+/// A phase that has begun.
+#[derive(Clone, Debug)]
+struct Begun {
+    name: String,
+    measured: bool,
+    offered: Option<f64>,
+    bucket: Option<Bucket>,
+}
+
+impl Observer {
+    pub(crate) fn new(now_us: u64, server_pids: Vec<u32>) -> Self {
+        Self {
+            start_us: now_us,
+            last_us: now_us,
+            last_server: server(&server_pids),
+            server_pids,
+            last_client: client(),
+            last_machine: Machine::now(),
+            rows: Vec::new(),
+            phases: Vec::new(),
+        }
+    }
+
+    /// Adds a row about the time since the last one.
+    pub(crate) fn observe(&mut self, stats: &Stats, now_us: u64) -> Row {
+        let second = stats.take_second();
+        let seconds = now_us.saturating_sub(self.last_us) as f64 / 1e6;
+        let (server, client, machine) = (server(&self.server_pids), client(), Machine::now());
+        let three = |latencies: &Latencies| {
+            (latencies.count() > 0).then(|| {
+                [latencies.percentile_ms(50.0), latencies.percentile_ms(99.0), latencies.max_ms()]
+            })
+        };
+        let Counts { written, written_bytes, read, read_bytes, retries, commits, aborts } =
+            second.counts;
+        let row = Row {
+            at: now_us.saturating_sub(self.start_us) as f64 / 1e6,
+            seconds,
+            phase: self.phases.len().saturating_sub(1),
+            written: (written, written_bytes),
+            read: (read, read_bytes),
+            produce: three(&second.produce),
+            end_to_end: three(&second.end_to_end),
+            retries,
+            transactions: (commits, aborts),
+            // A server that was started anew counts from 0.
+            server_cpu: server.map(|usage| {
+                let before = self.last_server.map_or(0.0, |last| last.cpu_seconds);
+                (usage.cpu_seconds - before).max(0.0)
+            }),
+            server_rss: server.map(|usage| (usage.rss_bytes, usage.rss_peak_bytes)),
+            client_cpu: client.cpu_seconds - self.last_client.cpu_seconds,
+            client_rss: (client.rss_bytes, client.rss_peak_bytes),
+            machine_cpu: machine
+                .zip(self.last_machine)
+                .map(|(now, before)| now.busy_seconds - before.busy_seconds),
+        };
+        self.last_us = now_us;
+        (self.last_server, self.last_client, self.last_machine) = (server, client, machine);
+        self.rows.push(row);
+        row
+    }
+
+    /// A phase begins; the one before ends.
+    pub(crate) fn begin(
+        &mut self,
+        stats: &Stats,
+        now_us: u64,
+        name: &str,
+        measured: bool,
+        offered: Option<f64>,
+        bucket: Option<Bucket>,
+    ) {
+        self.observe(stats, now_us);
+        stats.begin_phase(now_us);
+        self.phases.push(Begun { name: name.to_owned(), measured, offered, bucket });
+    }
+
+    /// The phase that is under way.
+    pub(crate) fn phase(&self) -> usize {
+        self.phases.len().saturating_sub(1)
+    }
+
+    /// Records acknowledged in a phase so far.
+    pub(crate) fn written_in(&self, phase: usize) -> (u64, f64) {
+        let rows = self.rows.iter().filter(|row| row.phase == phase);
+        rows.fold((0, 0.0), |(records, seconds), row| {
+            (records + row.written.0, seconds + row.seconds)
+        })
+    }
+
+    /// The end: all phases and rows. `bucket` is the bucket's counts now.
+    pub(crate) fn finish(&self, stats: &Stats, bucket: Option<Bucket>) -> (Vec<Phase>, Vec<Row>) {
+        let ends = self.phases.iter().skip(1).map(|next| next.bucket).chain([bucket]);
+        let phases = (0..).zip(self.phases.iter().zip(ends)).map(|(index, (begun, end))| {
+            let mut phase = self.summary(index, begun, end);
+            phase.latencies(&stats.phase(index));
+            phase
+        });
+        // What came before the first phase is preparation.
+        let rows = self.rows.iter().skip(1).copied();
+        (phases.collect(), rows.collect())
+    }
+
+    fn summary(&self, index: usize, begun: &Begun, bucket_end: Option<Bucket>) -> Phase {
+        let rows: Vec<&Row> = self.rows.iter().skip(1).filter(|row| row.phase == index).collect();
+        let seconds = rows.iter().map(|row| row.seconds).sum::<f64>();
+        let sum = |of: fn(&Row) -> u64| rows.iter().map(|row| of(row)).sum::<u64>();
+        let written = Moved::new(sum(|row| row.written.0), sum(|row| row.written.1), seconds);
+        let read = Moved::new(sum(|row| row.read.0), sum(|row| row.read.1), seconds);
+        let most = |of: fn(&Row) -> u64| rows.iter().map(|row| of(row)).max().unwrap_or(0);
+        let server_cpu: Option<f64> = rows.iter().map(|row| row.server_cpu).sum();
+        let client_cpu: f64 = rows.iter().map(|row| row.client_cpu).sum();
+        let machine_cpu: Option<f64> = rows.iter().map(|row| row.machine_cpu).sum();
+        let server = server_cpu.filter(|_| !self.server_pids.is_empty()).map(|cpu| Cost {
+            rss_max_bytes: most(|row| row.server_rss.map_or(0, |(now, _)| now)),
+            rss_peak_bytes: most(|row| row.server_rss.map_or(0, |(_, peak)| peak)),
+            ..Cost::new(cpu, &written, &read)
+        });
+        let client = Cost {
+            rss_max_bytes: most(|row| row.client_rss.0),
+            rss_peak_bytes: most(|row| row.client_rss.1),
+            ..Cost::new(client_cpu, &written, &read)
+        };
+        let (cpus, ..) = crate::process::describe();
+        // Only where all of the server's processes are known.
+        let others = machine_cpu.zip(server.as_ref()).map(|(machine, server)| {
+            ((machine - server.cpu_seconds - client_cpu) / (seconds * cpus as f64)).clamp(0.0, 1.0)
+        });
+        let bucket = begun.bucket.zip(bucket_end);
+        Phase {
+            name: begun.name.clone(),
+            measured: begun.measured,
+            seconds,
+            offered: begun.offered,
+            written,
+            read,
+            produce: None,
+            end_to_end: None,
+            lateness: None,
+            commit: None,
+            transactions: (sum(|row| row.transactions.0), sum(|row| row.transactions.1)),
+            retries: sum(|row| row.retries),
+            server,
+            client,
+            others_share: others,
+            bucket: bucket.map(|(begin, end)| BucketCost::new(end - begin, &written)),
+        }
+    }
+}
+
+fn server(pids: &[u32]) -> Option<Usage> {
+    if pids.is_empty() { None } else { Usage::of(pids) }
+}
+
+fn client() -> Usage {
+    Usage::of(&[std::process::id()]).unwrap_or_default()
+}

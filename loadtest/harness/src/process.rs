@@ -1,0 +1,101 @@
+//! What processes and the machine have used, as Linux tells in `/proc`.
+
+use std::fs;
+
+use rustix::param::clock_ticks_per_second;
+
+/// What some processes have used together, up to now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Usage {
+    /// User and system time, all threads, in seconds.
+    pub(crate) cpu_seconds: f64,
+    /// Resident memory now.
+    pub(crate) rss_bytes: u64,
+    /// The most that it ever was.
+    pub(crate) rss_peak_bytes: u64,
+}
+
+/// What of the machine's processors was used, up to now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Machine {
+    /// By whomever.
+    pub(crate) busy_seconds: f64,
+}
+
+impl Usage {
+    /// Of these processes; none if one of them is not there.
+    pub(crate) fn of(pids: &[u32]) -> Option<Self> {
+        let mut sum = Self::default();
+        for pid in pids {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            sum.cpu_seconds += cpu_ticks(&stat)? as f64 / clock_ticks_per_second() as f64;
+            sum.rss_bytes += kilobytes(&status, "VmRSS:")? << 10;
+            sum.rss_peak_bytes += kilobytes(&status, "VmHWM:")? << 10;
+        }
+        Some(sum)
+    }
+}
+
+impl Machine {
+    pub(crate) fn now() -> Option<Self> {
+        let stat = fs::read_to_string("/proc/stat").ok()?;
+        Some(Self { busy_seconds: busy_ticks(&stat)? as f64 / clock_ticks_per_second() as f64 })
+    }
+}
+
+/// proc(5): utime and stime are the 14th and 15th field; the 2nd is in parentheses and may hold anything.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+fn kilobytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user's already.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> =
+        line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+    Some(ticks.iter().take(8).sum::<u64>() - ticks.get(3)? - ticks.get(4)?)
+}
+
+/// What this machine is, for the report.
+pub(crate) fn describe() -> (usize, u64, String, String) {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory_bytes = kilobytes(&memory, "MemTotal:").unwrap_or(0) << 10;
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or_else(String::new, |(_, model)| model.trim().to_owned());
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    (cpus, memory_bytes, model, kernel.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_whatever_the_process_is_called() {
+        let stat = "7 (a) b ((1) S 1 7 7 0 -1 4194560 1 2 3 4 120 30 5 6 20 0 1 0 99 1 1";
+        assert_eq!(cpu_ticks(stat), Some(150));
+        assert_eq!(cpu_ticks("7 (a) S 1"), None);
+        assert_eq!(kilobytes("Name:\tx\nVmRSS:\t  12 kB\n", "VmRSS:"), Some(12));
+        assert_eq!(busy_ticks("cpu  10 1 5 1000 50 0 2 3 0 0\ncpu0 1\n"), Some(21));
+    }
+
+    #[test]
+    fn this_process_has_memory_and_a_missing_one_is_told() {
+        let usage = Usage::of(&[std::process::id()]).expect("this process is there");
+        assert!(usage.rss_bytes > 0 && usage.rss_peak_bytes >= usage.rss_bytes);
+        assert_eq!(Usage::of(&[std::process::id(), u32::MAX]), None);
+        assert!(Machine::now().is_some_and(|machine| machine.busy_seconds > 0.0));
+    }
+}

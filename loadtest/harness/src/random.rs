@@ -1,0 +1,39 @@
+//! Randomness of the load itself, by seed: which key, which bytes, when. Nothing here is for secrets.
+
+/// A SplitMix64 generator (Steele, Lea and Flood, 2014): eight bytes of state, a nanosecond a number.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// The generator of this seed. `stream` tells users of one seed apart.
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+        let mut own = Self(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        own.next();
+        own
+    }
+
+    /// Uniform over all of `u64`.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below `bound`, which is not 0. The error of a product without rejection is below 2^-32 for the small
+    /// bounds used here.
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u32
+    }
+
+    /// Uniform in [0, 1).
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Exponentially distributed with mean 1: the gap between independent arrivals.
+    pub(crate) fn exponential(&mut self) -> f64 {
+        -(1.0 - self.unit()).ln()
+    }
+}

@@ -1,0 +1,397 @@
+//! Running a workload: makes the topic, starts producers and consumers, leads them through the phases, ends them
+//! in order and holds what was read against what was written.
+
+mod script;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use sluice_model::{Clock, Entropy};
+use sluice_wire::Str;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+
+use crate::client::{CallError, Cluster};
+use crate::consumer::{Consumer, Goal, Read};
+use crate::keys::Chooser;
+use crate::load::Load;
+use crate::observe::Observer;
+use crate::pace::{Pace, Segment, Tempo};
+use crate::producer::{Ended, Producer, Stop};
+use crate::report::{Found, Machine, Report, Row, SCHEMA, Verification};
+use crate::stamp::Payloads;
+use crate::stats::Stats;
+use crate::timeline::Timeline;
+use crate::verify::{Findings, Written};
+use crate::workload::Workload;
+use crate::{process, scrape};
+
+/// Making a topic with many partitions takes its time.
+const TOPIC_LIMIT: Duration = Duration::from_secs(120);
+/// What is due may take so long to be acknowledged when the load ends.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// What is written may take so long to be read when the load ends.
+const READ_LIMIT: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(10);
+
+/// What to run against what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The workload's name, or its file's.
+    pub name: String,
+    /// The workload.
+    pub workload: Workload,
+    /// `host:port`, several with commas.
+    pub bootstrap: String,
+    /// What reports call the server.
+    pub label: String,
+    /// The server's processes on this machine.
+    pub server_pids: Vec<u32>,
+    /// The URL of the server's metrics.
+    pub server_metrics: Option<String>,
+    /// The seed of keys, bytes and times; a random one if it is left out.
+    pub seed: Option<u64>,
+    /// The topic stays when the run ends.
+    pub keep_topic: bool,
+}
+
+/// Why a run gave no report.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server could not be reached, or refused.
+    #[error("{0}")]
+    Call(#[from] CallError),
+    /// The metrics could not be read.
+    #[error("{0}")]
+    Metrics(String),
+    /// The server's processes are not there.
+    #[error("there is no process {0:?}: --server-pid must name the server's, on this machine")]
+    NoProcess(Vec<u32>),
+    /// A part of the harness has panicked: a fault of this program.
+    #[error("a part of the load test has failed: {0}")]
+    Bug(String),
+}
+
+/// How a run is going, about once a second.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The phase's name.
+    pub phase: String,
+    /// The last second.
+    pub row: Row,
+}
+
+/// A run under way.
+struct Run {
+    load: Arc<Load>,
+    observer: Arc<Mutex<Observer>>,
+    producers: JoinSet<Result<Ended, CallError>>,
+    consumers: JoinSet<Result<Read, CallError>>,
+    stop: watch::Sender<Stop>,
+    goal: watch::Sender<Goal>,
+    metrics: Option<String>,
+    interrupt: watch::Receiver<bool>,
+    phase_name: Arc<Mutex<String>>,
+    found: Option<Found>,
+}
+
+/// Runs a workload to its end, or until `interrupt` turns true. `progress` is called about once a second.
+///
+/// # Errors
+/// When there is no report to give: see [`Error`]. What the verifier finds is in the report.
+pub async fn run(
+    options: Options,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+    interrupt: watch::Receiver<bool>,
+    progress: impl Fn(&Progress) + Send + 'static,
+) -> Result<Report, Error> {
+    if !options.server_pids.is_empty() && process::Usage::of(&options.server_pids).is_none() {
+        return Err(Error::NoProcess(options.server_pids));
+    }
+    let started_ms = clock.wall_ms();
+    let client_id = Str::from_static("loadtest");
+    let run = entropy.random_u64();
+    let topic = format!("loadtest-{}-{:08x}", options.name.replace(['/', '.'], "-"), run as u32);
+    let cluster = Cluster::new(&options.bootstrap);
+    let connection = cluster.any(&client_id).await?;
+    let leaders = cluster.create(&connection, &topic, &options.workload.topic, TOPIC_LIMIT).await?;
+    let (cpus, memory_bytes, model, kernel) = process::describe();
+    let load = Arc::new(Load {
+        chooser: Chooser::new(&options.workload.records),
+        topic: Str::from(&topic),
+        run,
+        seed: options.seed.unwrap_or_else(|| entropy.random_u64()),
+        timeline: Timeline::new(clock),
+        stats: Stats::new(2 * cpus),
+        pace: Pace::new(),
+        leaders: RwLock::new(Arc::new(leaders)),
+        outstanding: AtomicU64::new(0),
+        arrived: AtomicUsize::new(0),
+        failures: Mutex::default(),
+        cluster,
+        workload: options.workload.clone(),
+    });
+    let observer = Observer::new(load.timeline.now_us(), options.server_pids.clone());
+    let mut under_way = Run {
+        observer: Arc::new(Mutex::new(observer)),
+        producers: JoinSet::new(),
+        consumers: JoinSet::new(),
+        stop: watch::Sender::new(Stop::No),
+        goal: watch::Sender::default(),
+        metrics: options.server_metrics.clone(),
+        interrupt,
+        phase_name: Arc::default(),
+        found: None,
+        load: Arc::clone(&load),
+    };
+    let ticker = under_way.tick(progress);
+    let outcome = under_way.lead().await;
+    ticker.abort();
+    if !options.keep_topic
+        && let Err(error) = load.cluster.delete(&connection, &topic).await
+    {
+        load.failures.lock().insert(error.to_string());
+    }
+    let verification = outcome?;
+    let bucket = under_way.bucket().await?;
+    let (phases, series) = {
+        let mut observer = under_way.observer.lock();
+        observer.observe(&load.stats, load.timeline.now_us());
+        observer.finish(&load.stats, bucket)
+    };
+    let mut failures: Vec<String> = load.failures.lock().drain().collect();
+    failures.sort();
+    let interrupted = *under_way.interrupt.borrow();
+    Ok(Report {
+        schema: SCHEMA.to_owned(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        name: options.name,
+        label: options.label,
+        workload: options.workload,
+        started_ms,
+        seed: load.seed,
+        machine: Machine { cpus, memory_bytes, model, kernel },
+        phases,
+        search: under_way.found,
+        series,
+        verification,
+        failures,
+        interrupted,
+    })
+}
+
+impl Run {
+    /// Adds a row each second, and tells of it.
+    fn tick(&self, progress: impl Fn(&Progress) + Send + 'static) -> tokio::task::JoinHandle<()> {
+        let (load, observer) = (Arc::clone(&self.load), Arc::clone(&self.observer));
+        let name = Arc::clone(&self.phase_name);
+        tokio::spawn(async move {
+            let second = Duration::from_secs(1);
+            let mut ticks = interval_at(Instant::now() + second, second);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                ticks.tick().await;
+                let row = observer.lock().observe(&load.stats, load.timeline.now_us());
+                progress(&Progress { phase: name.lock().clone(), row });
+            }
+        })
+    }
+
+    /// Leads the load through its phases, and ends it.
+    async fn lead(&mut self) -> Result<Verification, Error> {
+        self.start_producers().await?;
+        let played = self.play().await;
+        if played.is_err() {
+            self.stop.send_replace(Stop::Now);
+            self.goal.send_modify(|goal| goal.is_over = true);
+        }
+        played?;
+        self.end().await
+    }
+
+    async fn start_producers(&mut self) -> Result<(), Error> {
+        let load = &self.load;
+        let records = &load.workload.records;
+        let payloads = Payloads::new(records.size.0 as usize, records.compressibility, load.seed);
+        let mut starting = JoinSet::new();
+        for index in 0..load.workload.produce.producers {
+            let (load, payloads) = (Arc::clone(load), payloads.clone());
+            starting.spawn(Producer::start(load, index, payloads, self.stop.subscribe()));
+        }
+        while let Some(started) = starting.join_next().await {
+            let producer = started.map_err(|error| Error::Bug(error.to_string()))??;
+            self.producers.spawn(producer.run());
+        }
+        Ok(())
+    }
+
+    fn start_consumers(&mut self) {
+        let Some(consume) = &self.load.workload.consume else { return };
+        let partitions = self.load.workload.topic.partitions;
+        for group in 0..consume.groups {
+            for member in 0..consume.consumers {
+                let index = (group * consume.consumers + member) as usize;
+                let own = (member..partitions).step_by(consume.consumers as usize);
+                let load = Arc::clone(&self.load);
+                let consumer = Consumer::new(load, index, own, self.goal.subscribe());
+                self.consumers.spawn(consumer.run());
+            }
+        }
+    }
+
+    /// Records are due at this rate from now on.
+    fn set(&self, tempo: Tempo, abandon: bool) {
+        let from_us = self.load.timeline.now_us();
+        self.load.pace.set(Segment { from_us, tempo, abandon });
+    }
+
+    /// A phase begins.
+    async fn begin(
+        &self,
+        name: &str,
+        measured: bool,
+        offered: Option<f64>,
+    ) -> Result<usize, Error> {
+        let bucket = self.bucket().await?;
+        name.clone_into(&mut self.phase_name.lock());
+        let mut observer = self.observer.lock();
+        let now_us = self.load.timeline.now_us();
+        observer.begin(&self.load.stats, now_us, name, measured, offered, bucket);
+        Ok(observer.phase())
+    }
+
+    async fn bucket(&self) -> Result<Option<scrape::Bucket>, Error> {
+        match &self.metrics {
+            None => Ok(None),
+            Some(url) => scrape::bucket(url).await.map(Some).map_err(Error::Metrics),
+        }
+    }
+
+    /// Lets the load run for a while. False if the user wants an end.
+    async fn wait(&mut self, time: Duration) -> Result<bool, Error> {
+        let Self { interrupt, producers, consumers, .. } = self;
+        let until = Instant::now() + time;
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => Ok(true),
+            _ = interrupt.wait_for(|interrupted| *interrupted) => Ok(false),
+            // None of them ends by itself but by a failure.
+            Some(ended) = producers.join_next() => Err(failure(ended)),
+            Some(ended) = consumers.join_next() => Err(failure(ended)),
+        }
+    }
+
+    /// Waits until something holds, at most so long. Whether it does.
+    async fn until(
+        &mut self,
+        limit: Duration,
+        mut holds: impl FnMut(&Load) -> bool,
+    ) -> Result<bool, Error> {
+        let until = Instant::now() + limit;
+        while !holds(&self.load) {
+            if Instant::now() > until || !self.wait(POLL).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends producers, then consumers, and holds what was read against what was written.
+    async fn end(&mut self) -> Result<Verification, Error> {
+        if *self.interrupt.borrow() {
+            self.set(Tempo::Rest, true);
+        }
+        self.stop.send_replace(Stop::WhenDone);
+        let mut ended = Vec::new();
+        let mut failed = None;
+        while let Ok(Some(one)) = timeout(DRAIN_LIMIT, self.producers.join_next()).await {
+            collect(one, &mut ended, &mut failed)?;
+        }
+        self.stop.send_replace(Stop::Now);
+        while let Some(one) = self.producers.join_next().await {
+            collect(one, &mut ended, &mut failed)?;
+        }
+        let read = match failed {
+            Some(failure) => return Err(failure.into()),
+            None => self.end_consumers().await?,
+        };
+        let written: Vec<Written> = ended.iter().flat_map(|ended| ended.written.clone()).collect();
+        let groups = self.load.workload.consume.as_ref().map_or(0, |consume| consume.groups);
+        let complete = read.iter().all(|read| read.is_complete);
+        let mut findings = Findings::default();
+        for read in read {
+            findings.add(read.verify(&written));
+        }
+        Ok(Verification {
+            complete,
+            acknowledged: written.iter().map(|written| written.acknowledged).sum(),
+            groups,
+            findings,
+            abandoned: ended.iter().map(|ended| ended.abandoned).sum(),
+            unsettled: ended.iter().map(|ended| ended.unsettled).sum(),
+        })
+    }
+
+    async fn end_consumers(&mut self) -> Result<Vec<Read>, Error> {
+        let mut all = Vec::new();
+        if self.consumers.is_empty() {
+            return Ok(all);
+        }
+        let ends = self.ends().await?;
+        self.goal.send_replace(Goal { ends: Arc::new(ends), is_last: true, is_over: false });
+        let until = Instant::now() + READ_LIMIT;
+        while let Ok(Some(one)) = tokio::time::timeout_at(until, self.consumers.join_next()).await {
+            all.push(one.map_err(|error| Error::Bug(error.to_string()))??);
+        }
+        self.goal.send_modify(|goal| goal.is_over = true);
+        while let Some(one) = self.consumers.join_next().await {
+            all.push(one.map_err(|error| Error::Bug(error.to_string()))??);
+        }
+        Ok(all)
+    }
+
+    /// The ends of all partitions, for those who read what this workload's consumers read.
+    async fn ends(&self) -> Result<Vec<i64>, Error> {
+        let load = &self.load;
+        let committed = load.workload.transactions.is_some();
+        let client_id = Str::from_static("loadtest");
+        let until = Instant::now() + DRAIN_LIMIT;
+        loop {
+            let leaders = load.leaders();
+            match load.cluster.ends(&client_id, &load.topic, &leaders, committed).await {
+                Err(error) if error.is_retriable() && Instant::now() < until => {
+                    load.repeated(0, error.to_string());
+                    sleep(Duration::from_millis(100)).await;
+                    if let Err(error) = load.refresh(&client_id).await {
+                        load.repeated(0, error.to_string());
+                    }
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+}
+
+fn collect<T>(
+    one: Result<Result<T, CallError>, tokio::task::JoinError>,
+    all: &mut Vec<T>,
+    failed: &mut Option<CallError>,
+) -> Result<(), Error> {
+    match one.map_err(|error| Error::Bug(error.to_string()))? {
+        Ok(ended) => all.push(ended),
+        // The first one is the reason of the others.
+        Err(error) => drop(failed.get_or_insert(error)),
+    }
+    Ok(())
+}
+
+fn failure<T>(ended: Result<Result<T, CallError>, tokio::task::JoinError>) -> Error {
+    match ended {
+        Ok(Err(error)) => error.into(),
+        Ok(Ok(_)) => Error::Bug("a client has ended before its time".to_owned()),
+        Err(error) => Error::Bug(error.to_string()),
+    }
+}

@@ -1,0 +1,213 @@
+//! The phases of a workload, one after the other.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{DRAIN_LIMIT, Error, Run};
+use crate::amount::Rate;
+use crate::consumer::Goal;
+use crate::pace::Tempo;
+use crate::report::{Found, Trial};
+use crate::workload::{Backlog, Search};
+
+/// A trial that acknowledges less of what was due has not held.
+const SUSTAINED: f64 = 0.98;
+/// No search takes more trials.
+const MAX_TRIALS: usize = 30;
+/// A backlog may take so long to be written, or read.
+const BACKLOG_LIMIT: Duration = Duration::from_secs(3600);
+const MIB: f64 = (1u64 << 20) as f64;
+
+impl Run {
+    /// Plays the phases. Returns early if the user wants an end.
+    pub(super) async fn play(&mut self) -> Result<(), Error> {
+        let workload = self.load.workload.clone();
+        if let Some(backlog) = &workload.backlog {
+            return self.catch_up(backlog).await;
+        }
+        self.start_consumers();
+        if let Some(search) = &workload.search {
+            return self.search(search).await;
+        }
+        let produce = &workload.produce;
+        let first = produce.stages.first().map(|stage| stage.rate).or(produce.rate);
+        if !workload.warm_up.0.is_zero()
+            && !self.phase("warm-up", first, false, workload.warm_up.0).await?
+        {
+            return Ok(());
+        }
+        if produce.stages.is_empty() {
+            self.phase("steady", produce.rate, true, workload.duration.0).await?;
+        }
+        for stage in &produce.stages {
+            if !self.phase(&stage.name, Some(stage.rate), true, stage.duration.0).await? {
+                break;
+            }
+        }
+        self.rest("drain").await
+    }
+
+    /// One phase at one rate. False if the user wants an end.
+    async fn phase(
+        &mut self,
+        name: &str,
+        rate: Option<Rate>,
+        measured: bool,
+        time: Duration,
+    ) -> Result<bool, Error> {
+        let size = self.load.workload.records.size.0;
+        let rate = rate.map_or(Some(0.0), |rate| rate.records_per_second(size));
+        self.begin(name, measured, rate).await?;
+        self.set(Tempo::from(rate), false);
+        self.wait(time).await
+    }
+
+    /// Nothing is due from now on. What was is still written, in a phase that does not count.
+    async fn rest(&mut self, name: &str) -> Result<(), Error> {
+        self.begin(name, false, Some(0.0)).await?;
+        self.set(Tempo::Rest, false);
+        Ok(())
+    }
+
+    async fn catch_up(&mut self, backlog: &Backlog) -> Result<(), Error> {
+        let workload = self.load.workload.clone();
+        let records = backlog.size.0 / workload.records.size.0;
+        self.begin("fill", false, None).await?;
+        self.set(Tempo::Max, false);
+        let filled = self.until(BACKLOG_LIMIT, |load| {
+            load.stats.total().written + load.outstanding.load(Ordering::Relaxed) >= records
+        });
+        if !filled.await? {
+            return Ok(());
+        }
+        self.set(Tempo::Rest, false);
+        self.until(DRAIN_LIMIT, |load| load.outstanding.load(Ordering::Relaxed) == 0).await?;
+        if !self.phase("warm-up", workload.produce.rate, false, workload.warm_up.0).await?
+            || !self
+                .phase("producers alone", workload.produce.rate, true, workload.duration.0)
+                .await?
+        {
+            return Ok(());
+        }
+        let size = workload.records.size.0;
+        let rate = workload.produce.rate.and_then(|rate| rate.records_per_second(size));
+        self.begin("catching up", true, rate).await?;
+        self.load.arrived.store(0, Ordering::Relaxed);
+        let ends = Arc::new(self.ends().await?);
+        self.goal.send_replace(Goal { ends, is_last: false, is_over: false });
+        self.start_consumers();
+        let all = self.consumers.len();
+        let arrived =
+            self.until(BACKLOG_LIMIT, |load| load.arrived.load(Ordering::Relaxed) >= all).await?;
+        if arrived {
+            self.phase("at the tail", workload.produce.rate, true, workload.duration.0).await?;
+        }
+        self.rest("drain").await
+    }
+
+    async fn search(&mut self, search: &Search) -> Result<(), Error> {
+        let workload = self.load.workload.clone();
+        let size = workload.records.size.0;
+        let mut rate = search.from.records_per_second(size).unwrap_or(1.0);
+        let mut bounds = Bounds::default();
+        let mut trials = Vec::new();
+        while trials.len() < MAX_TRIALS {
+            let Some(trial) = self.trial(rate, search.p99.0).await? else { break };
+            bounds.note(rate, trial.held);
+            trials.push(trial);
+            match bounds.next(search.precision_percent) {
+                Some(next) => rate = next,
+                None => break,
+            }
+        }
+        self.found = Some(Found {
+            records_per_second: bounds.held,
+            mib_per_second: bounds.held.map(|rate| rate * size as f64 / MIB),
+            trials,
+        });
+        self.rest("drain").await
+    }
+
+    /// Tries one rate; none if the user wants an end.
+    async fn trial(&mut self, rate: f64, bound: Duration) -> Result<Option<Trial>, Error> {
+        let workload = self.load.workload.clone();
+        let name = format!("{:.1} MiB/s", rate * workload.records.size.0 as f64 / MIB);
+        self.begin(&format!("warm-up {name}"), false, Some(rate)).await?;
+        self.set(Tempo::Rate(rate), false);
+        if !self.wait(workload.warm_up.0).await? {
+            return Ok(None);
+        }
+        let phase = self.begin(&name, true, Some(rate)).await?;
+        let finished = self.wait(workload.duration.0).await?;
+        // What is due is given up and what is under way comes home, or the next trial would pay for this one.
+        self.begin("pause", false, Some(0.0)).await?;
+        self.set(Tempo::Rest, true);
+        self.until(DRAIN_LIMIT, |load| load.outstanding.load(Ordering::Relaxed) == 0).await?;
+        if !finished {
+            return Ok(None);
+        }
+        let p99 = self.load.stats.phase(phase).produce.percentile_ms(99.0);
+        let (written, seconds) = self.observer.lock().written_in(phase);
+        let sustained = written as f64 >= SUSTAINED * rate * seconds;
+        let held = sustained && p99 <= bound.as_secs_f64() * 1000.0;
+        Ok(Some(Trial { records_per_second: rate, p99, held, phase }))
+    }
+}
+
+/// What is known of the rate that is looked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bounds {
+    /// The highest that held.
+    held: Option<f64>,
+    /// The least that did not.
+    failed: Option<f64>,
+}
+
+impl Bounds {
+    fn note(&mut self, rate: f64, held: bool) {
+        if held {
+            self.held = Some(self.held.map_or(rate, |best| best.max(rate)));
+        } else {
+            self.failed = Some(self.failed.map_or(rate, |least| least.min(rate)));
+        }
+    }
+
+    /// What to try next; none when it is known well enough.
+    fn next(&self, precision_percent: u32) -> Option<f64> {
+        match (self.held, self.failed) {
+            (None, None) => None,
+            (Some(held), None) => Some(held * 2.0),
+            (None, Some(failed)) => (failed >= 2.0).then_some(failed / 2.0),
+            (Some(held), Some(failed)) => {
+                let close = failed - held <= held * f64::from(precision_percent) / 100.0;
+                (!close).then_some((held * failed).sqrt())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_closes_in_on_the_limit_from_any_start() {
+        for (from, limit) in [(1000.0, 70_000.0), (500_000.0, 70_000.0), (70_000.0, 70_000.0)] {
+            let (mut bounds, mut rate) = (Bounds::default(), from);
+            for trial in 0.. {
+                bounds.note(rate, rate <= limit);
+                match bounds.next(5) {
+                    Some(next) => rate = next,
+                    None => break,
+                }
+                assert!(trial < MAX_TRIALS, "{from}: {bounds:?}");
+            }
+            let held = bounds.held.expect("a rate that held");
+            assert!(held <= limit && held * 1.05 >= limit, "{from}: {held}");
+        }
+        let mut hopeless = Bounds::default();
+        hopeless.note(1.5, false);
+        assert_eq!(hopeless.next(5), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! The whole harness against the null server: what a truthful one and a lying one look like.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sluice_model::{Clock, Entropy};
+use tokio::sync::watch;
+
+use crate::null_server::{Lie, NullServer};
+use crate::report::SCHEMA;
+use crate::{Options, Report, Workload, page, run, summary};
+
+/// Enough for all that these loads write.
+const KEEP_BYTES: usize = 256 << 20;
+
+struct Fixed;
+
+impl Clock for Fixed {
+    fn wall_ms(&self) -> i64 {
+        1_795_378_898_000
+    }
+}
+
+#[derive(Default)]
+struct Counted(AtomicU64);
+
+impl Entropy for Counted {
+    fn fill(&self, out: &mut [u8]) {
+        let next = self.0.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+        for (place, byte) in out.iter_mut().enumerate() {
+            *byte = next[place % 8];
+        }
+    }
+}
+
+async fn load(workload: &str, lie: Lie) -> Report {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = NullServer::lying(address, KEEP_BYTES, lie).await.expect("listens");
+    let options = Options {
+        name: "test".to_owned(),
+        workload: Workload::parse(workload).expect("a workload"),
+        bootstrap: server.address().to_string(),
+        label: "null".to_owned(),
+        server_pids: vec![std::process::id()],
+        server_metrics: None,
+        seed: Some(1),
+        keep_topic: false,
+    };
+    let serving = tokio::spawn(server.serve());
+    let (_go_on, interrupt) = watch::channel(false);
+    let report = run(options, &Fixed, &Counted::default(), interrupt, |_| {}).await;
+    serving.abort();
+    report.expect("a report")
+}
+
+const KEYED: &str = "
+description = 'two producers, two groups of two, keys and a codec'
+duration = '500ms'
+[records]
+size = '200B'
+keys = 'zipf'
+compression = 'lz4'
+[topic]
+partitions = 5
+[produce]
+producers = 2
+rate = '4000/s'
+arrivals = 'poisson'
+linger = '5ms'
+batch = '4KiB'
+[consume]
+groups = 2
+consumers = 2
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truthful_server_passes_and_is_measured() {
+    let report = load(KEYED, Lie::None).await;
+    let proof = &report.verification;
+    assert!(proof.is_passed(), "{proof:?} {:?}", report.failures);
+    // About 2000 by chance; exactly what was acknowledged, twice.
+    assert!((1500..2500).contains(&proof.acknowledged), "{proof:?}");
+    let written: u64 = report.phases.iter().map(|phase| phase.written.records).sum();
+    let read: u64 = report.phases.iter().map(|phase| phase.read.records).sum();
+    assert_eq!((written, read), (proof.acknowledged, 2 * proof.acknowledged));
+    let [steady] = &report.measured().collect::<Vec<_>>()[..] else { panic!("one phase") };
+    let produce = steady.produce.as_ref().expect("latencies");
+    assert!(produce.p50 > 0.0 && produce.p50 <= produce.p99 && produce.p99 <= produce.max);
+    assert_eq!(steady.end_to_end.as_ref().expect("latencies").count, 2 * produce.count);
+    assert!(steady.server.is_some_and(|cost| cost.rss_max_bytes > 0));
+    let text = serde_json::to_string(&report).expect("JSON");
+    let back = Report::parse(&text).expect("the same");
+    assert_eq!((&back.workload, back.seed), (&report.workload, 1));
+    assert_eq!(summary::text(&back), summary::text(&report));
+    assert!(Report::parse(&text.replace(SCHEMA, "sluice-loadtest/0")).is_err());
+    let page = page::report(&report).expect("a page");
+    assert!(page.contains("<svg") && page.contains("verified: ") && !page.contains("<script"));
+    let page = page::comparison(&report, &back).expect("a page");
+    assert!(page.contains("produce p99, ms"));
+    let rows = summary::compare(&report, &back);
+    let same = rows.iter().flat_map(|(_, rows)| rows).filter_map(|row| row.ratio());
+    assert!(same.clone().count() > 5 && same.fold(0.0, f64::max) < 1.001);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_loses_or_doubles_is_found() {
+    let lost = load(KEYED, Lie::Lose).await.verification;
+    assert!(lost.findings.lost > 0 && lost.findings.duplicated == 0, "{lost:?}");
+    assert!(!lost.is_passed());
+    let doubled = load(KEYED, Lie::Double).await.verification;
+    assert!(doubled.findings.duplicated > 0 && doubled.findings.lost == 0, "{doubled:?}");
+    assert!(!doubled.is_passed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_must_be_repeated_is_repeated_in_order() {
+    for lie in [Lie::Forget, Lie::Refuse] {
+        let report = load(KEYED, lie).await;
+        assert!(report.verification.is_passed(), "{lie:?}: {:?}", report.verification);
+        assert!(report.phases.iter().any(|phase| phase.retries > 0), "{lie:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_read_while_producers_go_on() {
+    let report = load(
+        "description = 'x'\nduration = '200ms'\n[produce]\nrate = '1000/s'\n\
+         [backlog]\nsize = '2MiB'\n[consume]\nconsumers = 2\n",
+        Lie::None,
+    )
+    .await;
+    assert!(report.verification.is_passed(), "{:?}", report.verification);
+    let names: Vec<&str> = report.measured().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names, ["producers alone", "catching up", "at the tail"]);
+    let read = report.phases.iter().map(|phase| phase.read.bytes).sum::<u64>();
+    assert!(read >= 2 << 20, "{read}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_search_finds_a_rate_that_holds() {
+    let report = load(
+        "description = 'x'\nduration = '100ms'\n[records]\nsize = '100B'\n[produce]\n\
+         [search]\np99 = '10s'\nfrom = '1000/s'\nprecision_percent = 50\n",
+        Lie::None,
+    )
+    .await;
+    let found = report.search.expect("a search");
+    assert!(found.trials.first().is_some_and(|trial| trial.held), "{found:?}");
+    assert!(found.records_per_second >= Some(1000.0), "{found:?}");
+}

@@ -1,0 +1,255 @@
+//! The proof that what was written is what is read: nothing lost, nothing twice, nothing out of order, nothing
+//! foreign, nothing of an aborted transaction.
+//!
+//! One [`Verifier`] a consumer owns the state of the partitions that it reads. In each partition a
+//! producer's records have the sequences 0, 1, 2... What is missing is kept as ranges: memory grows with the
+//! number of pairs of partition and producer and with the number of holes, which is bounded, never with the
+//! number of records.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::stamp::{Stamp, Unreadable};
+
+/// Holes that one pair of partition and producer remembers. A consumer that has more has long failed; those
+/// that are let go of count as lost, and filling one counts as a duplicate.
+const MAX_HOLES: usize = 10_000;
+/// Findings that are told one by one; the others are counted.
+const MAX_TOLD: usize = 20;
+
+/// How many records broke which promise. All zero is the proof.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Acknowledged and never read.
+    pub lost: u64,
+    /// Read more than once by one group.
+    pub duplicated: u64,
+    /// Read after one that was written later to the same partition by the same producer.
+    pub reordered: u64,
+    /// Of another run, another partition, or no record of this harness.
+    pub foreign: u64,
+    /// Not as it was written.
+    pub damaged: u64,
+    /// Of a transaction that was aborted.
+    pub aborted_read: u64,
+    /// Offsets that do not grow.
+    pub offsets_back: u64,
+    /// The first few, in words.
+    pub told: Vec<String>,
+}
+
+impl Findings {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds what another consumer found.
+    pub fn add(&mut self, other: Self) {
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.foreign += other.foreign;
+        self.damaged += other.damaged;
+        self.aborted_read += other.aborted_read;
+        self.offsets_back += other.offsets_back;
+        self.told.extend(other.told);
+        self.told.truncate(MAX_TOLD);
+    }
+
+    fn tell(&mut self, finding: impl FnOnce() -> String) {
+        if self.told.len() < MAX_TOLD {
+            self.told.push(finding());
+        }
+    }
+}
+
+/// What a producer knows of one partition at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) producer: u32,
+    pub(crate) partition: u32,
+    /// Every sequence below was acknowledged (in a transaction: and committed).
+    pub(crate) acknowledged: u64,
+    /// No sequence from here on was ever sent. What lies between may be there or not.
+    pub(crate) sent: u64,
+}
+
+/// What one consumer has seen.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    run: u64,
+    /// Reads what is committed only.
+    committed: bool,
+    partitions: HashMap<u32, Seen>,
+    findings: Findings,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The next offset is at least this.
+    next_offset: i64,
+    producers: HashMap<u32, Line>,
+}
+
+/// One producer's records in one partition.
+#[derive(Debug, Default)]
+struct Line {
+    /// One more than the largest sequence seen.
+    next: u64,
+    /// Sequences below `next` that were not seen: start to end, end-exclusive.
+    holes: BTreeMap<u64, u64>,
+}
+
+impl Line {
+    /// Takes a sequence; what is wrong with it, if anything.
+    fn take(&mut self, sequence: u64) -> Option<Wrong> {
+        if sequence == self.next {
+            self.next += 1;
+            return None;
+        }
+        if sequence > self.next {
+            let hole = self.next..sequence;
+            self.next = sequence + 1;
+            if self.holes.len() < MAX_HOLES {
+                self.holes.insert(hole.start, hole.end);
+            }
+            return Some(Wrong::Skipped(hole.start));
+        }
+        let hole = self.holes.range(..=sequence).next_back().map(|(start, end)| (*start, *end));
+        match hole {
+            Some((start, end)) if sequence < end => {
+                self.holes.remove(&start);
+                if start < sequence {
+                    self.holes.insert(start, sequence);
+                }
+                if sequence + 1 < end {
+                    self.holes.insert(sequence + 1, end);
+                }
+                Some(Wrong::Late)
+            }
+            _ => Some(Wrong::Again),
+        }
+    }
+
+    /// How many sequences below `end` were not seen.
+    fn missing_below(&self, end: u64) -> u64 {
+        let holes =
+            self.holes.iter().map(|(from, to)| to.min(&end).saturating_sub(*from)).sum::<u64>();
+        holes + end.saturating_sub(self.next)
+    }
+}
+
+enum Wrong {
+    /// Some are missing so far, from this one on.
+    Skipped(u64),
+    /// One that was missing.
+    Late,
+    Again,
+}
+
+impl Verifier {
+    pub(crate) fn new(run: u64, committed: bool) -> Self {
+        Self { run, committed, partitions: HashMap::new(), findings: Findings::default() }
+    }
+
+    /// Takes a record; gives its stamp if it is one of this run.
+    pub(crate) fn take(
+        &mut self,
+        partition: u32,
+        offset: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Option<Stamp> {
+        let findings = &mut self.findings;
+        let seen = self.partitions.entry(partition).or_default();
+        if offset < seen.next_offset {
+            findings.offsets_back += 1;
+            let after = seen.next_offset - 1;
+            findings.tell(|| format!("partition {partition}: offset {offset} after {after}"));
+        }
+        seen.next_offset = seen.next_offset.max(offset.saturating_add(1));
+        let stamp = match Stamp::read(key, value.unwrap_or_default()) {
+            Ok(stamp) if stamp.run == self.run && stamp.partition == partition => stamp,
+            Ok(_) | Err(Unreadable::Unknown) => {
+                findings.foreign += 1;
+                findings.tell(|| format!("partition {partition}: offset {offset} is foreign"));
+                return None;
+            }
+            Err(Unreadable::Damaged) => {
+                findings.damaged += 1;
+                findings.tell(|| format!("partition {partition}: offset {offset} is damaged"));
+                return None;
+            }
+        };
+        let Stamp { producer, sequence, doomed, .. } = stamp;
+        let place = || format!("partition {partition}, producer {producer}: sequence {sequence}");
+        if doomed {
+            // Its number belongs to a later record.
+            if self.committed {
+                findings.aborted_read += 1;
+                findings.tell(|| format!("{} at offset {offset} was aborted", place()));
+            }
+            return Some(stamp);
+        }
+        match seen.producers.entry(producer).or_default().take(sequence) {
+            None => {}
+            Some(Wrong::Skipped(from)) => {
+                findings.tell(|| format!("{} at offset {offset} comes before {from}", place()));
+            }
+            Some(Wrong::Late) => findings.reordered += 1,
+            Some(Wrong::Again) => {
+                findings.duplicated += 1;
+                findings.tell(|| format!("{} at offset {offset} comes again", place()));
+            }
+        }
+        Some(stamp)
+    }
+
+    /// The end: holds what was seen of `partitions` against what was written to them.
+    pub(crate) fn finish(mut self, written: &[Written], partitions: &[u32]) -> Findings {
+        let mut findings = self.findings;
+        let mine: std::collections::HashSet<u32> = partitions.iter().copied().collect();
+        let nothing = Line::default();
+        for Written { producer, partition, acknowledged, sent } in written {
+            if !mine.contains(partition) {
+                continue;
+            }
+            let seen =
+                self.partitions.get_mut(partition).and_then(|seen| seen.producers.remove(producer));
+            let line = seen.as_ref().unwrap_or(&nothing);
+            // What was sent and not acknowledged may be there or not, but without a hole: a later batch is
+            // never kept where an earlier one of the same producer is not.
+            let lost = line.missing_below(line.next.max(*acknowledged));
+            if lost > 0 {
+                findings.lost += lost;
+                findings.tell(|| {
+                    format!("partition {partition}, producer {producer}: {lost} are lost, {acknowledged} acknowledged")
+                });
+            }
+            if line.next > *sent {
+                findings.foreign += line.next - sent;
+                findings.tell(|| {
+                    format!(
+                        "partition {partition}, producer {producer}: {} was never sent",
+                        line.next - 1
+                    )
+                });
+            }
+        }
+        for (partition, seen) in self.partitions {
+            for (producer, line) in seen.producers {
+                findings.foreign += line.next;
+                findings.tell(|| {
+                    format!("partition {partition}: producer {producer} never wrote to it")
+                });
+            }
+        }
+        findings
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,474 @@
+//! Workloads: what is produced and consumed, how fast and for how long. A workload is a TOML file; those in
+//! `loadtest/workloads` are compiled in and known by name.
+//!
+//! What always holds: a [`Workload`] that [`Workload::parse`] gave is whole and makes sense; nothing that a
+//! file says is ignored.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sluice_wire::batch::Compression;
+
+use crate::amount::{Rate, Size, Time};
+use crate::stamp;
+
+/// Bounds that keep a typing error from taking the machine down.
+const MAX_PARTITIONS: u32 = 200_000;
+const MAX_CLIENTS: u32 = 20_000;
+const MAX_KEYS: u32 = 1 << 20;
+const MAX_RECORD_BYTES: u64 = 16 << 20;
+
+/// The workloads that come with the program, by name.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("steady", include_str!("../../workloads/steady.toml")),
+    ("max-throughput", include_str!("../../workloads/max-throughput.toml")),
+    ("tail-fan-out", include_str!("../../workloads/tail-fan-out.toml")),
+    ("catch-up", include_str!("../../workloads/catch-up.toml")),
+    ("burst", include_str!("../../workloads/burst.toml")),
+    ("many-partitions", include_str!("../../workloads/many-partitions.toml")),
+    ("small-batches", include_str!("../../workloads/small-batches.toml")),
+    ("transactions", include_str!("../../workloads/transactions.toml")),
+    ("soak", include_str!("../../workloads/soak.toml")),
+    ("limit-produce", include_str!("../../workloads/limit-produce.toml")),
+    ("limit-fetch", include_str!("../../workloads/limit-fetch.toml")),
+];
+
+/// What is wrong with a workload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// The text is not TOML, a key is unknown or missing, or a value has another form.
+    #[error("{0}")]
+    Text(String),
+    /// Values that make no sense, each with its key.
+    #[error("{}", .0.join("\n"))]
+    Values(Vec<String>),
+}
+
+/// What is produced and consumed, how fast and for how long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// One sentence for people.
+    pub description: String,
+    /// How long is measured. A search takes this long for each trial.
+    pub duration: Time,
+    /// How long the load runs before it is measured.
+    #[serde(default)]
+    pub warm_up: Time,
+    /// Where records go.
+    #[serde(default)]
+    pub topic: Topic,
+    /// What they are.
+    #[serde(default)]
+    pub records: Records,
+    /// Who writes them.
+    pub produce: Produce,
+    /// Writes them in transactions.
+    pub transactions: Option<Transactions>,
+    /// Who reads them; nobody if it is left out.
+    pub consume: Option<Consume>,
+    /// What is written before anybody reads: consumers then catch up while producers go on.
+    pub backlog: Option<Backlog>,
+    /// Looks for the highest rate that keeps latencies within a bound.
+    pub search: Option<Search>,
+}
+
+/// The topic, made for the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Topic {
+    /// How many partitions.
+    pub partitions: u32,
+    /// How many replicas; -1 is the server's default.
+    pub replication_factor: i16,
+    /// Kafka's topic configs.
+    pub configs: BTreeMap<String, String>,
+}
+
+impl Default for Topic {
+    fn default() -> Self {
+        Self { partitions: 8, replication_factor: -1, configs: BTreeMap::new() }
+    }
+}
+
+/// What records are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Records {
+    /// The value's size, the stamp that is checked included.
+    pub size: Size,
+    /// How keys are chosen.
+    pub keys: Keys,
+    /// How many different keys there are.
+    pub key_count: u32,
+    /// How uneven [`Keys::Zipf`] is: the k-th key is chosen in proportion to `1 / k^exponent`.
+    pub zipf_exponent: f64,
+    /// The share of each value that is zeros, from 0 to 1: the rest is random.
+    pub compressibility: f64,
+    /// The codec of batches.
+    pub compression: Codec,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self {
+            size: Size(1024),
+            keys: Keys::None,
+            key_count: 100_000,
+            zipf_exponent: 0.99,
+            compressibility: 0.0,
+            compression: Codec::None,
+        }
+    }
+}
+
+/// How keys are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keys {
+    /// No keys: a producer fills one partition's batch, then the next one's.
+    None,
+    /// Each key as often as any other.
+    Uniform,
+    /// A few keys often, most keys rarely.
+    Zipf,
+}
+
+/// A codec of record batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the codecs' own names")]
+pub enum Codec {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl From<Codec> for Compression {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::None => Self::None,
+            Codec::Gzip => Self::Gzip,
+            Codec::Snappy => Self::Snappy,
+            Codec::Lz4 => Self::Lz4,
+            Codec::Zstd => Self::Zstd,
+        }
+    }
+}
+
+/// Who writes: idempotent producers with acks=all, each with connections of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Produce {
+    /// How many producers.
+    #[serde(default = "one")]
+    pub producers: u32,
+    /// What all of them write together. Left out where stages or a search say it.
+    pub rate: Option<Rate>,
+    /// When records are due.
+    #[serde(default)]
+    pub arrivals: Arrivals,
+    /// How long a batch waits for more records, counted from its first one's due time.
+    #[serde(default)]
+    pub linger: Time,
+    /// The largest batch, before compression.
+    #[serde(default = "batch_bytes")]
+    pub batch: Size,
+    /// The largest sum of batches in a request.
+    #[serde(default = "request_bytes")]
+    pub request: Size,
+    /// Requests on their way to a server, for each producer: 1 to 5.
+    #[serde(default = "in_flight")]
+    pub in_flight: u32,
+    /// What a producer holds that is not acknowledged. Beyond it the schedule goes on, and records are made
+    /// when there is room.
+    #[serde(default = "buffer_bytes")]
+    pub buffer: Size,
+    /// Rates one after the other, each measured on its own; instead of `rate` and `duration`.
+    #[serde(default, rename = "stage")]
+    pub stages: Vec<Stage>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn in_flight() -> u32 {
+    5
+}
+
+fn batch_bytes() -> Size {
+    Size(64 << 10)
+}
+
+fn request_bytes() -> Size {
+    Size(1 << 20)
+}
+
+fn buffer_bytes() -> Size {
+    Size(16 << 20)
+}
+
+/// When records are due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arrivals {
+    /// At equal distances.
+    #[default]
+    Even,
+    /// At random, each independent of the others.
+    Poisson,
+}
+
+/// One of several rates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// What the report calls it.
+    pub name: String,
+    /// How long it takes.
+    pub duration: Time,
+    /// What all producers write together.
+    pub rate: Rate,
+}
+
+/// Each producer commits, and begins anew, at a steady pace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transactions {
+    /// How long a transaction takes.
+    pub commit_every: Time,
+    /// The share of transactions that are aborted on purpose, from 0 to 1.
+    #[serde(default)]
+    pub abort_share: f64,
+}
+
+/// Who reads: each group reads everything, its consumers share the partitions. Partitions are given to
+/// consumers by the harness.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Consume {
+    /// How many groups.
+    #[serde(default = "one")]
+    pub groups: u32,
+    /// How many consumers each.
+    #[serde(default = "one")]
+    pub consumers: u32,
+    /// How long the server may wait for records.
+    #[serde(default = "max_wait")]
+    pub max_wait: Time,
+    /// What it should wait for.
+    #[serde(default = "one")]
+    pub min_bytes: u32,
+    /// The most in one answer.
+    #[serde(default = "fetch_bytes")]
+    pub max_bytes: Size,
+    /// The most of one partition in one answer.
+    #[serde(default = "partition_bytes")]
+    pub partition_bytes: Size,
+}
+
+fn max_wait() -> Time {
+    Time(std::time::Duration::from_millis(500))
+}
+
+fn fetch_bytes() -> Size {
+    Size(50 << 20)
+}
+
+fn partition_bytes() -> Size {
+    Size(1 << 20)
+}
+
+/// What is written, as fast as it goes, before consumers start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backlog {
+    /// Bytes of record values.
+    pub size: Size,
+}
+
+/// Looks for the highest rate that is sustained with latencies within a bound.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    /// The bound on the 99th percentile of produce latency.
+    pub p99: Time,
+    /// Where the search begins: each trial that holds doubles the rate, until one does not.
+    pub from: Rate,
+    /// The search ends when the best rate that holds and the least that does not are this close, in percent.
+    #[serde(default = "precision")]
+    pub precision_percent: u32,
+}
+
+fn precision() -> u32 {
+    5
+}
+
+impl Workload {
+    /// The names of the workloads that come with the program.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// The text of a workload that comes with the program.
+    pub fn built_in(name: &str) -> Option<&'static str> {
+        BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    }
+
+    /// Reads and checks a workload.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let workload: Self =
+            toml::from_str(text).map_err(|error| Invalid::Text(error.to_string()))?;
+        workload.check()?;
+        Ok(workload)
+    }
+
+    /// Checks that the values make sense together.
+    ///
+    /// # Errors
+    /// All that is wrong, each with its key.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut wrong = Vec::new();
+        self.check_records(&mut wrong);
+        self.check_produce(&mut wrong);
+        self.check_consume(&mut wrong);
+        if wrong.is_empty() { Ok(()) } else { Err(Invalid::Values(wrong)) }
+    }
+
+    fn check_records(&self, wrong: &mut Vec<String>) {
+        let records = &self.records;
+        between(wrong, "topic.partitions", self.topic.partitions.into(), 1, MAX_PARTITIONS.into());
+        let least = stamp::BYTES as u64;
+        between(wrong, "records.size", records.size.0, least, MAX_RECORD_BYTES);
+        between(wrong, "records.key_count", records.key_count.into(), 1, MAX_KEYS.into());
+        share(wrong, "records.compressibility", records.compressibility);
+        if !(0.0..=10.0).contains(&records.zipf_exponent) {
+            wrong.push("records.zipf_exponent must be between 0 and 10".to_owned());
+        }
+    }
+
+    fn check_produce(&self, wrong: &mut Vec<String>) {
+        let produce = &self.produce;
+        between(wrong, "produce.producers", produce.producers.into(), 1, MAX_CLIENTS.into());
+        // Kafka's servers remember the last five batches of a producer: more in flight could not be told
+        // from duplicates after a lost answer.
+        between(wrong, "produce.in_flight", produce.in_flight.into(), 1, 5);
+        between(wrong, "produce.batch", produce.batch.0, 1, 256 << 20);
+        between(wrong, "produce.request", produce.request.0, produce.batch.0, 1 << 30);
+        let least = produce.batch.0.max(self.records.size.0);
+        between(wrong, "produce.buffer", produce.buffer.0, least, 16 << 30);
+        let rates = [produce.rate.is_some(), !produce.stages.is_empty(), self.search.is_some()];
+        if rates.iter().filter(|given| **given).count() != 1 {
+            wrong.push(
+                "the rate must be said once: by produce.rate, by [[produce.stage]] or by [search]"
+                    .to_owned(),
+            );
+        }
+        if self.duration.0.is_zero() {
+            wrong.push("duration must be more than 0s".to_owned());
+        }
+        for stage in &produce.stages {
+            if stage.duration.0.is_zero() {
+                wrong.push(format!("produce.stage \"{}\" must take more than 0s", stage.name));
+            }
+        }
+        if let Some(transactions) = &self.transactions {
+            share(wrong, "transactions.abort_share", transactions.abort_share);
+            if transactions.commit_every.0.is_zero() {
+                wrong.push("transactions.commit_every must be more than 0s".to_owned());
+            }
+        }
+        if let Some(search) = &self.search {
+            between(wrong, "search.precision_percent", search.precision_percent.into(), 1, 50);
+            let from = search.from.records_per_second(self.records.size.0);
+            if from.is_none_or(|rate| rate < 1.0) {
+                wrong.push("search.from must be a rate of at least one record a second".to_owned());
+            }
+        }
+    }
+
+    fn check_consume(&self, wrong: &mut Vec<String>) {
+        if let Some(consume) = &self.consume {
+            let all = u64::from(consume.groups).saturating_mul(consume.consumers.into());
+            between(wrong, "consume.groups x consume.consumers", all, 1, MAX_CLIENTS.into());
+            let partitions = self.topic.partitions.into();
+            between(wrong, "consume.consumers", consume.consumers.into(), 1, partitions);
+            between(wrong, "consume.max_bytes", consume.max_bytes.0, 1, 1 << 30);
+            between(wrong, "consume.partition_bytes", consume.partition_bytes.0, 1, 1 << 30);
+        }
+        if self.backlog.is_some() {
+            if self.consume.is_none() {
+                wrong.push("a backlog needs [consume]: nobody would read it".to_owned());
+            }
+            if !self.produce.stages.is_empty() || self.search.is_some() {
+                wrong.push("a backlog goes with produce.rate only".to_owned());
+            }
+        }
+    }
+}
+
+fn between(wrong: &mut Vec<String>, key: &str, value: u64, least: u64, most: u64) {
+    if !(least..=most).contains(&value) {
+        wrong.push(format!("{key} must be between {least} and {most}, not {value}"));
+    }
+}
+
+fn share(wrong: &mut Vec<String>, key: &str, value: f64) {
+    if !(0.0..=1.0).contains(&value) {
+        wrong.push(format!("{key} must be between 0 and 1, not {value}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "description = 'x'\nduration = '1s'\n[produce]\nrate = '1MiB/s'\n";
+
+    #[test]
+    fn what_comes_with_the_program_is_right_and_reads_back() {
+        for name in Workload::names() {
+            let text = Workload::built_in(name).expect("its text");
+            let workload = Workload::parse(text).unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
+            assert!(!workload.description.is_empty(), "{name}");
+            let shown = toml::to_string(&workload).expect("TOML");
+            assert_eq!(Workload::parse(&shown), Ok(workload), "{name}");
+        }
+        assert_eq!(Workload::built_in("no-such"), None);
+        let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../workloads");
+        let files = std::fs::read_dir(files).expect("the directory").count();
+        assert_eq!(files, Workload::names().count(), "each file is compiled in");
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_are_told() {
+        assert!(Workload::parse(LEAST).is_ok());
+        for (more, told) in [
+            ("partitons = 3", "partitons"),
+            ("linger = '5'", "\"5\" is no time"),
+            ("in_flight = 6", "produce.in_flight must be between 1 and 5, not 6"),
+            ("[search]\np99 = '50ms'\nfrom = '1/s'", "the rate must be said once"),
+            ("[records]\nsize = '8B'", "records.size must be between"),
+            ("[records]\ncompressibility = 1.5", "records.compressibility must be between 0 and 1"),
+            ("[backlog]\nsize = '1MiB'", "a backlog needs [consume]"),
+            ("[consume]\nconsumers = 9", "consume.consumers must be between 1 and 8, not 9"),
+            ("[records]\nkeys = 'some'", "unknown variant `some`"),
+        ] {
+            let wrong = Workload::parse(&format!("{LEAST}{more}\n")).expect_err(more).to_string();
+            assert!(wrong.contains(told), "{more}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let text = format!("{LEAST}in_flight = 0\n[topic]\npartitions = 0\n");
+        let Err(Invalid::Values(wrong)) = Workload::parse(&text) else { panic!("values") };
+        assert_eq!(wrong.len(), 2, "{wrong:?}");
+    }
+}

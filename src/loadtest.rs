@@ -1,0 +1,283 @@
+//! `sluice loadtest`: the command line of the load harness, its progress line and its files. What it does lies
+//! in `loadtest/harness`.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use sluice_loadtest::amount::{Rate, Time};
+use sluice_loadtest::{NullServer, Options, Progress, Report, Workload, summary};
+use tokio::sync::watch;
+
+use crate::seams::{SystemClock, SystemEntropy};
+use crate::tools::{self, Verdict};
+
+mod limit;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  sluice loadtest list                               the workloads that come with the program
+  sluice loadtest run steady --bootstrap 127.0.0.1:9092
+  sluice loadtest run my.toml --bootstrap 127.0.0.1:9092 --server-pid $(pidof sluice) \\
+      --server-metrics http://127.0.0.1:8080/metrics --json steady.json --html steady.html
+  sluice loadtest compare before.json after.json
+  sluice loadtest limit                              what the generator itself can do
+
+Any Kafka server of version 2.4 or later can be loaded. Exit codes: 0 success, 1 the verifier found
+something wrong, 2 there is no result.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LoadtestCommand {
+    /// Run a workload against a server, measure and verify
+    Run(Box<RunArgs>),
+    /// Print the workloads that come with the program
+    List,
+    /// Print a workload's file, to begin one's own from
+    Show {
+        /// The workload's name
+        name: String,
+    },
+    /// Compare two reports
+    Compare(CompareArgs),
+    /// Measure what the generator itself can do, against a server that does next to nothing
+    Limit(limit::LimitArgs),
+    /// Be the server that does next to nothing, until killed
+    #[command(hide = true)]
+    NullServer(NullServerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A workload's name, or its file
+    workload: String,
+    /// Where the server is; several addresses with commas
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    bootstrap: String,
+    /// A process of the server on this machine, whose CPU and memory are measured; may be repeated
+    #[arg(long, value_name = "PID")]
+    server_pid: Vec<u32>,
+    /// The server's metrics, for what it asks of its bucket
+    #[arg(long, value_name = "URL")]
+    server_metrics: Option<String>,
+    /// What reports call the server
+    #[arg(long, value_name = "NAME", default_value = "sluice")]
+    label: String,
+    /// Where the report is written
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where the report is written as a page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Another duration than the workload's
+    #[arg(long, value_name = "TIME")]
+    duration: Option<Time>,
+    /// Another time before it is measured than the workload's
+    #[arg(long, value_name = "TIME")]
+    warm_up: Option<Time>,
+    /// Another rate than the workload's: 80MiB/s, 5000/s or max
+    #[arg(long, value_name = "RATE")]
+    rate: Option<Rate>,
+    /// Another number of partitions than the workload's
+    #[arg(long, value_name = "N")]
+    partitions: Option<u32>,
+    /// Repeats the choices of another run: its report tells the seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leave the topic there
+    #[arg(long)]
+    keep_topic: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The report that the other is held against
+    first: PathBuf,
+    /// The other one
+    second: PathBuf,
+    /// Where the comparison is written as a page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NullServerArgs {
+    /// Where it listens; its address is the first line on stdout
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Bytes of records that are kept for consumers
+    #[arg(long, default_value_t = 1 << 30)]
+    keep_bytes: usize,
+}
+
+/// Does what the command line asks for.
+pub(crate) fn run(command: LoadtestCommand) -> ExitCode {
+    tools::run(async move {
+        match command {
+            LoadtestCommand::Run(args) => run_workload(*args).await,
+            LoadtestCommand::List => {
+                tools::print(&list());
+                Ok(Verdict::Clean)
+            }
+            LoadtestCommand::Show { name } => {
+                let text = Workload::built_in(&name).with_context(|| unknown(&name))?;
+                tools::print(text);
+                Ok(Verdict::Clean)
+            }
+            LoadtestCommand::Compare(args) => compare(&args),
+            LoadtestCommand::Limit(args) => limit::run(&args).await,
+            LoadtestCommand::NullServer(args) => null_server(&args).await,
+        }
+    })
+}
+
+fn list() -> String {
+    let line = |name: &str| {
+        let workload = Workload::built_in(name).and_then(|text| Workload::parse(text).ok());
+        let description = workload.map(|workload| workload.description).unwrap_or_default();
+        format!("{name:<18}{description}\n")
+    };
+    Workload::names().map(line).collect()
+}
+
+fn unknown(name: &str) -> String {
+    let known: Vec<&str> = Workload::names().collect();
+    format!("there is no workload {name}: write a file's path, or one of {}", known.join(", "))
+}
+
+async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
+    let (name, mut workload) = workload(&args.workload)?;
+    if let Some(duration) = args.duration {
+        workload.duration = duration;
+    }
+    if let Some(warm_up) = args.warm_up {
+        workload.warm_up = warm_up;
+    }
+    if args.rate.is_some() {
+        workload.produce.rate = args.rate;
+    }
+    if let Some(partitions) = args.partitions {
+        workload.topic.partitions = partitions;
+    }
+    workload.check()?;
+    let options = Options {
+        name,
+        workload,
+        bootstrap: args.bootstrap,
+        label: args.label,
+        server_pids: args.server_pid,
+        server_metrics: args.server_metrics,
+        seed: args.seed,
+        keep_topic: args.keep_topic,
+    };
+    let report = measured(options).await?;
+    tools::print(&summary::text(&report));
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report).context("writing the report")?;
+        write(path, &text)?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &sluice_loadtest::page::report(&report)?)?;
+    }
+    Ok(if report.verification.is_passed() { Verdict::Clean } else { Verdict::Findings })
+}
+
+/// Runs a workload with a progress line; Ctrl-C ends it early, with a report.
+async fn measured(options: Options) -> anyhow::Result<Report> {
+    let (interrupted, interrupt) = watch::channel(false);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.send_replace(true);
+        }
+        // The run still looks at it.
+        interrupted.closed().await;
+    });
+    let is_terminal = std::io::stderr().is_terminal();
+    let show = move |progress: &Progress| show(progress, is_terminal);
+    let report = sluice_loadtest::run(options, &SystemClock, &SystemEntropy, interrupt, show).await;
+    if is_terminal {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    Ok(report?)
+}
+
+/// A workload by its name or its file, with the name.
+fn workload(given: &str) -> anyhow::Result<(String, Workload)> {
+    if let Some(text) = Workload::built_in(given) {
+        return Ok((given.to_owned(), Workload::parse(text)?));
+    }
+    let path = Path::new(given);
+    if !path.exists() {
+        bail!("{}", unknown(given));
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {given}"))?;
+    let workload = Workload::parse(&text).with_context(|| given.to_owned())?;
+    let name = path.file_stem().map_or_else(|| given.into(), |name| name.to_string_lossy());
+    Ok((name.into_owned(), workload))
+}
+
+/// On a terminal one line that changes; elsewhere a line each ten seconds.
+fn show(progress: &Progress, is_terminal: bool) {
+    const MIB: f64 = (1u64 << 20) as f64;
+    let row = &progress.row;
+    if !is_terminal && !(row.at as u64).is_multiple_of(10) {
+        return;
+    }
+    let rate = |bytes: u64| bytes as f64 / MIB / row.seconds.max(0.001);
+    let p99 = |latencies: Option<[f64; 3]>| {
+        latencies.map_or_else(|| "-".to_owned(), |[_, p99, _]| format!("{p99:.1} ms"))
+    };
+    let line = format!(
+        "{:>5.0} s  {}: {:.1} MiB/s written, p99 {}; {:.1} MiB/s read, p99 {}",
+        row.at,
+        progress.phase,
+        rate(row.written.1),
+        p99(row.produce),
+        rate(row.read.1),
+        p99(row.end_to_end),
+    );
+    let mut stderr = std::io::stderr().lock();
+    let _ = if is_terminal {
+        write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush())
+    } else {
+        writeln!(stderr, "{line}")
+    };
+}
+
+fn compare(args: &CompareArgs) -> anyhow::Result<Verdict> {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+        Report::parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+    };
+    let (mut first, mut second) = (read(&args.first)?, read(&args.second)?);
+    if first.label == second.label {
+        // Two runs of one server: told apart by their files.
+        for (report, path) in [(&mut first, &args.first), (&mut second, &args.second)] {
+            report.label = path.display().to_string();
+        }
+    }
+    tools::print(&summary::comparison(&first, &second));
+    if let Some(path) = &args.html {
+        write(path, &sluice_loadtest::page::comparison(&first, &second)?)?;
+    }
+    Ok(Verdict::Clean)
+}
+
+async fn null_server(args: &NullServerArgs) -> anyhow::Result<Verdict> {
+    let server = NullServer::bind(args.listen, args.keep_bytes).await;
+    let server = server.with_context(|| format!("cannot listen on {}", args.listen))?;
+    tools::print(&server.address().to_string());
+    server.serve().await;
+    Ok(Verdict::Clean)
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// How long a child may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(10);
