@@ -42,6 +42,7 @@ impl AppendError {
             Self::Sequence(SequenceError::ProducerFenced) => ErrorCode::InvalidProducerEpoch,
             Self::Sequence(SequenceError::OutOfOrder) => ErrorCode::OutOfOrderSequenceNumber,
             Self::Sequence(SequenceError::NotInTransaction) => ErrorCode::InvalidTxnState,
+            Self::Sequence(SequenceError::Overtaken) => ErrorCode::ConcurrentTransactions,
             Self::Sequence(SequenceError::CoordinatorFenced) => {
                 ErrorCode::TransactionCoordinatorFenced
             }

@@ -55,6 +55,10 @@ pub enum SequenceError {
     /// It is outside of its producer's open transaction, or in one that no coordinator vouches for.
     #[error("the batch is not part of the producer's transaction")]
     NotInTransaction,
+    /// The coordinator has vouched for it, and a transaction of its producer has ended since: it may be of
+    /// the one that ended or of the next, which the coordinator can tell.
+    #[error("a transaction of the producer has ended meanwhile; send it again")]
+    Overtaken,
     /// A marker of a coordinator that has been replaced.
     #[error("the marker's coordinator epoch is older than one that has written")]
     CoordinatorFenced,
@@ -113,11 +117,20 @@ impl Sequencer {
     /// producer's transaction is open here. `bumps_epochs`: the client gets a new epoch for each
     /// transaction.
     pub(crate) fn verify(&mut self, batch: &BatchHeader, bumps_epochs: bool) -> Option<Voucher> {
-        if self.open_since(batch.producer_id).is_some() {
+        if self.is_open_under(batch) {
             return None;
         }
         let (id, epoch, sequence) = (batch.producer_id, batch.producer_epoch, batch.base_sequence);
         Some(self.verifications.begin(id, epoch, sequence, bumps_epochs))
+    }
+
+    /// Whether the batch's producer has a transaction open here under the batch's epoch. One that is open under
+    /// an older epoch waits for its marker (KIP-890: its end has been answered already): what comes
+    /// under the next epoch is not part of it.
+    fn is_open_under(&self, batch: &BatchHeader) -> bool {
+        let producer = self.producers.get(&batch.producer_id);
+        self.open_since(batch.producer_id).is_some()
+            && producer.is_none_or(|producer| producer.era.epoch == batch.producer_epoch)
     }
 
     /// Takes a batch. `durable` is the high watermark, `now_ms` the wall clock. Without a voucher no
@@ -173,12 +186,20 @@ impl Sequencer {
             return Err(SequenceError::ProducerFenced);
         }
         let is_open = self.open_since(batch.producer_id).is_some();
-        if is_open != (batch.part == Part::Inside) && (is_open || voucher.is_none()) {
+        let fits = match (batch.part, is_open) {
+            (Part::Inside, true) => self.is_open_under(batch),
+            (Part::Inside, false) => voucher.is_some(),
+            (_, is_open) => !is_open,
+        };
+        if !fits {
             return Err(SequenceError::NotInTransaction);
         }
         if let Some(voucher) = voucher.filter(|_| !is_open) {
             let lowest = self.verifications.check(batch.producer_id, voucher);
-            let lowest = lowest.ok_or(SequenceError::NotInTransaction)?;
+            let lowest = lowest.ok_or(match voucher.bumps_epochs {
+                true => SequenceError::Overtaken,
+                false => SequenceError::NotInTransaction,
+            })?;
             let gap = voucher.bumps_epochs && era.is_none() && batch.base_sequence != 0;
             if gap || batch.base_sequence > lowest {
                 return Err(SequenceError::OutOfOrder);

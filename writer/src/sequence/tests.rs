@@ -226,6 +226,28 @@ fn a_batch_that_was_vouched_for_before_the_marker_comes_too_late() {
     assert_eq!(stream.take(&late, voucher_again, 0, 0), Ok(Sequenced::Append(1)));
 }
 
+/// The end of a transaction is answered before its markers are written everywhere.
+#[test]
+fn the_next_transaction_does_not_begin_inside_the_one_before() {
+    let mut stream = Sequencer::default();
+    let first = BatchHeader { part: Part::Inside, ..batch(4, 0, 1) };
+    stream.vouched(&first, 0, 0).unwrap();
+    let next = BatchHeader { part: Part::Inside, ..batch(5, 0, 1) };
+    let early = stream.verify(&next, true);
+    assert!(early.is_some(), "the coordinator has to be asked, though one is open here");
+    for voucher in [None, early] {
+        let inside = stream.take(&next, voucher, 0, 0);
+        assert_eq!(inside, Err(SequenceError::NotInTransaction), "{voucher:?}");
+    }
+    let marker = BatchHeader { part: COMMIT, ..batch(5, -1, 1) };
+    stream.take(&marker, None, 0, 0).unwrap();
+    // Asked before the marker, so that it may be a batch that is too late: the client comes again.
+    assert_eq!(stream.take(&next, early, 0, 0), Err(SequenceError::Overtaken));
+    let voucher = stream.verify(&next, true);
+    assert_eq!(stream.take(&next, voucher, 0, 0), Ok(Sequenced::Append(2)));
+    assert_eq!(stream.first_unstable(3), Some(2));
+}
+
 #[test]
 fn of_two_batches_that_are_vouched_for_the_first_comes_first() {
     let mut stream = Sequencer::default();
