@@ -127,6 +127,10 @@ class Feeder:
         else:
             self.failed.append(str(error))
 
+    def written(self) -> dict[str, int]:
+        """How many of each word are acknowledged by now."""
+        return dict(self.words)
+
     def stop(self) -> None:
         """Returns when all is acknowledged; nothing may have failed."""
         self._end.set()
@@ -140,10 +144,11 @@ class Output:
 
     def __init__(self, bootstrap: str, topic: str):
         self._consumer = confluent_kafka.Consumer({
-            "bootstrap.servers": bootstrap, "group.id": f"read-{topic}", "auto.offset.reset": "earliest",
+            "bootstrap.servers": bootstrap, "group.id": "unused", "auto.offset.reset": "earliest",
             "enable.auto.commit": False, "isolation.level": "read_committed",
             "reconnect.backoff.max.ms": 500})
-        self._consumer.subscribe([topic])
+        partitions = self._consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        self._consumer.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
         #: The values of each key, in order.
         self.values: dict[str, list[str]] = collections.defaultdict(list)
 
@@ -161,8 +166,9 @@ class Output:
             assert time.monotonic() < deadline, what
             self.read()
 
-    def last_counts(self) -> dict[str, int]:
-        return {word: int(values[-1]) for word, values in self.values.items()}
+    def reach(self, words: dict[str, int]) -> bool:
+        """Whether the last count of each word is at least what is given."""
+        return all(int(self.values.get(word, ["0"])[-1]) >= n for word, n in words.items())
 
     def close(self) -> None:
         self._consumer.close()

@@ -14,8 +14,8 @@ servers.end_on_sigterm()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--minutes", type=float, default=0.5,
-                     help="how long the tests of Kafka Streams crash things (default: 0.5)")
+    parser.addoption("--minutes", type=float, default=0.0,
+                     help="how long the tests of Kafka Streams crash things (default: each way once)")
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -17,6 +19,21 @@ from confluent_kafka import Producer
 from blackbox import tools, waiting
 
 ORACLE = os.environ.get("SLUICE_TEST_KIND") == "kafka"
+#: How the head of a tool's table begins.
+HEADS = ("GROUP", "TOPIC", "ID", "TransactionalId", "CoordinatorId", "ProducerId", "Topic")
+#: A producer that says when its transaction is open and durable, and then waits to be killed.
+LEAVES_OPEN = """
+import sys
+from confluent_kafka import Producer
+bootstrap, name, topic = sys.argv[1:]
+producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name})
+producer.init_transactions(60)
+producer.begin_transaction()
+producer.produce(topic, b"open", partition=0)
+assert producer.flush(60) == 0
+print("open", flush=True)
+sys.stdin.read()
+"""
 sluice_only = pytest.mark.skipif(ORACLE, reason="a Kafka of one's own lets its user do this")
 
 
@@ -43,7 +60,7 @@ def broker_id(admin) -> str:
 def table(text: str) -> list[list[str]]:
     """The rows of a table without its head, cut at white space."""
     rows = [line.split() for line in text.splitlines() if line.strip()]
-    heads = [at for at, row in enumerate(rows) if row[0] in ("GROUP", "TOPIC", "ID")]
+    heads = [at for at, row in enumerate(rows) if row[0] in HEADS]
     return rows[heads[0] + 1:] if heads else []
 
 
@@ -226,6 +243,97 @@ def test_leader_election(tool, topic):
     unknown = tool("kafka-leader-election", *preferred, "--topic", made + "-never",
                    "--partition", "0").failed()
     assert "UnknownTopicOrPartitionException" in unknown
+
+
+@pytest.fixture
+def left_open(bootstrap):
+    """Makes transactions with one record in partition 0 whose producers are killed:
+    `left_open(transactional_id, topic)`."""
+    started = []
+
+    def leave(transactional_id: str, to: str) -> None:
+        producer = subprocess.Popen(
+            [sys.executable, "-c", LEAVES_OPEN, bootstrap, transactional_id, to],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(producer)
+        assert producer.stdout.readline() == "open\n"
+        producer.kill()
+        producer.wait()
+
+    yield leave
+    for producer in started:
+        producer.kill()
+        producer.wait()
+        producer.stdin.close()
+        producer.stdout.close()
+
+
+def test_transactions_that_a_killed_producer_left_open(tool, bootstrap, admin, topic, name, left_open):
+    made, idle = topic(), name + "-idle"
+    fill(bootstrap, made, 3)
+    left_open(name, made)
+    Producer({"bootstrap.servers": bootstrap, "transactional.id": idle}).init_transactions(30)
+    of_id, own = ("describe", "--transactional-id"), broker_id(admin)
+
+    listed = table(tool("kafka-transactions", "list").ok())
+    [row] = [row for row in listed if row[0] == name]
+    producer_id = row[2]
+    assert row == [name, own, producer_id, "Ongoing"] and int(producer_id) >= 0
+    matching = table(tool("kafka-transactions", "list", "--transactional-id-pattern",
+                          re.escape(name) + ".*").ok())
+    assert sorted(row[::3] for row in matching) == [[name, "Ongoing"], [idle, "Empty"]]
+    # An id without a transaction counts as one that runs since 1970, to Kafka too.
+    running = table(tool("kafka-transactions", "list", "--duration-filter", "1").ok())
+    assert {row[0] for row in running} >= {name, idle}
+    longer = {row[0] for row in
+              table(tool("kafka-transactions", "list", "--duration-filter", "86400000").ok())}
+    assert idle in longer and name not in longer
+
+    [row] = table(tool("kafka-transactions", *of_id, name).ok())
+    coordinator, of, producer, epoch, state, timeout_ms, begun_ms, lasted_ms, partitions = row
+    assert [coordinator, of, producer, state, timeout_ms, partitions] == \
+        [own, name, producer_id, "Ongoing", "60000", f"{made}-0"]
+    assert abs(time.time() * 1000 - int(begun_ms)) < 300_000 and 0 <= int(lasted_ms) < 300_000
+    [row] = table(tool("kafka-transactions", *of_id, idle).ok())
+    assert row[4:] == ["Empty", "60000", "None", "None"]
+    unknown = tool("kafka-transactions", *of_id, name + "-never").failed()
+    assert "Failed to describe transaction state of transactional-id" in unknown
+    assert "could not be found" in unknown
+
+    of_partition = ("--topic", made, "--partition", "0")
+    rows = table(tool("kafka-transactions", "describe-producers", *of_partition).ok())
+    [row] = [row for row in rows if row[0] == producer_id]
+    assert [row[1], row[3], row[5]] == [epoch, "0", "3"]
+    there = tool("kafka-transactions", "describe-producers", *of_partition, "--broker-id", own).ok()
+    assert producer_id in [row[0] for row in table(there)]
+
+    # Its coordinator knows of it and will end it, so it does not hang, however short the search.
+    assert table(tool("kafka-transactions", "find-hanging", "--broker-id", own).ok()) == []
+    search = ("find-hanging", "--topic", made, "--max-transaction-timeout", "0")
+    assert table(tool("kafka-transactions", *search).ok()) == []
+
+    nothing = tool("kafka-transactions", "abort", *of_partition, "--start-offset", "2").failed()
+    assert f"Could not find any open transactions starting at offset 2 on partition {made}-0" in nothing
+
+    # The next producer of that id ends it, as Kafka means it to be.
+    Producer({"bootstrap.servers": bootstrap, "transactional.id": name}).init_transactions(30)
+    [row] = table(tool("kafka-transactions", *of_id, name).ok())
+    assert row[4] in ("CompleteAbort", "Empty") and row[6:8] == ["None", "None"]
+    rows = table(tool("kafka-transactions", "describe-producers", *of_partition).ok())
+    assert {row[5] for row in rows} == {"None"}
+
+
+@sluice_only
+def test_markers_are_the_services_to_write(tool, admin, topic, name, left_open):
+    """No transaction hangs here, and none is a tenant's to cut short in one partition alone."""
+    made = topic()
+    left_open(name, made)
+    refused = tool("kafka-transactions", "abort", "--topic", made, "--partition", "0",
+                   "--start-offset", "0").failed()
+    assert "Failed to abort transaction AbortTransactionSpec(" in refused
+    assert "WRITE_TXN_MARKERS" in refused, refused
+    [row] = table(tool("kafka-transactions", "describe", "--transactional-id", name).ok())
+    assert row[4] == "Ongoing"
 
 
 def test_cluster_and_quorum(tool, bootstrap, admin):

@@ -39,6 +39,7 @@ def main() -> int:
     logs = pathlib.Path(os.environ["SLUICE_TEST_LOGS"]).resolve()
     logs.mkdir(parents=True, exist_ok=True)
     # Servers and tests must not stand in a directory of the checkout, which may change under them.
+    logs.mkdir(parents=True, exist_ok=True)
     os.chdir(logs)
     passed = failed = 0
     for name in names:

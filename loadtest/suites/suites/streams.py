@@ -1,28 +1,40 @@
-"""Kafka Streams' own smoke test (kafka-streams' test jar) with exactly_once_v2, under crashes.
+"""Kafka Streams' own smoke test (kafka-streams' test jar) with exactly_once_v2, under restarts.
 
-Its driver generates data for 90 s, waits for the results of a dozen aggregations and compares them with what they
-must be. Processors run one after the other, each over the state of the one before, and are killed; so is
-the server, once. The driver's own verdict counts.
+Its driver generates data all the while, then waits for the results of a dozen aggregations and compares them with
+what they must be. Two processors share the work, each over its own state; in turn one is killed, the server is
+killed, the other is stopped in order, the server is stopped in order. The driver's own verdict counts: each
+record echoed exactly once, each aggregate right, no transaction left open.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import pathlib
+import re
 import signal
 import subprocess
+import time
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from blackbox import servers, wire
 from suites import jars
 from suites.expected import Seen
-from suites.work import Job, first_words, say, until
+from suites.work import HERE, Job, first_words, say, until
 
 NAMES = ("streams",)
-SMOKE = "org.apache.kafka.streams.tests.StreamsSmokeTest"
-TOPICS = ("echo", "data", "min", "min-suppressed", "min-raw", "max", "sum", "sws-raw", "sws-suppressed", "dif", "cnt",
-          "avg", "wcnt", "tagg")
+PROCESSOR = "org.apache.kafka.streams.tests.StreamsSmokeTest"
+DRIVER = HERE / "java/SmokeRun.java"
+TOPICS = ("data", "fk", "echo", "min", "min-suppressed", "min-raw", "max", "sum", "sws-raw", "sws-suppressed", "dif",
+          "cnt", "avg", "tagg")
+# Of each of the driver's 20 keys; with 300 it writes 100 records/s to the one topic, and as many to the other.
+RECORDS_A_MINUTE = 300
+# From the time that all works again to the next restart.
+PAUSE_S = 5
+# A transaction that a killed processor leaves open hides what follows for as long.
+TRANSACTION_MS = 10_000
 
 
 def install(home: pathlib.Path) -> None:
@@ -37,56 +49,108 @@ def one(job: Job, protocol: str) -> Seen:
     """The smoke test with the classic group protocol, or with that of KIP-1071."""
     logs = job.logs / protocol
     logs.mkdir(exist_ok=True)
-    started: list[subprocess.Popen[bytes]] = []
-    with servers.new_server(servers.Options(auto_create=False)) as server:
+    options = servers.Options(auto_create=False, streams_session_timeout_ms=6_000, streams_heartbeat_interval_ms=500)
+    with servers.new_server(options) as server, contextlib.closing(Test(job, server, protocol, logs)) as test:
         wire.wait_for_coordinator(server.bootstrap)
-        config = logs / "streams.properties"
-        text = {"bootstrap.servers": server.bootstrap, "processing.guarantee": "exactly_once_v2",
-                "state.dir": logs / "state", "session.timeout.ms": 10_000, "acks": "all"}
-        if protocol == "streams":
-            del text["session.timeout.ms"]
-            text["group.protocol"] = "streams"
-        config.write_text("".join(f"{key}={value}\n" for key, value in text.items()))
-
-        def begin(name: str, *arguments: str) -> tuple[subprocess.Popen[bytes], pathlib.Path]:
-            log = logs / f"{name}.log"
-            with open(log, "wb") as out:
-                process = subprocess.Popen(
-                    ["nice", *jars.java(job.home, job.home / "java/lib", heap="512m"), SMOKE, os.fspath(config),
-                     *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-            started.append(process)
-            return process, log
-
+        admin = AdminClient({"bootstrap.servers": server.bootstrap})
+        for created in admin.create_topics([NewTopic(topic, 5, 1) for topic in TOPICS]).values():
+            created.result(30)
         try:
-            admin = AdminClient({"bootstrap.servers": server.bootstrap})
-            for created in admin.create_topics([NewTopic(topic, 5, 1) for topic in TOPICS]).values():
-                created.result(30)
-            driver, verdict = begin("driver", "run")
-            for number, ending in enumerate(("killed", "stopped", "stays")):
-                processor, log = begin(f"processor-{number}", "process")
-                until(lambda log=log: "processed" in log.read_text(errors="replace"), 120,
-                                   lambda log=log: f"{log.name} processes nothing\n{tail(log)}")
-                say(f"  {protocol}: processor {number} works, it is {ending}")
-                if ending == "killed":
-                    processor.kill()
-                    processor.wait()
-                    server.restart(crash=True)
-                elif ending == "stopped":
-                    processor.send_signal(signal.SIGTERM)
-                    processor.wait(60)
-            driver.wait(600)
+            restarts = test.drive()
+            test.driver.wait(900)
             server.assert_alive()
-            said = verdict.read_text(errors="replace")
-            if "SUCCESS" in said:
-                return Seen("passed")
-            return Seen("failed", first_words(f"the driver says: {said[-600:]}"))
         except (AssertionError, subprocess.TimeoutExpired) as error:
             return Seen("failed", first_words(str(error)))
-        finally:
-            for process in started:
-                process.kill()
-                process.wait()
+        said = test.verdict()
+        if re.search(r"^SUCCESS$", said, re.M):
+            return Seen("passed", f"{restarts} restarts")
+        return Seen("failed", first_words(f"after {restarts} restarts the driver says: {said[-600:]}"))
 
 
-def tail(log: pathlib.Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+class Test:
+    """One driver and two processors; owns their processes, and restarts the server."""
+
+    def __init__(self, job: Job, server: servers.Server, protocol: str, logs: pathlib.Path):
+        self._job, self._server, self._protocol, self._logs = job, server, protocol, logs
+        self._processors: dict[int, subprocess.Popen[bytes]] = {}
+        self.driver: subprocess.Popen[bytes] | None = None
+
+    def drive(self) -> int:
+        """Restarts one thing after the other until all data is generated; returns how many it restarted."""
+        seconds = round(60 * self._job.minutes)
+        self.driver = self._begin("driver", DRIVER, self._server.bootstrap, seconds,
+                                  round(RECORDS_A_MINUTE * self._job.minutes))
+        for slot in (0, 1):
+            self._start(slot)
+        self._works_again({slot: 0 for slot in (0, 1)})
+        ways = itertools.cycle((
+            ("processor 0 is killed", lambda: self._end(0, signal.SIGKILL)),
+            ("the server is killed", lambda: self._server.restart(crash=True)),
+            ("processor 1 stops in order", lambda: self._end(1, signal.SIGTERM)),
+            ("the server stops in order", lambda: self._server.restart()),
+        ))
+        restarts = 0
+        while not self._is_generated():
+            words, act = next(ways)
+            before = self._done()
+            begun = time.monotonic()
+            act()
+            self._works_again(before)
+            restarts += 1
+            say(f"  {self._protocol}: {words}, works again after {time.monotonic() - begun:.1f} s")
+            resume = time.monotonic() + PAUSE_S
+            until(lambda: time.monotonic() > resume or self._is_generated(), 2 * PAUSE_S, lambda: "")
+        return restarts
+
+    def verdict(self) -> str:
+        return (self._logs / "driver.log").read_text(errors="replace")
+
+    def close(self) -> None:
+        for process in [*self._processors.values(), *([self.driver] if self.driver else [])]:
+            process.kill()
+            process.wait()
+
+    def _is_generated(self) -> bool:
+        if self.driver.poll() is not None:
+            raise AssertionError(f"the driver has ended: {self.verdict()[-600:]}")
+        return re.search(r"^generated$", self.verdict(), re.M) is not None
+
+    def _works_again(self, before: dict[int, int]) -> None:
+        """Waits until the processors have processed more than they had, together."""
+        until(lambda: sum(self._done().values()) > sum(before.values()) or self._is_generated(), 180,
+              lambda: f"{self._protocol}: the processors do nothing\n{self._tails()}")
+
+    def _done(self) -> dict[int, int]:
+        """How often each processor has said that it processed another hundred records."""
+        return {slot: self._log(slot).read_text(errors="replace").count("processed ") for slot in self._processors}
+
+    def _end(self, slot: int, how: signal.Signals) -> None:
+        """Ends a processor and starts it anew, over what it leaves on its disk."""
+        self._processors[slot].send_signal(how)
+        self._processors[slot].wait(90)
+        self._start(slot)
+
+    def _start(self, slot: int) -> None:
+        config = self._logs / f"processor-{slot}.properties"
+        text = {"bootstrap.servers": self._server.bootstrap, "processing.guarantee": "exactly_once_v2", "acks": "all",
+                "state.dir": self._logs / f"state-{slot}", "transaction.timeout.ms": TRANSACTION_MS}
+        if self._protocol == "streams":
+            text["group.protocol"] = "streams"
+        else:
+            text |= {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 500}
+        config.write_text("".join(f"{key}={value}\n" for key, value in text.items()))
+        self._processors[slot] = self._begin(f"processor-{slot}", PROCESSOR, config, "process")
+
+    def _begin(self, name: str, *words: object) -> subprocess.Popen[bytes]:
+        with open(self._logs / f"{name}.log", "ab") as out:
+            return subprocess.Popen(
+                ["nice", *jars.java(self._job.home, self._job.home / "java/lib", heap="512m"),
+                 *(os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in words)],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    def _log(self, slot: int) -> pathlib.Path:
+        return self._logs / f"processor-{slot}.log"
+
+    def _tails(self) -> str:
+        return "\n".join("\n".join(self._log(slot).read_text(errors="replace").splitlines()[-15:])
+                         for slot in self._processors)

@@ -97,10 +97,10 @@ def run(command: list[object], *, log: pathlib.Path, timeout_s: float,
     return Done(code, log.read_text(errors="replace"), time.monotonic() - begun)
 
 
-def until(condition, timeout_s: float, words) -> None:
+def until(condition, timeout_s: float, words, every_s: float = 0.25) -> None:
     """Waits for `condition()`; raises AssertionError with what `words()` then says."""
     try:
-        waiting.until(condition, timeout_s, "")
+        waiting.until(condition, timeout_s, "", every_s)
     except AssertionError as error:
         raise AssertionError(f"{words()} {error}") from None
 
