@@ -82,20 +82,19 @@ class Test:
                                   round(RECORDS_A_MINUTE * self._job.minutes))
         for slot in (0, 1):
             self._start(slot)
-        self._works_again({slot: 0 for slot in (0, 1)})
+        self._work_again({0, 1})
         ways = itertools.cycle((
-            ("processor 0 is killed", lambda: self._end(0, signal.SIGKILL)),
-            ("the server is killed", lambda: self._server.restart(crash=True)),
-            ("processor 1 stops in order", lambda: self._end(1, signal.SIGTERM)),
-            ("the server stops in order", lambda: self._server.restart()),
+            ("processor 0 is killed", lambda: self._end(0, signal.SIGKILL), {0}),
+            ("the server is killed", lambda: self._server.restart(crash=True), {0, 1}),
+            ("processor 1 stops in order", lambda: self._end(1, signal.SIGTERM), {1}),
+            ("the server stops in order", lambda: self._server.restart(), {0, 1}),
         ))
         restarts = 0
         while not self._is_generated():
-            words, act = next(ways)
-            before = self._done()
+            words, act, slots = next(ways)
             begun = time.monotonic()
             act()
-            self._works_again(before)
+            self._work_again(slots)
             restarts += 1
             say(f"  {self._protocol}: {words}, works again after {time.monotonic() - begun:.1f} s")
             resume = time.monotonic() + PAUSE_S
@@ -111,18 +110,25 @@ class Test:
             process.wait()
 
     def _is_generated(self) -> bool:
-        if self.driver.poll() is not None:
-            raise AssertionError(f"the driver has ended: {self.verdict()[-600:]}")
-        return re.search(r"^generated$", self.verdict(), re.M) is not None
+        has_ended = self.driver.poll() is not None
+        generated = re.search(r"^generated$", self.verdict(), re.M) is not None
+        assert generated or not has_ended, f"the driver has ended: {self.verdict()[-600:]}"
+        return generated
 
-    def _works_again(self, before: dict[int, int]) -> None:
-        """Waits until the processors have processed more than they had, together."""
-        until(lambda: sum(self._done().values()) > sum(before.values()) or self._is_generated(), 180,
-              lambda: f"{self._protocol}: the processors do nothing\n{self._tails()}")
+    def _work_again(self, slots: set[int]) -> None:
+        """Waits until each of these processors has processed something from now on."""
+        before = {slot: self._done(slot) for slot in slots}
 
-    def _done(self) -> dict[int, int]:
-        """How often each processor has said that it processed another hundred records."""
-        return {slot: self._log(slot).read_text(errors="replace").count("processed ") for slot in self._processors}
+        def more() -> bool:
+            ended = [slot for slot, process in self._processors.items() if process.poll() is not None]
+            assert not ended, f"{self._protocol}: processors {ended} have ended\n{self._tails()}"
+            return all(self._done(slot) > done for slot, done in before.items()) or self._is_generated()
+
+        until(more, 180, lambda: f"{self._protocol}: a processor of {slots} does nothing\n{self._tails()}")
+
+    def _done(self, slot: int) -> int:
+        """How often a processor has said that it processed another hundred records."""
+        return self._log(slot).read_text(errors="replace").count("processed ")
 
     def _end(self, slot: int, how: signal.Signals) -> None:
         """Ends a processor and starts it anew, over what it leaves on its disk."""
