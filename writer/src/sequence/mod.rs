@@ -96,7 +96,7 @@ impl Sequencer {
         let mut made = Self { next_offset, ..Self::default() };
         for snapshot in producers {
             if let Some(first_offset) = snapshot.open_since {
-                made.transactions.begin(snapshot.id, first_offset);
+                made.transactions.begin(snapshot.id, snapshot.epoch, first_offset);
             }
             made.producers.insert(snapshot.id, Producer::recovered(snapshot));
         }
@@ -245,7 +245,7 @@ impl Sequencer {
             producer.push(known, durable);
         }
         if batch.part == Part::Inside {
-            self.transactions.begin(batch.producer_id, base_offset);
+            self.transactions.begin(batch.producer_id, batch.producer_epoch, base_offset);
             self.verifications.end(batch.producer_id);
         }
         if self.producers.len() > MAX_PRODUCERS {
@@ -293,15 +293,28 @@ impl Sequencer {
         });
     }
 
-    /// The producers as of offset `durable`, for a manifest.
+    /// The producers as of offset `durable`, by id, for a manifest. More than that may be durable: what a
+    /// producer was then may be forgotten since, but a transaction that was open then is not.
     pub(crate) fn durable_producers(&self, durable: i64) -> Vec<ProducerSnapshot> {
-        let undecided = self.transactions.undecided_at(durable);
-        let producers = self.producers.iter();
-        producers
+        let mut undecided = self.transactions.undecided_at(durable);
+        let mut snapshots: Vec<_> = self
+            .producers
+            .iter()
             .filter_map(|(id, producer)| {
-                producer.snapshot(*id, durable, undecided.get(id).copied())
+                let snapshot = producer.snapshot(*id, durable);
+                let Some(open) = undecided.remove(id) else { return snapshot };
+                let snapshot =
+                    snapshot.unwrap_or_else(|| producer.settled_snapshot(*id, open.producer_epoch));
+                Some(ProducerSnapshot { open_since: Some(open.first_offset), ..snapshot })
             })
-            .collect()
+            .collect();
+        let forgotten = undecided.iter().map(|(id, open)| ProducerSnapshot {
+            open_since: Some(open.first_offset),
+            ..Producer::new(open.producer_epoch, 0).settled_snapshot(*id, open.producer_epoch)
+        });
+        snapshots.extend(forgotten);
+        snapshots.sort_unstable_by_key(|snapshot| snapshot.id);
+        snapshots
     }
 
     /// The producers as of the last append, by id.

@@ -111,13 +111,9 @@ impl Producer {
         }
     }
 
-    /// As of the log up to `end`; none if it had not written. `open_since` is where its transaction began.
-    pub(super) fn snapshot(
-        &self,
-        id: i64,
-        end: i64,
-        open_since: Option<i64>,
-    ) -> Option<ProducerSnapshot> {
+    /// As of the log up to `end`; none if it had not written, or if what it was then is forgotten, as newer
+    /// epochs are durable. Knows of no transaction.
+    pub(super) fn snapshot(&self, id: i64, end: i64) -> Option<ProducerSnapshot> {
         let mut eras = std::iter::once(&self.era).chain(self.earlier.iter().rev());
         let era = eras.find(|era| era.since < end)?;
         let before = era.batches.iter().filter(|batch| batch.base_offset < end);
@@ -127,8 +123,21 @@ impl Producer {
             epoch: era.epoch,
             last_ms: self.last_ms,
             coordinator_epoch: self.coordinator_epoch,
-            open_since,
+            open_since: None,
             batches: before.skip(skip).copied().collect(),
         })
+    }
+
+    /// As of a time when it wrote under `epoch`, of which nothing else is known any more: its batches are no
+    /// longer repeated by anyone, as a newer epoch is durable.
+    pub(super) fn settled_snapshot(&self, id: i64, epoch: i16) -> ProducerSnapshot {
+        ProducerSnapshot {
+            id,
+            epoch,
+            last_ms: self.last_ms,
+            coordinator_epoch: self.coordinator_epoch,
+            open_since: None,
+            batches: Vec::new(),
+        }
     }
 }

@@ -177,6 +177,41 @@ fn open_transactions_survive_in_snapshots_as_of_any_offset() {
 }
 
 #[test]
+fn a_transaction_is_open_in_a_snapshot_though_its_producer_has_a_newer_epoch_since() {
+    let mut stream = Sequencer::default();
+    // Each transaction has an epoch of its own, and all is durable when the snapshot is made.
+    let of = |epoch, part, sequence| BatchHeader { part, ..batch(epoch, sequence, 1) };
+    let log = [
+        of(4, Part::Inside, 0),
+        of(5, ABORT, -1),
+        of(5, Part::Inside, 0),
+        of(6, COMMIT, -1),
+        of(6, Part::Inside, 0),
+    ];
+    for batch in &log {
+        stream.vouched(batch, i64::MAX, 0).unwrap();
+    }
+    let open = |cut| {
+        let open = stream.durable_producers(cut).into_iter();
+        open.map(|known| (known.epoch, known.open_since)).collect::<Vec<_>>()
+    };
+    assert_eq!(open(1), [(4, Some(0))]);
+    assert_eq!(open(3), [(5, Some(2))]);
+    assert_eq!(open(5), [(6, Some(4))]);
+    let mut recovered = Sequencer::new(1, &stream.durable_producers(1));
+    recovered.replay(&log[1], 1, i64::MAX, 0);
+    assert_eq!(recovered.aborted(&(0..2)).len(), 1, "its records are left out");
+    // Nor when so many others have written since that the producer itself is forgotten.
+    stream.replay(&of(7, COMMIT, -1), 5, i64::MAX, 1);
+    for id in 0..MAX_PRODUCERS as i64 {
+        stream.replay(&part(Part::Outside, 100 + id, 0), 6 + id, i64::MAX, 2);
+    }
+    assert!(!stream.producers.contains_key(&7));
+    let known = stream.durable_producers(5);
+    assert_eq!(known.iter().map(|known| (known.id, known.open_since)).next(), Some((7, Some(4))));
+}
+
+#[test]
 fn a_marker_of_a_newer_epoch_fences_and_an_open_transaction_does_not_expire() {
     let mut stream = Sequencer::default();
     stream.vouched(&part(Part::Inside, 7, 0), 0, 0).unwrap();
@@ -326,6 +361,7 @@ proptest! {
         let mut log = Vec::new();
         let mut model: Vec<Modelled> = Vec::new();
         let mut sequences = [0; 4];
+        let mut epochs = [0; 4];
         for (producer, kind) in steps {
             let open = model.iter_mut().find(|t| t.producer == producer && t.end.is_none());
             let offset = stream.next_offset();
@@ -339,9 +375,16 @@ proptest! {
                 (Part::Inside, None) => model.push(Modelled { producer, first: offset, end: None }),
                 _ => {}
             }
-            let sequence = sequences[producer as usize];
-            sequences[producer as usize] += i32::from(what == Part::Inside);
-            let header = part(what, producer, if what == Part::Inside { sequence } else { -1 });
+            let (sequence, epoch) =
+                (&mut sequences[producer as usize], &mut epochs[producer as usize]);
+            // Some producers have a new epoch for each transaction, which the marker brings.
+            if what != Part::Inside && producer >= 2 {
+                (*sequence, *epoch) = (0, *epoch + 1);
+            }
+            let base_sequence = if what == Part::Inside { *sequence } else { -1 };
+            *sequence += i32::from(what == Part::Inside);
+            let header = part(what, producer, base_sequence);
+            let header = BatchHeader { producer_epoch: *epoch, ..header };
             prop_assert_eq!(stream.vouched(&header, offset, 0), Ok(Sequenced::Append(offset)));
             log.push(header);
         }

@@ -9,9 +9,18 @@ use std::ops::Range;
 
 use sluice_format::AbortedTransaction;
 
+/// A transaction that has no marker yet, in the log as of some offset.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Undecided {
+    pub(super) first_offset: i64,
+    /// The producer epoch under which it is written.
+    pub(super) producer_epoch: i16,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Ended {
     producer_id: i64,
+    producer_epoch: i16,
     first_offset: i64,
     marker_offset: i64,
     aborted: bool,
@@ -23,33 +32,34 @@ struct Ended {
 pub(super) struct Transactions {
     /// First offset to producer.
     open: BTreeMap<i64, i64>,
-    /// Producer to first offset.
-    by_producer: HashMap<i64, i64>,
+    by_producer: HashMap<i64, Undecided>,
     ended: VecDeque<Ended>,
 }
 
 impl Transactions {
     /// The first offset of the producer's open transaction.
     pub(super) fn open_since(&self, producer_id: i64) -> Option<i64> {
-        self.by_producer.get(&producer_id).copied()
+        self.by_producer.get(&producer_id).map(|open| open.first_offset)
     }
 
     /// A producer writes at `offset`: if it has no open transaction, one begins.
-    pub(super) fn begin(&mut self, producer_id: i64, offset: i64) {
+    pub(super) fn begin(&mut self, producer_id: i64, producer_epoch: i16, offset: i64) {
         self.by_producer.entry(producer_id).or_insert_with(|| {
             self.open.insert(offset, producer_id);
-            offset
+            Undecided { first_offset: offset, producer_epoch }
         });
     }
 
     /// A marker lies at `marker_offset`. Without an open transaction it ends nothing.
     pub(super) fn end(&mut self, producer_id: i64, marker_offset: i64, aborted: bool) {
-        let Some(first_offset) = self.by_producer.remove(&producer_id) else { return };
+        let Some(open) = self.by_producer.remove(&producer_id) else { return };
+        let Undecided { first_offset, producer_epoch } = open;
         self.open.remove(&first_offset);
         let next_open = self.open.keys().next().copied();
         let last_stable_offset = next_open.unwrap_or(marker_offset + 1);
         self.ended.push_back(Ended {
             producer_id,
+            producer_epoch,
             first_offset,
             marker_offset,
             aborted,
@@ -57,23 +67,29 @@ impl Transactions {
         });
     }
 
-    /// Those that were open in the log up to `end`: first offset and producer.
-    fn open_at(&self, end: i64) -> impl Iterator<Item = (i64, i64)> + '_ {
-        let open = self.open.range(..end).map(|(first, producer)| (*first, *producer));
+    /// Those that were open in the log up to `end`, and their producers.
+    fn open_at(&self, end: i64) -> impl Iterator<Item = (i64, Undecided)> + '_ {
+        let open = self.open.range(..end);
+        let open = open.filter_map(|(_, producer)| {
+            Some((*producer, self.by_producer.get(producer).copied()?))
+        });
         let later = self.ended.iter().rev().take_while(move |ended| ended.marker_offset >= end);
         let undecided = later.filter(move |ended| ended.first_offset < end);
-        open.chain(undecided.map(|ended| (ended.first_offset, ended.producer_id)))
+        open.chain(undecided.map(|ended| {
+            let Ended { producer_id, producer_epoch, first_offset, .. } = *ended;
+            (producer_id, Undecided { first_offset, producer_epoch })
+        }))
     }
 
     /// The first offset of the oldest transaction that is undecided in the log up to `end`.
     pub(super) fn first_unstable(&self, end: i64) -> Option<i64> {
-        self.open_at(end).map(|(first, _)| first).min()
+        self.open_at(end).map(|(_, open)| open.first_offset).min()
     }
 
-    /// Producers with a transaction that is undecided in the log up to `end`, and where it began.
-    pub(super) fn undecided_at(&self, end: i64) -> HashMap<i64, i64> {
+    /// Producers with a transaction that is undecided in the log up to `end`.
+    pub(super) fn undecided_at(&self, end: i64) -> BTreeMap<i64, Undecided> {
         // One a producer: the next begins after the marker of the one before.
-        self.open_at(end).map(|(first, producer)| (producer, first)).collect()
+        self.open_at(end).collect()
     }
 
     fn aborted_from(&self, offset: i64) -> impl Iterator<Item = AbortedTransaction> + '_ {
