@@ -15,7 +15,7 @@ use crate::history::{History, Summary};
 use crate::host::{self, Source};
 use crate::metadata;
 use crate::random::Random;
-use crate::stage::{IDEMPOTENT, PLAIN, Stage, WRITERS};
+use crate::stage::{IDEMPOTENT, PLAIN, Stage, TRANSACTIONAL, WRITERS};
 
 /// How finely hosts are interleaved, and the shortest way through the network.
 const TICK: Duration = Duration::from_millis(2);
@@ -82,6 +82,9 @@ impl Run<'_> {
                 for id in 0..IDEMPOTENT + PLAIN {
                     tokio::spawn(host::produce(Arc::clone(&stage), id));
                 }
+                for id in IDEMPOTENT + PLAIN..IDEMPOTENT + PLAIN + TRANSACTIONAL {
+                    tokio::spawn(host::transact(Arc::clone(&stage), id));
+                }
                 host::administrate(stage, catalog).await;
                 std::future::pending().await
             }
@@ -112,7 +115,7 @@ impl Run<'_> {
         let owner = self.director.heal(&mut self.sim);
         self.stage.wind_down.store(true, Ordering::Relaxed);
         self.settle_on(owner)?;
-        let everyone = (IDEMPOTENT + PLAIN) as usize;
+        let everyone = (IDEMPOTENT + PLAIN + TRANSACTIONAL) as usize;
         self.until("every producer to be acknowledged", |stage| {
             stage.settled.lock().len() == everyone
         })?;

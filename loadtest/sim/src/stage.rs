@@ -14,7 +14,7 @@ use sluice_volume::sim::SimDevice;
 use sluice_writer::WriterOptions;
 
 use crate::bucket::{BucketServer, BucketService};
-use crate::check::{BucketCheck, LogCheck};
+use crate::check::{BucketCheck, LogCheck, TransactionCheck};
 use crate::history::History;
 use crate::host::WriterService;
 use crate::metadata::{MetadataServer, MetadataService};
@@ -26,6 +26,10 @@ pub(crate) const WRITERS: [&str; 2] = ["writer-0", "writer-1"];
 /// Idempotent producers, and after them plain ones.
 pub(crate) const IDEMPOTENT: u32 = 5;
 pub(crate) const PLAIN: u32 = 1;
+/// Transactional ones, after them.
+pub(crate) const TRANSACTIONAL: u32 = 3;
+/// The topic of which nothing is ever deleted.
+pub(crate) const KEPT: &str = "kept";
 /// Wall-clock time at the start: some day in 2026.
 const START_MS: i64 = 1_790_000_000_000;
 
@@ -97,6 +101,7 @@ pub(crate) struct Stage {
     pub(crate) profile: Profile,
     pub(crate) history: History,
     pub(crate) logs: Mutex<LogCheck>,
+    pub(crate) transactions: Mutex<TransactionCheck>,
     pub(crate) objects: Arc<Mutex<BucketCheck>>,
     pub(crate) bucket: BucketServer,
     pub(crate) bucket_service: BucketService,
@@ -132,7 +137,8 @@ impl Stage {
         });
         Arc::new(Self {
             devices: devices.collect(),
-            logs: Mutex::new(LogCheck::new(history.clone(), IDEMPOTENT)),
+            logs: Mutex::new(LogCheck::new(history.clone(), IDEMPOTENT..IDEMPOTENT + PLAIN)),
+            transactions: Mutex::new(TransactionCheck::new(history.clone())),
             bucket: BucketServer::new(Random::new(seed, 2), Arc::clone(&objects), history.clone()),
             objects,
             bucket_service: Service::new(80),

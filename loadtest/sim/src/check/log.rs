@@ -4,12 +4,14 @@
 //! epoch is ahead of a newer one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use sluice_model::{StreamId, TopicId};
 use sluice_wire::batch::BatchView;
 use sluice_wire::scan;
 
+use super::Maker;
 use crate::history::{History, fingerprint};
 
 /// A record as someone has heard of it.
@@ -18,13 +20,8 @@ pub(crate) struct Seen {
     pub(crate) offset: i64,
     /// `{producer}/{sequence}/...`: who made it, and its place in that producer's order.
     pub(crate) value: Bytes,
-}
-
-/// Who made a record, from its value.
-fn maker(value: &[u8]) -> Option<(u32, i64)> {
-    let text = std::str::from_utf8(value.get(..value.len().min(48))?).ok()?;
-    let mut parts = text.split('/');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    /// It is a transaction's marker, which nobody's producer made.
+    pub(crate) is_marker: bool,
 }
 
 /// Something that grows: under each epoch its first and last known value.
@@ -52,7 +49,7 @@ struct Log {
     /// One past the largest offset that anyone has heard of.
     end: i64,
     /// By producer and sequence, the offset; for idempotent producers.
-    made: BTreeMap<(u32, i64), i64>,
+    made: BTreeMap<Maker, i64>,
     high_watermark: Growing,
     log_start: Growing,
     /// The largest offset up to which a deletion was asked for, and the largest that was confirmed.
@@ -69,18 +66,18 @@ pub(crate) struct LogCheck {
     bounded: BTreeSet<TopicId>,
     /// Topics that someone began to delete.
     dropped: BTreeSet<TopicId>,
-    /// Producers from here on are not idempotent.
-    plain_from: u32,
+    /// Producers that are not idempotent.
+    plain: Range<u32>,
 }
 
 impl LogCheck {
-    pub(crate) fn new(history: History, plain_from: u32) -> Self {
+    pub(crate) fn new(history: History, plain: Range<u32>) -> Self {
         Self {
             history,
             logs: BTreeMap::new(),
             bounded: BTreeSet::new(),
             dropped: BTreeSet::new(),
-            plain_from,
+            plain,
         }
     }
 
@@ -109,7 +106,7 @@ impl LogCheck {
     /// A batch was acknowledged.
     pub(crate) fn acknowledged(&mut self, stream: StreamId, base_offset: i64, values: &[Bytes]) {
         for (value, offset) in values.iter().zip(base_offset..) {
-            self.pin(stream, &Seen { offset, value: value.clone() });
+            self.pin(stream, &Seen { offset, value: value.clone(), is_marker: false });
         }
     }
 
@@ -126,12 +123,15 @@ impl LogCheck {
                 .violation(format_args!("{stream} offset {offset}: another record than before"));
         }
         log.end = log.end.max(offset + 1);
-        let Some(maker) = maker(&seen.value) else {
+        if seen.is_marker {
+            return;
+        }
+        let Some(maker) = Maker::of(&seen.value) else {
             return self
                 .history
                 .violation(format_args!("{stream} offset {offset}: nobody made this"));
         };
-        if maker.0 >= self.plain_from {
+        if self.plain.contains(&maker.producer) {
             return;
         }
         let before = *log.made.entry(maker).or_insert(offset);
@@ -140,9 +140,9 @@ impl LogCheck {
                 "{stream}: record {maker:?} is at offset {before} and at {offset}"
             ));
         }
-        let (who, number) = maker;
-        let earlier = log.made.range((who, i64::MIN)..(who, number)).next_back();
-        let later = log.made.range((who, number + 1)..=(who, i64::MAX)).next();
+        let of = |number| Maker { number, ..maker };
+        let earlier = log.made.range(of(i64::MIN)..maker).next_back();
+        let later = log.made.range(of(maker.number + 1)..=of(i64::MAX)).next();
         if earlier.is_some_and(|(_, at)| *at > offset) || later.is_some_and(|(_, at)| *at < offset)
         {
             self.history.violation(format_args!("{stream}: record {maker:?} is out of order"));
@@ -234,11 +234,15 @@ impl LogCheck {
             Ok(records) => records,
             Err(error) => return broken(&error),
         };
+        let is_marker = view.attributes().is_control();
         let mut seen = Vec::new();
         for record in records {
             match record {
-                Ok(record) => seen
-                    .push(Seen { offset: record.offset, value: record.value.unwrap_or_default() }),
+                Ok(record) => seen.push(Seen {
+                    offset: record.offset,
+                    value: record.value.unwrap_or_default(),
+                    is_marker,
+                }),
                 Err(error) => return broken(&error),
             }
         }

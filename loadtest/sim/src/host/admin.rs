@@ -11,10 +11,8 @@ use sluice_model::{Entropy, StreamId, TenantId, VolumeId};
 
 use super::{Answer, Ask, open_catalog};
 use crate::random::{Random, SeededEntropy};
-use crate::stage::{Stage, WRITERS};
+use crate::stage::{KEPT, Stage, WRITERS};
 
-/// Kept for ever.
-const KEPT: &str = "kept";
 /// Retention by size.
 const BOUNDED: &str = "bounded";
 /// Its records are deleted by request.

@@ -11,6 +11,7 @@ use sluice_reader::Reader;
 
 use super::writer::reader;
 use super::{Answer, Ask, open_catalog};
+use crate::check::Replay;
 use crate::random::{Random, SeededEntropy};
 use crate::stage::{Stage, WRITERS};
 
@@ -29,13 +30,23 @@ pub(crate) enum Source {
     Bucket,
 }
 
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Owner(_) => "the owner",
+            Self::Bucket => "the bucket",
+        }
+    }
+}
+
 /// Reads every stream from its log start to its end.
 pub(crate) async fn audit(stage: Arc<Stage>, from: Source) -> turmoil::Result {
     let streams = stage.logs.lock().streams();
+    let mut replay = Replay::default();
     match from {
         Source::Owner(host) => {
             for stream in streams {
-                of_owner(&stage, host, stream).await?;
+                of_owner(&stage, host, stream, &mut replay).await?;
             }
         }
         Source::Bucket => {
@@ -50,15 +61,21 @@ pub(crate) async fn audit(stage: Arc<Stage>, from: Source) -> turmoil::Result {
             for stream in streams {
                 let topic = catalog.topic_of_any_tenant(stream.topic).ok_or("a topic is gone")?;
                 let volume = topic.partitions[stream.partition as usize];
-                of_bucket(&stage, &reader, volume.0, stream).await?;
+                of_bucket(&stage, &reader, volume.0, stream, &mut replay).await?;
             }
         }
     }
+    stage.transactions.lock().judge(from.name(), &replay);
     stage.history.event("audit", format_args!("{from:?}"));
     Ok(())
 }
 
-async fn of_owner(stage: &Stage, host: usize, stream: StreamId) -> turmoil::Result {
+async fn of_owner(
+    stage: &Stage,
+    host: usize,
+    stream: StreamId,
+    replay: &mut Replay,
+) -> turmoil::Result {
     let mut at = 0;
     let mut failures = 0;
     let mut first = None;
@@ -90,6 +107,7 @@ async fn of_owner(stage: &Stage, host: usize, stream: StreamId) -> turmoil::Resu
             Some(records) => {
                 first.get_or_insert(at);
                 let next = logs.read(stream, at, &records);
+                replay.read(stream, &records, fetched.aborted);
                 if next == at {
                     let log_start = first.unwrap_or(log_start);
                     logs.complete("the owner", stream, log_start, at);
@@ -106,6 +124,7 @@ async fn of_bucket(
     reader: &Arc<Reader>,
     volume: u32,
     stream: StreamId,
+    replay: &mut Replay,
 ) -> turmoil::Result {
     let key = StreamKey { topic: stream.topic.0, partition: stream.partition };
     let state = stage.objects.lock().state(volume);
@@ -117,6 +136,9 @@ async fn of_bucket(
     while at < known.end_offset {
         let records = reader.read(volume, key, at, STEP_BYTES).await?.to_bytes();
         let next = stage.logs.lock().read(stream, at, &records);
+        let aborted = reader.aborted(volume, key, &(at..next)).await?;
+        let aborted = aborted.iter().map(|of| (of.producer_id, of.first_offset));
+        replay.read(stream, &records, aborted);
         if next == at {
             return Err(format!("{stream}: the bucket has nothing at {at}").into());
         }

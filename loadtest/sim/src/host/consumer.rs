@@ -65,7 +65,7 @@ pub(super) async fn fetch(
     let ask = Ask::Fetch { stream, offset, max_bytes };
     let answer = stage.writer_service.call(WRITERS[host], ask, WAIT).await?;
     let Answer::Fetched(answer) = answer else { return None };
-    let Fetched { epoch, log_start, high_watermark, records } = match answer {
+    let Fetched { epoch, log_start, high_watermark, last_stable, aborted, records } = match answer {
         Ok(fetched) => fetched,
         Err(Refusal::Failed(why)) => {
             stage.history.event("fetch-failed", format_args!("{stream} {offset}: {why}"));
@@ -84,6 +84,7 @@ pub(super) async fn fetch(
     Some(Ok(match records {
         Some(records) => {
             let next = logs.read(stream, offset, &records);
+            stage.transactions.lock().seen(last_stable, &records, &aborted);
             stage.history.event(
                 "fetch",
                 format_args!("{stream} {offset}..{next} of {log_start}..{high_watermark}"),

@@ -17,6 +17,8 @@ use crate::stage::{IDEMPOTENT, Stage, WRITERS, producer_time_ms};
 
 /// As many as a client may have in flight on one connection.
 const IN_FLIGHT: usize = 5;
+/// Producer ids that the catalog never gives to anyone.
+const FIRST_ID: i64 = 1 << 40;
 /// How long a client waits for an answer.
 const WAIT: Duration = Duration::from_millis(2500);
 
@@ -103,7 +105,7 @@ impl Producer {
         let line = self.lines.entry(stream).or_default();
         let mut builder = BatchBuilder::new();
         if idempotent {
-            builder = builder.producer(i64::from(self.id) + 1, 0, line.sequence);
+            builder = builder.producer(FIRST_ID + i64::from(self.id), 0, line.sequence);
         }
         let mut values = Vec::new();
         for _ in 0..self.random.between(1, 4) {

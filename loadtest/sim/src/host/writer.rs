@@ -1,6 +1,8 @@
 //! A process that owns all volumes when the director wishes so: the product's writer and reader, behind
 //! a service that answers as the gateway's backend does.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,18 +18,19 @@ use sluice_format::key::Keys;
 use sluice_model::{Entropy, NodeId, StreamId, VolumeId};
 use sluice_reader::{CacheMetrics, ReadError, Reader, ReaderOptions};
 use sluice_volume::Medium;
+use sluice_wire::{ErrorCode, scan};
 use sluice_writer::group::GroupConfig;
 use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{TailError, VolumePlace, Writer, WriterMetrics, WriterParts};
 
-use super::{Answer, Ask, Fetched, Refusal, open_catalog};
+use super::{Answer, Ask, Fetched, Refusal, open_catalog, transactions};
 use crate::bucket::BucketClient;
 use crate::net::Caller;
 use crate::random::Random;
 use crate::stage::{HostClock, Stage};
 
 /// How long an append may take, beside the writer's own bound.
-const APPEND: Duration = Duration::from_secs(5);
+pub(super) const APPEND: Duration = Duration::from_secs(5);
 /// How long a gentle end uploads.
 const FLUSH: Duration = Duration::from_secs(3);
 const GLANCE: Duration = Duration::from_millis(10);
@@ -202,6 +205,13 @@ async fn handle(
             };
             caller.answer(Answer::Deleted(deleted)).await;
         }
+        Ask::Transact(step) => {
+            let done = match serving {
+                Some(serving) => transactions::take(&serving.writer, step).await,
+                None => Err(ErrorCode::NotCoordinator),
+            };
+            caller.answer(Answer::Transacted(done)).await;
+        }
     }
 }
 
@@ -262,12 +272,18 @@ async fn fetch(
         epoch,
         log_start: offsets.log_start,
         high_watermark: offsets.high_watermark,
+        last_stable: offsets.last_stable,
+        aborted: BTreeSet::new(),
         records: None,
     };
     if offset < offsets.log_start || offset > offsets.high_watermark {
         return Ok(fetched);
     }
-    match read(serving, stream, offset, max_bytes).await? {
+    // Before the records are read: what leaves the tail after this is in the bucket.
+    let range = offset..offsets.last_stable.max(offset);
+    let aborted = writer.aborted_over(stream, &range).map_err(refused)?;
+    fetched.aborted.extend(aborted.iter().map(|of| (of.producer_id, of.first_offset)));
+    match read(serving, stream, &range, max_bytes, &mut fetched.aborted).await? {
         Some(records) => fetched.records = Some(records),
         None => {
             // In range, and neither here nor there: allowed only if the log start has passed it.
@@ -282,14 +298,17 @@ async fn fetch(
     Ok(fetched)
 }
 
-/// From the tail, else from the bucket, else from the tail again: as the gateway's backend reads.
+/// From the tail, else from the bucket, else from the tail again: as the gateway's backend reads. What was
+/// aborted `below` the last stable offset, as the bucket knows it, goes to `aborted`.
 async fn read(
     serving: &Serving,
     stream: StreamId,
-    offset: i64,
+    below: &Range<i64>,
     max_bytes: u64,
+    aborted: &mut BTreeSet<(i64, i64)>,
 ) -> Result<Option<Bytes>, Refusal> {
     let Serving { writer, reader } = serving;
+    let offset = below.start;
     let tail = async || match writer.read(stream, offset, max_bytes).await {
         Ok(chain) => Ok(chain.map(|chain| chain.to_bytes())),
         Err(TailError::NotOwner) => Err(Refusal::NotOwner),
@@ -302,7 +321,19 @@ async fn read(
     let volume = writer.volume_of(stream).map_err(|_| Refusal::NotOwner)?.0;
     let key = StreamKey { topic: stream.topic.0, partition: stream.partition };
     match reader.read(volume, key, offset, max_bytes).await {
-        Ok(chain) => Ok(Some(chain.to_bytes())),
+        Ok(chain) => {
+            let records = chain.to_bytes();
+            let end = scan::spans(&records).last().map_or(offset, |last| last.end_offset);
+            // As far as was read, which is all in the bucket.
+            match reader.aborted(volume, key, &(offset..end.min(below.end).max(offset))).await {
+                Ok(found) => {
+                    aborted.extend(found.iter().map(|of| (of.producer_id, of.first_offset)));
+                }
+                Err(ReadError::NotHere) => return tail().await,
+                Err(error) => return Err(Refusal::Failed(error.to_string())),
+            }
+            Ok(Some(records))
+        }
         Err(ReadError::NotHere) => tail().await,
         Err(error) => Err(Refusal::Failed(error.to_string())),
     }
