@@ -201,9 +201,11 @@ fn target(
                 // As it is written here, whatever zeros the client wrote before it.
                 BROKER => Ok(Target::Resource(ResourceKind::Broker, own.to_string().into())),
                 _ if nothing_but_deletes => Ok(Target::Nothing),
+                // As DescribeConfigs says: there are no loggers that a client could see.
                 _ => {
-                    let message = "what the server logs is set in its own configuration";
-                    Err((ErrorCode::ClusterAuthorizationFailed, message.to_owned()))
+                    let message =
+                        "Logger does not exist: what the server logs is the operator's affair";
+                    Err((ErrorCode::InvalidConfig, message.to_owned()))
                 }
             }
         }

@@ -246,7 +246,7 @@ async fn groups_and_metrics_subscriptions_are_configured_before_they_exist() {
         (CLIENT_METRICS, "", "metrics", SET, Some("x"), InvalidRequest),
         (4, "9", "log.retention.ms", SET, Some("1"), InvalidRequest),
         (4, "x", "log.retention.ms", SET, Some("1"), InvalidRequest),
-        (8, "7", "root", SET, Some("INFO"), ErrorCode::ClusterAuthorizationFailed),
+        (8, "7", "root", SET, Some("INFO"), InvalidConfig),
     ] {
         let resource = change(kind, name, &[(key, operation, value)]);
         assert_eq!(alter(&mut client, resource.clone()).await, error.code(), "{resource:?}");
