@@ -340,7 +340,7 @@ impl Run {
         if self.consumers.is_empty() {
             return Ok(all);
         }
-        let ends = self.ends().await?;
+        let ends = self.decided_ends().await?;
         self.goal.send_replace(Goal { ends: Arc::new(ends), is_last: true, is_over: false });
         let until = Instant::now() + READ_LIMIT;
         while let Ok(Some(one)) = tokio::time::timeout_at(until, self.consumers.join_next()).await {
@@ -353,10 +353,24 @@ impl Run {
         Ok(all)
     }
 
-    /// The ends of all partitions, for those who read what this workload's consumers read.
-    async fn ends(&self) -> Result<Vec<i64>, Error> {
+    /// The ends of all partitions when every transaction is decided there: its end is answered before its
+    /// markers are written (KIP-890), and until then nobody can read it.
+    async fn decided_ends(&self) -> Result<Vec<i64>, Error> {
+        let until = Instant::now() + DRAIN_LIMIT;
+        loop {
+            // In this order: what is stable cannot pass what was the end later.
+            let stable = self.ends(true).await?;
+            let ends = self.ends(false).await?;
+            if stable == ends || Instant::now() > until {
+                return Ok(ends);
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// The ends of all partitions: of all that was written, or of what is committed.
+    async fn ends(&self, committed: bool) -> Result<Vec<i64>, Error> {
         let load = &self.load;
-        let committed = load.workload.transactions.is_some();
         let client_id = Str::from_static("loadtest");
         let until = Instant::now() + DRAIN_LIMIT;
         loop {

@@ -94,7 +94,8 @@ impl Run {
         let rate = workload.produce.rate.and_then(|rate| rate.records_per_second(size));
         self.begin("catching up", true, rate).await?;
         self.load.arrived.store(0, Ordering::Relaxed);
-        let ends = Arc::new(self.ends().await?);
+        let committed = self.load.workload.transactions.is_some();
+        let ends = Arc::new(self.ends(committed).await?);
         self.goal.send_replace(Goal { ends, is_last: false, is_over: false });
         self.start_consumers();
         let all = self.consumers.len();
