@@ -18,6 +18,14 @@ def pytest_addoption(parser):
                      help="how long the tests of Kafka Streams crash things (default: each way once)")
 
 
+def pytest_collection_modifyitems(config, items):
+    """A test that goes on for `--minutes` may take so much longer."""
+    longer_s = 120 * config.getoption("--minutes")
+    for item in items:
+        if longer_s and "minutes" in item.fixturenames:
+            item.add_marker(pytest.mark.timeout(180 + longer_s))
+
+
 @pytest.fixture
 def minutes(request) -> float:
     return request.config.getoption("--minutes")
