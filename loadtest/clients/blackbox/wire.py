@@ -37,11 +37,16 @@ class Raw:
 
     def send(self, request, version: int) -> int:
         """Sends only; returns the correlation id."""
+        correlation, frame = self.frame(request, version)
+        self.socket.sendall(frame)
+        return correlation
+
+    def frame(self, request, version: int) -> tuple[int, bytes]:
+        """Correlation id and bytes of the request that is sent next, for who must lose no time then."""
         self._correlation += 1
         request.API_VERSION = version
         request.with_header(correlation_id=self._correlation, client_id="raw")
-        self.socket.sendall(request.encode(header=True, framed=True))
-        return self._correlation
+        return self._correlation, request.encode(header=True, framed=True)
 
     def receive(self, request_class, version: int, correlation: int):
         """Reads the next answer, which must be the one to `correlation`."""
@@ -119,7 +124,7 @@ def wait_for_coordinator(bootstrap: str, timeout_s: float = 60) -> None:
 
 
 def batch(values, codec: int = 0, producer: tuple[int, int, int] = (-1, -1, -1),
-          timestamp_ms: int | None = None) -> bytes:
+          timestamp_ms: int | None = None, transactional: bool = False) -> bytes:
     """One record batch (magic 2). `producer` is id, epoch and base sequence.
 
     The times are of now: producer state expires by the records' own time when it is loaded.
@@ -127,7 +132,7 @@ def batch(values, codec: int = 0, producer: tuple[int, int, int] = (-1, -1, -1),
     timestamp_ms = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
     builder = MemoryRecordsBuilder(magic=2, compression_type=codec, batch_size=1 << 30)
     if producer[0] >= 0:
-        builder.set_producer_state(*producer, False)
+        builder.set_producer_state(*producer, transactional)
     for i, value in enumerate(values):
         key, value = value if isinstance(value, tuple) else (None, value)
         builder.append(timestamp=timestamp_ms + i, key=key, value=value, headers=[])

@@ -1,6 +1,7 @@
 """Transactional producers of librdkafka and aiokafka: commit, abort, fencing by a second instance, timeouts,
 several partitions, offsets, and what admin clients and metrics are told. librdkafka and aiokafka speak the
-first generation of the protocol; the second is Java's, in the suites of Kafka's tools and Streams.
+first generation of the protocol; the second is Java's, in the suites of Kafka's tools and Streams, and here what a
+client of it may do that is faster than these.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import urllib.request
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from kafka.protocol.producer import EndTxnRequest, InitProducerIdRequest, ProduceRequest
 
 from blackbox import servers, waiting
+from blackbox.wire import Raw, batch
 
 SOON_S = 20
 
@@ -50,6 +53,67 @@ def _read(bootstrap: str, topic: str, partitions: int = 1,
         return seen
     finally:
         consumer.close()
+
+
+BUSY = 51  # CONCURRENT_TRANSACTIONS: ask again.
+WRONG_EPOCH = 47  # INVALID_PRODUCER_EPOCH
+
+
+def test_the_next_transaction_begins_before_the_markers_of_the_last_are_there(bootstrap, topic, name):
+    """KIP-890: the answer to the end of a transaction gives the next epoch while markers are being written.
+
+    What is written under it at once is of the next transaction alone, and so is its end.
+    """
+    partitions, made = 16, topic(partitions=16)
+    data = ProduceRequest.TopicProduceData
+
+    def write(producer: tuple[int, int], value: bytes) -> ProduceRequest:
+        records = batch([value], producer=(*producer, 0), transactional=True)
+        return ProduceRequest(
+            transactional_id=name, acks=-1, timeout_ms=10_000, topic_data=[data(name=made, partition_data=[
+                data.PartitionProduceData(index=p, records=records) for p in range(partitions)])])
+
+    def codes_of(answer) -> set[int]:
+        return {p.error_code for p in answer.responses[0].partition_responses}
+
+    def written(answer) -> bool:
+        codes = codes_of(answer)
+        assert codes <= {0, BUSY}, codes
+        return codes == {0}
+
+    def asked(request, version):
+        answer = raw.call(request, version)
+        assert answer.error_code in (0, BUSY), answer
+        return answer.error_code == 0 and answer
+
+    def end(producer: tuple[int, int], commit: bool) -> None:
+        request = EndTxnRequest(transactional_id=name, producer_id=producer[0], producer_epoch=producer[1],
+                                committed=commit)
+        ended = waiting.until(lambda: asked(request, 5), SOON_S, "the transaction's end")
+        assert (ended.producer_id, ended.producer_epoch) == (producer[0], producer[1] + 1)
+
+    committed, last = [], None
+    with Raw(bootstrap) as raw, Raw(bootstrap) as quick:
+        first = InitProducerIdRequest(transactional_id=name, transaction_timeout_ms=60_000, producer_id=-1,
+                                      producer_epoch=-1)
+        given = waiting.until(lambda: asked(first, 4), SOON_S, "a producer id")
+        producer = (given.producer_id, given.producer_epoch)
+        for n in range(60):
+            value, commit = str(n).encode(), n % 2 == 0
+            request = write(producer, value)
+            correlation, frame = quick.frame(request, 12)
+            if last:
+                end(*last)
+            quick.socket.sendall(frame)
+            if not written(quick.receive(ProduceRequest, 12, correlation)):
+                waiting.until(lambda: written(quick.call(request, 12)), SOON_S, "the transaction before is over")
+            committed += [value] * partitions if commit else []
+            last, producer = (producer, commit), (producer[0], producer[1] + 1)
+            if n == 0:
+                early = raw.call(write(producer, b"early"), 12)
+                assert codes_of(early) == {WRONG_EPOCH}, "nobody has given this epoch yet"
+        end(*last)
+    assert sorted(_read(bootstrap, made, partitions)) == sorted(committed)
 
 
 def _is_fenced(error: KafkaException) -> bool:
