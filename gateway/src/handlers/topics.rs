@@ -53,7 +53,7 @@ pub(crate) async fn delete_topics(
         }
         if let Some(topic_id) = named(&topic).filter(|id| both.contains(id)) {
             if reported.insert(key(&topic)) {
-                let message = "The provided topic name maps to an ID that was already supplied.";
+                let message = "the topic is named by its id as well: name it once";
                 responses.push(DeletableTopicResult {
                     name: topic.name,
                     topic_id,
