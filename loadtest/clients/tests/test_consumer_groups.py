@@ -21,7 +21,8 @@ class Member:
         self._consumer = confluent_kafka.Consumer({
             "bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest",
             "enable.auto.commit": False, "topic.metadata.refresh.interval.ms": 1000,
-            "group.protocol": "consumer", **config})
+            # A commit behind a JoinGroup waits for the other members, which nobody polls meanwhile.
+            "socket.timeout.ms": 10_000, "group.protocol": "consumer", **config})
         self._consumer.subscribe(topics)
         self.values: list[bytes] = []
 
