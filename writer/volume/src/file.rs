@@ -83,7 +83,7 @@ impl Default for OpenOptions {
             prewrite_bytes: 16 << 20,
             engine: Engine::Auto,
             reservations: Reservations::Auto,
-            locked_within: Duration::from_secs(3),
+            locked_within: Duration::from_secs(10),
             failing_after: Duration::from_secs(1),
             close_within: Duration::from_secs(3),
         }
