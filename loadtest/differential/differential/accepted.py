@@ -172,10 +172,6 @@ ACCEPTED: tuple[Accepted, ...] = (
     Accepted(
         "share offsets of an unknown topic", "no error", "UNKNOWN_TOPIC_OR_PARTITION", "it says what is wrong",
         (Where("DescribeShareGroupOffsets", "*", step="unknown topic"),)),
-    Accepted(
-        "log start beside a transactional batch of an older producer epoch", "-1", "the log start",
-        "the log knows the newer epoch, and the coordinator is not asked",
-        (Where("Produce", "*LogStartOffset", "transactions.produce_transactional", "older epoch", -1),)),
 )
 
 
