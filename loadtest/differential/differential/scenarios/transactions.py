@@ -313,6 +313,8 @@ def produce_transactional(s, v):
         send("added by producing", 1)
     p.end(True)
     settled(s, t, 2)
+    # While the coordinator is not done, Kafka answers otherwise.
+    complete(s, p)
     if v < 12:
         send("after the end", sequence=1)
 
