@@ -1,24 +1,22 @@
 //! Randomness of the load itself, by seed: which key, which bytes, when. Nothing here is for secrets.
 
-/// A SplitMix64 generator (Steele, Lea and Flood, 2014): eight bytes of state, a nanosecond a number.
+use sluice_model::SplitMix64;
+
+/// What the load chooses by.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
     /// The generator of this seed. `stream` tells users of one seed apart.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
-        let mut own = Self(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut own = Self(SplitMix64::new(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         own.next();
         own
     }
 
     /// Uniform over all of `u64`.
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next_u64()
     }
 
     /// Below `bound`, which is not 0. The error of a product without rejection is below 2^-32 for the small

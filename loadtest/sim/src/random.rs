@@ -4,26 +4,22 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sluice_model::Entropy;
+use sluice_model::{Entropy, SplitMix64};
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, good enough to choose faults.
+/// What the simulation chooses by.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
     /// Two labels of one seed give unrelated numbers.
     pub(crate) fn new(seed: u64, label: u64) -> Self {
-        let mut mixed = Self(seed ^ label.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let mut mixed = Self(SplitMix64::new(seed ^ label.wrapping_mul(0xd6e8_feb8_6659_fd93)));
         mixed.next();
         mixed
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next_u64()
     }
 
     /// A number below `bound`, or 0. The bias is of no matter here.

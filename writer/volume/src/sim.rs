@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_model::{VolumeEpoch, VolumeId};
+use sluice_model::{SplitMix64, VolumeEpoch, VolumeId};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -94,7 +94,7 @@ impl SimDevice {
             in_flight: BTreeMap::new(),
             writes: 0,
             faults: Faults::default(),
-            random: Random(seed),
+            random: Random::new(seed),
             owner: VolumeEpoch(0),
             life: 0,
         };
@@ -366,17 +366,17 @@ async fn wait(time: Duration) {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, good enough for faults.
+/// What faults are chosen by.
 #[derive(Debug)]
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next_u64()
     }
 
     /// A number below `bound`, which is not zero. The bias is of no matter here.

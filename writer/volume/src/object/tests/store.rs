@@ -52,7 +52,7 @@ pub(super) struct FaultyStore {
 
 impl FaultyStore {
     pub(super) fn new(seed: u64) -> Self {
-        let state = Arc::new(Mutex::new((Random(seed), Faults::default())));
+        let state = Arc::new(Mutex::new((Random::new(seed), Faults::default())));
         Self { inner: Arc::default(), state }
     }
 
