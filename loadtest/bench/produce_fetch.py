@@ -27,6 +27,7 @@ import statistics
 import sys
 import threading
 import time
+from typing import Callable, Iterable
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "clients"))
 
@@ -184,6 +185,28 @@ def once(kind: str, count: int, rate: int) -> Figures:
     return figures
 
 
+def rounds(kinds: list[str], count: int, once: Callable[[str, int], Figures]) -> dict[str, dict[str, list[float]]]:
+    """The figures of `count` rounds of `once(kind, round)`, by kind and name; kinds take turns at going first."""
+    found: dict[str, dict[str, list[float]]] = {k: collections.defaultdict(list) for k in kinds}
+    for i in range(count):
+        for kind in kinds if i % 2 == 0 else kinds[::-1]:
+            figures = once(kind, i)
+            for name, figure in figures.items():
+                found[kind][name].append(figure)
+            print(f"round {i + 1} {kind}: " + ", ".join(f"{n} {v:.2f}" for n, v in figures.items()),
+                  file=sys.stderr, flush=True)
+    return found
+
+
+def table(found: dict[str, dict[str, list[float]]], names: Iterable[str], digits: int) -> None:
+    """Prints medians (least to most) of these figures as a Markdown table, a column a kind."""
+    print("| figure | " + " | ".join(found) + " |\n| --- |" + " --- |" * len(found))
+    for name in names:
+        cells = [f"{statistics.median(v):.{digits}f} ({min(v):.{digits}f} to {max(v):.{digits}f})"
+                 for v in (figures[name] for figures in found.values())]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kinds", default="sluice,kafka")
@@ -193,22 +216,12 @@ def main() -> int:
     arguments = parser.parse_args()
     servers.end_on_sigterm()
     kinds = arguments.kinds.split(",")
-    found: dict[str, dict[str, list[float]]] = {k: collections.defaultdict(list) for k in kinds}
-    for i in range(arguments.rounds):
-        for kind in kinds if i % 2 == 0 else kinds[::-1]:
-            figures = once(kind, arguments.mib * MIB // RECORD, arguments.rate)
-            for name, figure in figures.items():
-                found[kind][name].append(figure)
-            print(f"round {i + 1} {kind}: " + ", ".join(f"{n} {v:.2f}" for n, v in figures.items()),
-                  file=sys.stderr, flush=True)
+    found = rounds(kinds, arguments.rounds,
+                   lambda kind, _: once(kind, arguments.mib * MIB // RECORD, arguments.rate))
     print(f"1 KiB records, acks=all, {PARTITIONS} partitions, {arguments.mib} MiB a phase, medians of "
           f"{arguments.rounds} (least to most), load average {os.getloadavg()[0]:.1f} of "
           f"{os.cpu_count()} cores\n")
-    print("| figure | " + " | ".join(kinds) + " |\n| --- |" + " --- |" * len(kinds))
-    for name in found[kinds[0]]:
-        cells = [f"{statistics.median(v):.1f} ({min(v):.1f} to {max(v):.1f})"
-                 for v in (found[k][name] for k in kinds)]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    table(found, found[kinds[0]], 1)
     return 0
 
 

@@ -15,10 +15,8 @@ produce_fetch.py. Prints Markdown table rows.
 from __future__ import annotations
 
 import argparse
-import collections
 import os
 import pathlib
-import statistics
 import sys
 import time
 
@@ -27,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "clients
 import confluent_kafka  # noqa: E402
 
 from blackbox import servers, wire  # noqa: E402
-from produce_fetch import MIB, PARTITIONS, RECORD, VALUE, Cost, Figures, create, producer  # noqa: E402
+from produce_fetch import MIB, PARTITIONS, RECORD, VALUE, Cost, Figures, create, producer, rounds, table  # noqa: E402
 
 CALL_S = 60
 WARM = 1_200_000  # Records: more than the default volume holds.
@@ -140,25 +138,18 @@ def main() -> int:
     arguments = parser.parse_args()
     servers.end_on_sigterm()
     kinds = arguments.kinds.split(",")
-    found: dict[str, dict[str, list[float]]] = {k: collections.defaultdict(list) for k in kinds}
-    for i in range(arguments.rounds):
-        for kind in kinds if i % 2 == 0 else kinds[::-1]:
-            try:
-                figures = once(kind, arguments.mib * MIB // RECORD, arguments.commit_ms / 1000, i)
-            except confluent_kafka.KafkaException as e:
-                raise SystemExit(f"{kind}: {e.args[0].str()}") from e
-            for name, figure in figures.items():
-                found[kind][name].append(figure)
-            print(f"round {i + 1} {kind}: " + ", ".join(f"{n} {v:.2f}" for n, v in figures.items()),
-                  file=sys.stderr, flush=True)
+
+    def one(kind: str, turn: int) -> Figures:
+        try:
+            return once(kind, arguments.mib * MIB // RECORD, arguments.commit_ms / 1000, turn)
+        except confluent_kafka.KafkaException as e:
+            raise SystemExit(f"{kind}: {e.args[0].str()}") from e
+
+    found = rounds(kinds, arguments.rounds, one)
     print(f"1 KiB records, acks=all, {PARTITIONS} partitions, {arguments.mib} MiB a turn, a commit each "
           f"{arguments.commit_ms} ms, medians of {arguments.rounds} (least to most), load average "
           f"{os.getloadavg()[0]:.1f} of {os.cpu_count()} cores\n")
-    print("| figure | " + " | ".join(kinds) + " |\n| --- |" + " --- |" * len(kinds))
-    for name in sorted(found[kinds[0]]):
-        cells = [f"{statistics.median(v):.2f} ({min(v):.2f} to {max(v):.2f})"
-                 for v in (found[k][name] for k in kinds)]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    table(found, sorted(found[kinds[0]]), 2)
     return 0
 
 
