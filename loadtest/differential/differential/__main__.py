@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import concurrent.futures
+import dataclasses
 import fnmatch
 import json
 import os
@@ -116,33 +117,68 @@ def run_side(script, server: Server, prefix: str, version: int):
         side.close()
 
 
-def run_both(one: scenario.Scenario, version: int, kafka: Server, sluice: Server,
-             outcome: Outcome) -> None:
-    prefix = f"{STAMP}-{one.name.replace('.', '-').replace('_', '-')}-v{version}"
+@dataclasses.dataclass
+class Comparison:
+    """What one run of a scenario at a version has shown."""
+
+    found: list[Difference]
+    seen: set[tuple[str, int]]
+    broken: list[str]  # What kept the answers from being compared to the end.
+
+    def wrong(self) -> bool:
+        return bool(self.broken) or any(accepted.find(d) is None for d in self.found)
+
+
+def compare_once(one: scenario.Scenario, version: int, kafka: Server, sluice: Server, attempt: str) -> Comparison:
+    prefix = f"{STAMP}{attempt}-{one.name.replace('.', '-').replace('_', '-')}-v{version}"
     name = f"{one.name} v{version}"
+    result = Comparison([], set(), [])
     with concurrent.futures.ThreadPoolExecutor(2) as pair:
         left = pair.submit(run_side, one.script, kafka, prefix, version)
         right = pair.submit(run_side, one.script, sluice, prefix, version)
         (theirs, their_error), (ours, our_error) = left.result(), right.result()
     if their_error or our_error:
-        outcome.check(False, f"{name}: {their_error or ''}{our_error or ''}")
+        result.broken.append(f"{name}: {their_error or ''}{our_error or ''}")
         # What was answered before is worth seeing.
     names = [Names(s.server.host, s.server.port, prefix, s.topics) for s in (theirs, ours)]
     theirs, ours = theirs.transcript, ours.transcript
-    found, seen = [], set()
     for (label, api, at, answer), (label2, api2, at2, answer2) in zip(theirs, ours):
         if (label, api, at) != (label2, api2, at2):
-            outcome.check(False, f"{name}: the scripts went apart: {label}, {label2}")
-            return
+            result.broken.append(f"{name}: the scripts went apart: {label}, {label2}")
+            return result
         normal = [n.normal(taken_apart(a)) for n, a in zip(names, (answer, answer2))]
-        seen.add((api, at))
-        found += [Difference(one.name, label, api, at, path, place, a, b)
-                  for path, place, a, b in differences(*normal)]
-    if not (their_error or our_error) and len(theirs) != len(ours):
-        outcome.check(False, f"{name}: the scripts went apart after {len(found)} differences: "
+        result.seen.add((api, at))
+        result.found += [Difference(one.name, label, api, at, path, place, a, b)
+                         for path, place, a, b in differences(*normal)]
+    if not result.broken and len(theirs) != len(ours):
+        result.broken.append(f"{name}: the scripts went apart after {len(result.found)} differences: "
                              f"{len(theirs)} and {len(ours)} steps")
-    if found or not (their_error or our_error):
-        outcome.add(name, found, seen)
+    return result
+
+
+def run_both(one: scenario.Scenario, version: int, kafka: Server, sluice: Server,
+             outcome: Outcome) -> None:
+    """One test. What differs is run again, with new names.
+
+    Kafka answers some requests before what was asked has reached every part of it (a topic is there and the
+    group coordinator does not know it yet), so that on a busy machine it differs from itself. A
+    difference counts unless two more runs, one after the other, show none.
+    """
+    result = compare_once(one, version, kafka, sluice, "")
+    if result.wrong():
+        more = []
+        for attempt in ("b", "c"):
+            more.append(compare_once(one, version, kafka, sluice, attempt))
+            if more[-1].wrong():
+                break
+        else:
+            unlike = [str(d) for d in result.found if accepted.find(d) is None] + result.broken
+            print(f"ONCE IN THREE: {one.name} v{version}: {unlike[0]}", flush=True)
+            result = more[-1]
+    for text in result.broken:
+        outcome.check(False, text)
+    if result.found or not result.broken:
+        outcome.add(f"{one.name} v{version}", result.found, result.seen)
 
 
 def versions(kafka: Server, api: str) -> range:
