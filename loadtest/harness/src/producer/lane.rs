@@ -63,6 +63,8 @@ pub(crate) struct Lane {
     /// A batch has failed: wait for those that are on their way.
     failed: bool,
     in_flight: usize,
+    /// The server knows the producer in this partition.
+    is_known: bool,
     /// The stamp sequence of the next record.
     next: u64,
     /// No stamp sequence from here on was ever sent.
@@ -82,6 +84,7 @@ impl Lane {
             closed: VecDeque::new(),
             failed: false,
             in_flight: 0,
+            is_known: false,
             next: 0,
             sent: 0,
             transaction: 0,
@@ -144,7 +147,7 @@ impl Lane {
 
     /// The next batch to send, with the number that [`Self::settle`] takes.
     pub(crate) fn send(&mut self) -> Option<(u64, Bytes)> {
-        if self.failed {
+        if self.must_wait() {
             return None;
         }
         let batch = self.closed.iter_mut().find(|batch| !batch.sent)?;
@@ -154,9 +157,16 @@ impl Lane {
         Some((batch.end, batch.bytes.clone()))
     }
 
+    /// A failed batch waits for those on their way. So does the first batch of all: Kafka takes any sequence
+    /// number from a producer that it has not seen in a partition, so that a second batch would be kept
+    /// where the first was refused, and the first then came too late.
+    fn must_wait(&self) -> bool {
+        self.failed || (!self.is_known && self.in_flight > 0)
+    }
+
     /// The size of the batch that [`Self::send`] would give.
     pub(crate) fn ready_bytes(&self) -> Option<usize> {
-        let ready = self.closed.iter().find(|batch| !batch.sent).filter(|_| !self.failed);
+        let ready = self.closed.iter().find(|batch| !batch.sent).filter(|_| !self.must_wait());
         ready.map(|batch| batch.bytes.len())
     }
 
@@ -165,7 +175,10 @@ impl Lane {
         self.in_flight -= 1;
         let place = self.closed.iter().position(|batch| batch.end == number)?;
         let settled = match outcome {
-            Outcome::Acknowledged => self.closed.remove(place),
+            Outcome::Acknowledged => {
+                self.is_known = true;
+                self.closed.remove(place)
+            }
             Outcome::Failed => {
                 self.failed = true;
                 None
@@ -243,13 +256,33 @@ mod tests {
             .collect()
     }
 
+    /// A lane whose producer the server knows, with so many batches after the first.
+    fn known_lane(batches: u64) -> Lane {
+        let mut lane = lane(batches + 1);
+        assert_eq!(send(&mut lane), [(2, 0)]);
+        lane.settle(2, Outcome::Acknowledged);
+        lane
+    }
+
+    #[test]
+    fn the_first_batch_goes_alone_until_the_server_has_it() {
+        let mut lane = lane(3);
+        assert_eq!(send(&mut lane), [(2, 0)]);
+        assert_eq!(lane.ready_bytes(), None);
+        lane.settle(2, Outcome::Failed);
+        assert_eq!(send(&mut lane), [(2, 0)]);
+        lane.settle(2, Outcome::Acknowledged);
+        assert_eq!(send(&mut lane), [(4, 2), (6, 4)]);
+    }
+
     #[test]
     fn batches_go_in_order_and_are_settled() {
         let mut lane = lane(3);
-        assert_eq!(send(&mut lane), [(2, 0), (4, 2), (6, 4)]);
-        assert_eq!(lane.written(false), (0, 6));
+        assert_eq!(send(&mut lane), [(2, 0)]);
+        assert_eq!(lane.written(false), (0, 2));
         let settled = lane.settle(2, Outcome::Acknowledged).expect("settled");
         assert_eq!(settled, Settled { due_us: vec![0, 1], value_bytes: 6 });
+        assert_eq!(send(&mut lane), [(4, 2), (6, 4)]);
         assert_eq!(lane.written(false), (2, 6));
         lane.settle(4, Outcome::Acknowledged);
         lane.settle(6, Outcome::Acknowledged);
@@ -259,19 +292,19 @@ mod tests {
 
     #[test]
     fn after_a_failure_all_are_sent_again_in_order_when_all_have_come_back() {
-        let mut lane = lane(3);
+        let mut lane = known_lane(3);
         assert_eq!(send(&mut lane).len(), 3);
-        assert_eq!(lane.settle(2, Outcome::Failed), None);
+        assert_eq!(lane.settle(4, Outcome::Failed), None);
         assert!(lane.is_waiting_to_repeat() && send(&mut lane).is_empty());
         // The second was kept all the same; the third was not.
-        assert!(lane.settle(4, Outcome::Acknowledged).is_some());
-        assert_eq!(lane.written(false), (0, 6));
-        assert_eq!(lane.settle(6, Outcome::Failed), None);
-        assert_eq!(send(&mut lane), [(2, 0), (6, 4)]);
-        lane.settle(2, Outcome::Acknowledged);
-        assert_eq!(lane.written(false), (4, 6));
-        lane.settle(6, Outcome::Acknowledged);
-        assert_eq!(lane.written(false), (6, 6));
+        assert!(lane.settle(6, Outcome::Acknowledged).is_some());
+        assert_eq!(lane.written(false), (2, 8));
+        assert_eq!(lane.settle(8, Outcome::Failed), None);
+        assert_eq!(send(&mut lane), [(4, 2), (8, 6)]);
+        lane.settle(4, Outcome::Acknowledged);
+        assert_eq!(lane.written(false), (6, 8));
+        lane.settle(8, Outcome::Acknowledged);
+        assert_eq!(lane.written(false), (8, 8));
     }
 
     #[test]
