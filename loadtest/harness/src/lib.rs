@@ -10,6 +10,7 @@
 pub mod amount;
 mod client;
 mod consumer;
+mod crew;
 mod keys;
 mod load;
 mod null_server;

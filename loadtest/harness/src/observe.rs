@@ -82,7 +82,7 @@ impl Observer {
         row
     }
 
-    /// A phase begins; the one before ends.
+    /// A phase has begun now; the one before ends.
     pub(crate) fn begin(
         &mut self,
         stats: &Stats,
@@ -93,7 +93,6 @@ impl Observer {
         bucket: Option<Bucket>,
     ) {
         self.observe(stats, now_us);
-        stats.begin_phase(now_us);
         self.phases.push(Begun { name: name.to_owned(), measured, offered, bucket });
     }
 

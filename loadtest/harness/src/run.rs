@@ -11,21 +11,17 @@ use parking_lot::{Mutex, RwLock};
 use sluice_model::{Clock, Entropy};
 use sluice_wire::Str;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use crate::client::{CallError, Cluster};
-use crate::consumer::{Consumer, Goal, Read};
+use crate::crew::{self, Hands, Produced, Share};
 use crate::keys::Chooser;
 use crate::load::Load;
 use crate::observe::Observer;
 use crate::pace::{Pace, Segment, Tempo};
-use crate::producer::{Ended, Producer, Stop};
 use crate::report::{Found, Machine, Report, Row, SCHEMA, Verification};
-use crate::stamp::Payloads;
 use crate::stats::Stats;
 use crate::timeline::Timeline;
-use crate::verify::{Findings, Written};
 use crate::workload::Workload;
 use crate::{process, scrape};
 
@@ -75,6 +71,15 @@ pub enum Error {
     Bug(String),
 }
 
+impl From<crew::Failure> for Error {
+    fn from(failure: crew::Failure) -> Self {
+        match failure {
+            crew::Failure::Call(error) => Self::Call(error),
+            crew::Failure::Bug(what) => Self::Bug(what),
+        }
+    }
+}
+
 /// How a run is going, about once a second.
 #[derive(Clone, Debug)]
 pub struct Progress {
@@ -84,14 +89,22 @@ pub struct Progress {
     pub row: Row,
 }
 
+/// What becomes of the rate when a phase begins.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// It goes on.
+    None,
+    /// It is another.
+    To(Tempo),
+    /// It is another, and what was due and is not made yet is given up.
+    Drop(Tempo),
+}
+
 /// A run under way.
 struct Run {
     load: Arc<Load>,
     observer: Arc<Mutex<Observer>>,
-    producers: JoinSet<Result<Ended, CallError>>,
-    consumers: JoinSet<Result<Read, CallError>>,
-    stop: watch::Sender<Stop>,
-    goal: watch::Sender<Goal>,
+    crew: Hands,
     metrics: Option<String>,
     interrupt: watch::Receiver<bool>,
     phase_name: Arc<Mutex<String>>,
@@ -138,10 +151,7 @@ pub async fn run(
     let observer = Observer::new(load.timeline.now_us(), options.server_pids.clone());
     let mut under_way = Run {
         observer: Arc::new(Mutex::new(observer)),
-        producers: JoinSet::new(),
-        consumers: JoinSet::new(),
-        stop: watch::Sender::new(Stop::No),
-        goal: watch::Sender::default(),
+        crew: Hands::new(Arc::clone(&load), Share::ALL),
         metrics: options.server_metrics.clone(),
         interrupt,
         phase_name: Arc::default(),
@@ -203,63 +213,39 @@ impl Run {
 
     /// Leads the load through its phases, and ends it.
     async fn lead(&mut self) -> Result<Verification, Error> {
-        self.start_producers().await?;
+        self.crew.start_producers().await?;
         let played = self.play().await;
         if played.is_err() {
-            self.stop.send_replace(Stop::Now);
-            self.goal.send_modify(|goal| goal.is_over = true);
+            self.crew.abandon();
         }
         played?;
         self.end().await
     }
 
-    async fn start_producers(&mut self) -> Result<(), Error> {
-        let load = &self.load;
-        let records = &load.workload.records;
-        let payloads = Payloads::new(records.size.0 as usize, records.compressibility, load.seed);
-        let mut starting = JoinSet::new();
-        for index in 0..load.workload.produce.producers {
-            let (load, payloads) = (Arc::clone(load), payloads.clone());
-            starting.spawn(Producer::start(load, index, payloads, self.stop.subscribe()));
-        }
-        while let Some(started) = starting.join_next().await {
-            let producer = started.map_err(|error| Error::Bug(error.to_string()))??;
-            self.producers.spawn(producer.run());
-        }
-        Ok(())
-    }
-
-    fn start_consumers(&mut self) {
-        let Some(consume) = &self.load.workload.consume else { return };
-        let partitions = self.load.workload.topic.partitions;
-        for group in 0..consume.groups {
-            for member in 0..consume.consumers {
-                let index = (group * consume.consumers + member) as usize;
-                let own = (member..partitions).step_by(consume.consumers as usize);
-                let load = Arc::clone(&self.load);
-                let consumer = Consumer::new(load, index, own, self.goal.subscribe());
-                self.consumers.spawn(consumer.run());
-            }
-        }
-    }
-
     /// Records are due at this rate from now on.
     fn set(&self, tempo: Tempo, abandon: bool) {
         let from_us = self.load.timeline.now_us();
-        self.load.pace.set(Segment { from_us, tempo, abandon });
+        self.crew.set(Segment { from_us, tempo, abandon });
     }
 
-    /// A phase begins.
+    /// A phase begins, and with it another rate, if there is one.
     async fn begin(
         &self,
         name: &str,
         measured: bool,
         offered: Option<f64>,
+        turn: Turn,
     ) -> Result<usize, Error> {
         let bucket = self.bucket().await?;
+        let now_us = self.load.timeline.now_us();
+        self.crew.begin_phase(now_us);
+        match turn {
+            Turn::None => {}
+            Turn::To(tempo) => self.crew.set(Segment { from_us: now_us, tempo, abandon: false }),
+            Turn::Drop(tempo) => self.crew.set(Segment { from_us: now_us, tempo, abandon: true }),
+        }
         name.clone_into(&mut self.phase_name.lock());
         let mut observer = self.observer.lock();
-        let now_us = self.load.timeline.now_us();
         observer.begin(&self.load.stats, now_us, name, measured, offered, bucket);
         Ok(observer.phase())
     }
@@ -273,14 +259,12 @@ impl Run {
 
     /// Lets the load run for a while. False if the user wants an end.
     async fn wait(&mut self, time: Duration) -> Result<bool, Error> {
-        let Self { interrupt, producers, consumers, .. } = self;
+        let Self { interrupt, crew, .. } = self;
         let until = Instant::now() + time;
         tokio::select! {
-            () = tokio::time::sleep_until(until) => Ok(true),
+            () = sleep_until(until) => Ok(true),
             _ = interrupt.wait_for(|interrupted| *interrupted) => Ok(false),
-            // None of them ends by itself but by a failure.
-            Some(ended) = producers.join_next() => Err(failure(ended)),
-            Some(ended) = consumers.join_next() => Err(failure(ended)),
+            failure = crew.failed() => Err(failure.into()),
         }
     }
 
@@ -304,53 +288,21 @@ impl Run {
         if *self.interrupt.borrow() {
             self.set(Tempo::Rest, true);
         }
-        self.stop.send_replace(Stop::WhenDone);
-        let mut ended = Vec::new();
-        let mut failed = None;
-        while let Ok(Some(one)) = timeout(DRAIN_LIMIT, self.producers.join_next()).await {
-            collect(one, &mut ended, &mut failed)?;
+        let Produced { written, abandoned, unsettled } =
+            self.crew.end_producers(DRAIN_LIMIT).await?;
+        if self.crew.consumers() > 0 {
+            let ends = Arc::new(self.decided_ends().await?);
+            self.crew.end_consumers(ends, READ_LIMIT).await?;
         }
-        self.stop.send_replace(Stop::Now);
-        while let Some(one) = self.producers.join_next().await {
-            collect(one, &mut ended, &mut failed)?;
-        }
-        let read = match failed {
-            Some(failure) => return Err(failure.into()),
-            None => self.end_consumers().await?,
-        };
-        let written: Vec<Written> = ended.iter().flat_map(|ended| ended.written.clone()).collect();
-        let groups = self.load.workload.consume.as_ref().map_or(0, |consume| consume.groups);
-        let complete = read.iter().all(|read| read.is_complete);
-        let mut findings = Findings::default();
-        for read in read {
-            findings.add(read.verify(&written));
-        }
+        let (complete, findings) = self.crew.verify(&written);
         Ok(Verification {
             complete,
             acknowledged: written.iter().map(|written| written.acknowledged).sum(),
-            groups,
+            groups: self.load.workload.consume.as_ref().map_or(0, |consume| consume.groups),
             findings,
-            abandoned: ended.iter().map(|ended| ended.abandoned).sum(),
-            unsettled: ended.iter().map(|ended| ended.unsettled).sum(),
+            abandoned,
+            unsettled,
         })
-    }
-
-    async fn end_consumers(&mut self) -> Result<Vec<Read>, Error> {
-        let mut all = Vec::new();
-        if self.consumers.is_empty() {
-            return Ok(all);
-        }
-        let ends = self.decided_ends().await?;
-        self.goal.send_replace(Goal { ends: Arc::new(ends), is_last: true, is_over: false });
-        let until = Instant::now() + READ_LIMIT;
-        while let Ok(Some(one)) = tokio::time::timeout_at(until, self.consumers.join_next()).await {
-            all.push(one.map_err(|error| Error::Bug(error.to_string()))??);
-        }
-        self.goal.send_modify(|goal| goal.is_over = true);
-        while let Some(one) = self.consumers.join_next().await {
-            all.push(one.map_err(|error| Error::Bug(error.to_string()))??);
-        }
-        Ok(all)
     }
 
     /// The ends of all partitions when every transaction is decided there: its end is answered before its
@@ -386,26 +338,5 @@ impl Run {
                 outcome => return Ok(outcome?),
             }
         }
-    }
-}
-
-fn collect<T>(
-    one: Result<Result<T, CallError>, tokio::task::JoinError>,
-    all: &mut Vec<T>,
-    failed: &mut Option<CallError>,
-) -> Result<(), Error> {
-    match one.map_err(|error| Error::Bug(error.to_string()))? {
-        Ok(ended) => all.push(ended),
-        // The first one is the reason of the others.
-        Err(error) => drop(failed.get_or_insert(error)),
-    }
-    Ok(())
-}
-
-fn failure<T>(ended: Result<Result<T, CallError>, tokio::task::JoinError>) -> Error {
-    match ended {
-        Ok(Err(error)) => error.into(),
-        Ok(Ok(_)) => Error::Bug("a client has ended before its time".to_owned()),
-        Err(error) => Error::Bug(error.to_string()),
     }
 }

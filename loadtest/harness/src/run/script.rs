@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{DRAIN_LIMIT, Error, Run};
+use super::{DRAIN_LIMIT, Error, Run, Turn};
 use crate::amount::Rate;
 use crate::consumer::Goal;
 use crate::pace::Tempo;
@@ -26,7 +26,7 @@ impl Run {
         if let Some(backlog) = &workload.backlog {
             return self.catch_up(backlog).await;
         }
-        self.start_consumers();
+        self.crew.start_consumers();
         if let Some(search) = &workload.search {
             return self.search(search).await;
         }
@@ -58,23 +58,19 @@ impl Run {
     ) -> Result<bool, Error> {
         let size = self.load.workload.records.size.0;
         let rate = rate.map_or(Some(0.0), |rate| rate.records_per_second(size));
-        self.begin(name, measured, rate).await?;
-        self.set(Tempo::from(rate), false);
+        self.begin(name, measured, rate, Turn::To(Tempo::from(rate))).await?;
         self.wait(time).await
     }
 
     /// Nothing is due from now on. What was is still written, in a phase that does not count.
     async fn rest(&mut self, name: &str) -> Result<(), Error> {
-        self.begin(name, false, Some(0.0)).await?;
-        self.set(Tempo::Rest, false);
-        Ok(())
+        self.begin(name, false, Some(0.0), Turn::To(Tempo::Rest)).await.map(drop)
     }
 
     async fn catch_up(&mut self, backlog: &Backlog) -> Result<(), Error> {
         let workload = self.load.workload.clone();
         let records = backlog.size.0 / workload.records.size.0;
-        self.begin("fill", false, None).await?;
-        self.set(Tempo::Max, false);
+        self.begin("fill", false, None, Turn::To(Tempo::Max)).await?;
         let filled = self.until(BACKLOG_LIMIT, |load| {
             load.stats.total().written + load.outstanding.load(Ordering::Relaxed) >= records
         });
@@ -92,13 +88,13 @@ impl Run {
         }
         let size = workload.records.size.0;
         let rate = workload.produce.rate.and_then(|rate| rate.records_per_second(size));
-        self.begin("catching up", true, rate).await?;
+        self.begin("catching up", true, rate, Turn::None).await?;
         self.load.arrived.store(0, Ordering::Relaxed);
         let committed = self.load.workload.transactions.is_some();
         let ends = Arc::new(self.ends(committed).await?);
-        self.goal.send_replace(Goal { ends, is_last: false, is_over: false });
-        self.start_consumers();
-        let all = self.consumers.len();
+        self.crew.aim(Goal { ends, is_last: false, is_over: false });
+        self.crew.start_consumers();
+        let all = self.crew.consumers();
         let arrived =
             self.until(BACKLOG_LIMIT, |load| load.arrived.load(Ordering::Relaxed) >= all).await?;
         if arrived {
@@ -134,16 +130,15 @@ impl Run {
     async fn trial(&mut self, rate: f64, bound: Duration) -> Result<Option<Trial>, Error> {
         let workload = self.load.workload.clone();
         let name = format!("{:.1} MiB/s", rate * workload.records.size.0 as f64 / MIB);
-        self.begin(&format!("warm-up {name}"), false, Some(rate)).await?;
-        self.set(Tempo::Rate(rate), false);
+        let warm_up = format!("warm-up {name}");
+        self.begin(&warm_up, false, Some(rate), Turn::To(Tempo::Rate(rate))).await?;
         if !self.wait(workload.warm_up.0).await? {
             return Ok(None);
         }
-        let phase = self.begin(&name, true, Some(rate)).await?;
+        let phase = self.begin(&name, true, Some(rate), Turn::None).await?;
         let finished = self.wait(workload.duration.0).await?;
         // What is due is given up and what is under way comes home, or the next trial would pay for this one.
-        self.begin("pause", false, Some(0.0)).await?;
-        self.set(Tempo::Rest, true);
+        self.begin("pause", false, Some(0.0), Turn::Drop(Tempo::Rest)).await?;
         self.until(DRAIN_LIMIT, |load| load.outstanding.load(Ordering::Relaxed) == 0).await?;
         if !finished {
             return Ok(None);
