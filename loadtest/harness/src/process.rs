@@ -58,6 +58,42 @@ fn kilobytes(status: &str, name: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// A process, those of its group, and all that they have started.
+pub(crate) fn family(leader: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return vec![leader] };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    // What ends meanwhile is left out.
+    let all: Vec<(u32, u32, u32)> = pids
+        .filter_map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            parent_and_group(&stat).map(|(parent, group)| (pid, parent, group))
+        })
+        .collect();
+    let mut family: Vec<u32> =
+        all.iter().filter(|(.., group)| *group == leader).map(|(pid, ..)| *pid).collect();
+    if !family.contains(&leader) {
+        family.push(leader);
+    }
+    let mut seen = 0;
+    while seen < family.len() {
+        let parent = family[seen];
+        let children: Vec<u32> =
+            all.iter().filter(|(_, of, _)| *of == parent).map(|(pid, ..)| *pid).collect();
+        family.extend(
+            children.into_iter().filter(|child| !family.contains(child)).collect::<Vec<_>>(),
+        );
+        seen += 1;
+    }
+    family
+}
+
+/// proc(5): the 4th and the 5th field.
+fn parent_and_group(stat: &str) -> Option<(u32, u32)> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace().skip(1);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
 /// proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user's already.
 fn busy_ticks(stat: &str) -> Option<u64> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
@@ -87,6 +123,7 @@ mod tests {
         let stat = "7 (a) b ((1) S 1 7 7 0 -1 4194560 1 2 3 4 120 30 5 6 20 0 1 0 99 1 1";
         assert_eq!(cpu_ticks(stat), Some(150));
         assert_eq!(cpu_ticks("7 (a) S 1"), None);
+        assert_eq!(parent_and_group(stat), Some((1, 7)));
         assert_eq!(kilobytes("Name:\tx\nVmRSS:\t  12 kB\n", "VmRSS:"), Some(12));
         assert_eq!(busy_ticks("cpu  10 1 5 1000 50 0 2 3 0 0\ncpu0 1\n"), Some(21));
     }

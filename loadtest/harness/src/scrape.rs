@@ -4,12 +4,10 @@ use std::ops::Sub;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Far more than a server's metrics take.
-const MAX_BYTES: u64 = 64 << 20;
+use crate::http;
+
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What was asked of the bucket.
@@ -55,22 +53,9 @@ pub(crate) async fn bucket(url: &str) -> Result<Bucket, String> {
 }
 
 async fn get(url: &str) -> std::io::Result<String> {
-    let other = |reason: &str| std::io::Error::other(reason.to_owned());
-    let rest =
-        url.strip_prefix("http://").ok_or_else(|| other("write http://HOST:PORT/metrics"))?;
-    let (host, path) = rest.split_once('/').unwrap_or((rest, "metrics"));
-    let mut socket = TcpStream::connect(host).await?;
-    // HTTP 1.0: the answer comes in one piece and ends with the connection.
-    let request = format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
-    socket.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    socket.take(MAX_BYTES).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8(answer).map_err(|_| other("the answer is no text"))?;
-    let (head, body) =
-        answer.split_once("\r\n\r\n").ok_or_else(|| other("the answer is no HTTP"))?;
-    match head.split_ascii_whitespace().nth(1) {
-        Some("200") => Ok(body.to_owned()),
-        status => Err(other(&format!("the answer has status {}", status.unwrap_or("none")))),
+    match http::call("GET", url).await? {
+        (200, body) => Ok(body),
+        (status, _) => Err(std::io::Error::other(format!("the answer has status {status}"))),
     }
 }
 

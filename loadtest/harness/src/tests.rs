@@ -145,6 +145,8 @@ async fn a_search_finds_a_rate_that_holds() {
     )
     .await;
     let found = report.search.expect("a search");
-    assert!(found.trials.first().is_some_and(|trial| trial.held), "{found:?}");
-    assert!(found.records_per_second >= Some(1000.0), "{found:?}");
+    // Which rates hold is the machine's affair; which one was found is not.
+    let held = found.trials.iter().filter(|trial| trial.held).map(|trial| trial.records_per_second);
+    assert!(!found.trials.is_empty(), "{found:?}");
+    assert_eq!(found.records_per_second, held.reduce(f64::max), "{found:?}");
 }
