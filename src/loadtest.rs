@@ -28,7 +28,7 @@ Examples:
   sluice loadtest limit                              what the generator itself can do
 
 Any Kafka server of version 2.4 or later can be loaded. Exit codes: 0 success, 1 the verifier found
-something wrong, 2 there is no result.";
+something wrong, 2 there is no result, 3 a client has failed: the report says what was until then.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LoadtestCommand {
@@ -182,7 +182,11 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
     if let Some(path) = &args.html {
         write(path, &sluice_loadtest::page::report(&report)?)?;
     }
-    Ok(if report.verification.is_passed() { Verdict::Clean } else { Verdict::Findings })
+    Ok(match &report.failed {
+        Some(_) if report.verification.findings.is_clean() => Verdict::Incomplete,
+        None if report.verification.is_passed() => Verdict::Clean,
+        Some(_) | None => Verdict::Findings,
+    })
 }
 
 /// Runs a workload with a progress line; Ctrl-C ends it early, with a report.

@@ -34,6 +34,8 @@ pub(crate) enum Verdict {
     Clean,
     /// Something is, and was told.
     Findings,
+    /// The work could not be done to its end; what was done was told.
+    Incomplete,
 }
 
 impl From<Verdict> for ExitCode {
@@ -41,6 +43,7 @@ impl From<Verdict> for ExitCode {
         match verdict {
             Verdict::Clean => Self::SUCCESS,
             Verdict::Findings => Self::from(1),
+            Verdict::Incomplete => Self::from(3),
         }
     }
 }

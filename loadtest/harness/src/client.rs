@@ -6,7 +6,7 @@
 mod cluster;
 mod connection;
 
-pub(crate) use cluster::{Cluster, Leaders};
+pub(crate) use cluster::{Bound, Cluster, Leaders};
 pub(crate) use connection::{Connection, Endpoint};
 
 use sluice_wire::{ApiKey, DecodeError, EncodeError, ErrorCode};

@@ -20,7 +20,7 @@ use sluice_wire::{ErrorCode, Str, Uuid};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::client::{CallError, Connection};
+use crate::client::{Bound, CallError, Connection};
 use crate::load::Load;
 use crate::verify::{Findings, Verifier, Written};
 use committed::Aborted;
@@ -53,10 +53,17 @@ pub(crate) struct Consumer {
     /// Next offset by partition.
     next: HashMap<u32, i64>,
     nodes: HashMap<i32, Node>,
-    answers: FuturesUnordered<BoxFuture<'static, (i32, Result<FetchResponse, CallError>)>>,
+    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
     verifier: Verifier,
     goal: watch::Receiver<Goal>,
     has_arrived: bool,
+}
+
+/// The answer to one fetch.
+struct Answer {
+    node: i32,
+    sent_us: u64,
+    outcome: Result<FetchResponse, CallError>,
 }
 
 /// What a consumer has to do with one server.
@@ -76,12 +83,14 @@ pub(crate) struct Read {
     partitions: Vec<u32>,
     /// Whether it has come to the last goal.
     pub(crate) is_complete: bool,
+    /// Why it ended before its time.
+    pub(crate) failure: Option<CallError>,
 }
 
 impl Read {
     /// Holds what was seen against what was written.
     pub(crate) fn verify(self, written: &[Written]) -> Findings {
-        self.verifier.finish(written, &self.partitions)
+        self.verifier.finish(written, &self.partitions, self.is_complete)
     }
 }
 
@@ -108,8 +117,15 @@ impl Consumer {
         }
     }
 
-    /// Reads until the last goal is passed.
-    pub(crate) async fn run(mut self) -> Result<Read, CallError> {
+    /// Reads until the last goal is passed, or fails for good.
+    pub(crate) async fn run(mut self) -> Read {
+        let failure = self.follow().await.err();
+        let is_complete = failure.is_none() && self.has_passed(&self.goal.borrow().ends);
+        let partitions = self.next.into_keys().collect();
+        Read { verifier: self.verifier, partitions, is_complete, failure }
+    }
+
+    async fn follow(&mut self) -> Result<(), CallError> {
         self.arrange();
         loop {
             let nodes: Vec<i32> = self.nodes.keys().copied().collect();
@@ -119,16 +135,15 @@ impl Consumer {
                 }
             }
             tokio::select! {
-                Some((node, answer)) = self.answers.next(), if !self.answers.is_empty() => {
-                    self.settle(node, answer).await?;
+                Some(answer) = self.answers.next(), if !self.answers.is_empty() => {
+                    self.settle(answer).await?;
                 }
                 _ = self.goal.changed() => self.has_arrived = false,
             }
             let goal = self.goal.borrow().clone();
             let is_there = self.has_passed(&goal.ends);
             if goal.is_over || (goal.is_last && is_there) {
-                let partitions = self.next.into_keys().collect();
-                return Ok(Read { verifier: self.verifier, partitions, is_complete: is_there });
+                return Ok(());
             }
             if is_there && !goal.ends.is_empty() && !self.has_arrived {
                 self.has_arrived = true;
@@ -167,10 +182,12 @@ impl Consumer {
             Some(connection) => Ok(connection),
             None => load.cluster.node(id, &self.client_id).await,
         };
+        let sent_us = load.timeline.now_us();
         let connection = match connection {
             Ok(connection) => connection,
             Err(error) => {
-                self.answers.push(Box::pin(async move { (id, Err(error)) }));
+                let answer = Answer { node: id, sent_us, outcome: Err(error) };
+                self.answers.push(Box::pin(async move { answer }));
                 return Ok(());
             }
         };
@@ -202,16 +219,15 @@ impl Consumer {
         let most = if leaders.topic_id == Uuid::ZERO { LAST_WITH_NAMES } else { i16::MAX };
         let pending = connection.send_at_most(&request, most)?;
         node.connection = Some(connection);
-        self.answers.push(Box::pin(async move { (id, pending.answer().await) }));
+        self.answers.push(Box::pin(async move {
+            Answer { node: id, sent_us, outcome: pending.answer().await }
+        }));
         Ok(())
     }
 
     /// Takes an answer, sends the next fetch, then looks at the records.
-    async fn settle(
-        &mut self,
-        id: i32,
-        answer: Result<FetchResponse, CallError>,
-    ) -> Result<(), CallError> {
+    async fn settle(&mut self, answer: Answer) -> Result<(), CallError> {
+        let Answer { node: id, sent_us, outcome: answer } = answer;
         let now_us = self.load.timeline.now_us();
         let refused = |answer: FetchResponse| match ErrorCode::from_code(answer.error_code) {
             ErrorCode::None => Ok(answer),
@@ -233,9 +249,14 @@ impl Consumer {
         }
         let mut data = Vec::new();
         let mut moved = None;
+        let mut outside = Vec::new();
         for partition in answer.responses.into_iter().flat_map(|topic| topic.partitions) {
             match ErrorCode::from_code(partition.error_code) {
                 ErrorCode::None => {}
+                ErrorCode::OffsetOutOfRange => {
+                    outside.push(partition.partition_index as u32);
+                    continue;
+                }
                 error if error.retriable() => {
                     moved = Some(CallError::refused("fetching", error.code()));
                     continue;
@@ -246,7 +267,13 @@ impl Consumer {
                 }
             }
             let batches = self.advance(id, partition)?;
+            if !batches.1.is_empty() {
+                self.load.outages.read(sent_us, now_us);
+            }
             data.push(batches);
+        }
+        if !outside.is_empty() {
+            moved = self.come_back(&outside).await?.or(moved);
         }
         match moved {
             None => self.fetch(id).await?,
@@ -256,6 +283,35 @@ impl Consumer {
             self.look(partition, batches, now_us)?;
         }
         Ok(())
+    }
+
+    /// The log of these partitions does not reach to where this consumer is: it begins later, or ends before.
+    /// What that means is the verifier's to tell; the consumer goes on where there is something. Gives a
+    /// failure after which this is to be done again.
+    async fn come_back(&mut self, outside: &[u32]) -> Result<Option<CallError>, CallError> {
+        let load = Arc::clone(&self.load);
+        let leaders = load.leaders();
+        let (name, client_id) = (&load.topic, &self.client_id);
+        let mut bounds = Vec::new();
+        for bound in [Bound::Start, Bound::End] {
+            match load.cluster.bounds(client_id, name, &leaders, bound).await {
+                Ok(all) => bounds.push(all),
+                Err(error) if error.is_retriable() => return Ok(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        for partition in outside {
+            let Some(next) = self.next.get_mut(partition) else { continue };
+            let [start, end] = [&bounds[0], &bounds[1]].map(|all| all[*partition as usize]);
+            if *next > end {
+                self.verifier.shortened(*partition, *next, end);
+            }
+            *next = (*next).clamp(start, end.max(start));
+        }
+        for node in self.nodes.values_mut() {
+            node.changed.extend(outside.iter().filter(|index| node.partitions.contains(index)));
+        }
+        Ok(None)
     }
 
     /// Waits a little, asks who leads what, and begins again.

@@ -15,7 +15,7 @@ use crate::client::CallError;
 /// Why a crew cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// A client has met something that it does not repeat.
+    /// A client could not begin.
     #[error("{0}")]
     Call(#[from] CallError),
     /// A part of the harness has panicked, or ended before its time.
@@ -54,4 +54,6 @@ pub(crate) struct Produced {
     pub(crate) abandoned: u64,
     /// Records that were made and not acknowledged.
     pub(crate) unsettled: u64,
+    /// Why the first that has ended before its time did.
+    pub(crate) failure: Option<String>,
 }

@@ -16,6 +16,7 @@ mod keys;
 mod load;
 mod null_server;
 mod observe;
+mod outage;
 mod pace;
 pub mod page;
 mod process;

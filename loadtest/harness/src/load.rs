@@ -9,6 +9,7 @@ use sluice_wire::{ErrorCode, Str};
 
 use crate::client::{CallError, Cluster, Leaders};
 use crate::keys::Chooser;
+use crate::outage::Outages;
 use crate::pace::Pace;
 use crate::stats::Stats;
 use crate::timeline::Timeline;
@@ -34,6 +35,8 @@ pub(crate) struct Load {
     pub(crate) outstanding: AtomicU64,
     /// Consumers that have passed the goal: see [`crate::consumer::Goal`].
     pub(crate) arrived: AtomicUsize,
+    /// What came after each fault.
+    pub(crate) outages: Outages,
     /// What failed and was repeated, in words.
     pub(crate) failures: Mutex<HashSet<String>>,
 }
@@ -59,6 +62,11 @@ impl Load {
     /// Notes a failure that will be repeated.
     pub(crate) fn repeated(&self, client: usize, failure: String) {
         self.stats.shard(client).counts().retries += 1;
+        self.noted(failure);
+    }
+
+    /// Notes a failure, once.
+    pub(crate) fn noted(&self, failure: String) {
         let mut failures = self.failures.lock();
         if failures.len() < MAX_FAILURES {
             failures.insert(failure);

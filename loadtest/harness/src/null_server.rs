@@ -63,6 +63,12 @@ pub(crate) enum Lie {
     /// order, as a server with idempotence does.
     #[cfg(test)]
     Refuse,
+    /// Forgets what is in a partition at each tenth batch, as one that comes back without its disk's last writes.
+    #[cfg(test)]
+    Shorten,
+    /// Takes a hundred batches, then refuses all for good.
+    #[cfg(test)]
+    Fence,
 }
 
 /// A server that listens.
@@ -425,6 +431,18 @@ impl State {
             Lie::Lose => usize::from(!turn),
             #[cfg(test)]
             Lie::Double => 1 + usize::from(turn),
+            #[cfg(test)]
+            Lie::Shorten => {
+                while turn && let Some(last) = log.batches.pop_back() {
+                    self.kept_bytes -= last.len_bytes();
+                    log.next = last.base_offset();
+                }
+                1
+            }
+            #[cfg(test)]
+            Lie::Fence if self.batches > 100 => return Err(ErrorCode::InvalidProducerEpoch),
+            #[cfg(test)]
+            Lie::Fence => 1,
             #[cfg(test)]
             Lie::Forget | Lie::Refuse => {
                 let expected = log.expected.entry(batch.producer_id()).or_default();

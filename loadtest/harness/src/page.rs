@@ -149,8 +149,11 @@ fn head(body: &mut String, report: &Report) {
 fn proof(body: &mut String, report: &Report, label: &str) {
     let class = if report.verification.is_passed() { "good" } else { "bad" };
     let label = if label.is_empty() { String::new() } else { format!("{label}: ") };
-    let verdict = summary::verdict(&report.verification);
+    let verdict = summary::verdict(report);
     let _ = write!(body, "<p class={class}>{}{}</p>", escape(&label), escape(&verdict));
+    if let Some(failed) = &report.failed {
+        let _ = write!(body, "<div class=bad>ended early by a failure: {}</div>", escape(failed));
+    }
     for finding in &report.verification.findings.told {
         let _ = write!(body, "<div class=bad>{}</div>", escape(finding));
     }

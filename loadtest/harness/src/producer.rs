@@ -38,10 +38,11 @@ use transaction::Transaction;
 
 /// Records are made at most so many bytes at a time before answers are looked at.
 const STEP_BYTES: u64 = 256 << 10;
-/// How long a producer waits after a failure.
+/// How long a producer waits after a failure, as Kafka's does (`retry.backoff.ms`).
 const BACKOFF: Duration = Duration::from_millis(100);
-/// A producer that gets nothing through for so long gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The same where the last transaction is still being completed: it is as good as done (what Kafka's producer
+/// waits before it adds the first partition again, `TransactionManager`).
+const COMPLETING_BACKOFF: Duration = Duration::from_millis(20);
 const TIMEOUT_MS: i32 = 30_000;
 /// The last version of Produce that names topics.
 const LAST_WITH_NAMES: i16 = 12;
@@ -65,6 +66,16 @@ pub(crate) struct Ended {
     pub(crate) abandoned: u64,
     /// Records that were made and not acknowledged.
     pub(crate) unsettled: u64,
+    /// Why it ended before its time.
+    pub(crate) failure: Option<CallError>,
+}
+
+/// After a failure nothing is sent for a while.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    until: Instant,
+    /// Whether the leaders may have changed.
+    refresh: bool,
 }
 
 /// What goes into one request.
@@ -76,7 +87,14 @@ struct Gathered {
     data: Vec<PartitionProduceData>,
 }
 
-type Answer = (Vec<(u32, u64)>, i32, Result<ProduceResponse, CallError>);
+/// The answer to one request.
+struct Answer {
+    /// Partitions and the numbers of their batches.
+    numbers: Vec<(u32, u64)>,
+    leader: i32,
+    sent_us: u64,
+    outcome: Result<ProduceResponse, CallError>,
+}
 
 /// One producer.
 pub(crate) struct Producer {
@@ -103,6 +121,7 @@ pub(crate) struct Producer {
     under_way: HashMap<i32, u32>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
     transaction: Option<Transaction>,
+    pause: Option<Pause>,
     last_progress: Instant,
     stop: watch::Receiver<Stop>,
 }
@@ -147,6 +166,7 @@ impl Producer {
             under_way: HashMap::new(),
             answers: FuturesUnordered::new(),
             transaction,
+            pause: None,
             last_progress: Instant::now(),
             random,
             stop,
@@ -155,24 +175,35 @@ impl Producer {
     }
 
     /// Follows the schedule until it is stopped, or fails for good.
-    pub(crate) async fn run(mut self) -> Result<Ended, CallError> {
+    pub(crate) async fn run(mut self) -> Ended {
+        let failure = self.follow().await.err();
+        self.end(failure)
+    }
+
+    async fn follow(&mut self) -> Result<(), CallError> {
         let load = Arc::clone(&self.load);
         let mut paces = load.pace.watch();
+        let linger_us = load.workload.produce.linger.0.as_micros() as u64;
+        let patience = load.workload.produce.delivery_timeout.0;
         loop {
             let stop = *self.stop.borrow_and_update();
             paces.mark_unchanged();
             let now_us = load.timeline.now_us();
             let mut wake_us = self.make(now_us);
             if stop == Stop::Now || (stop == Stop::WhenDone && self.is_done(wake_us)) {
-                return Ok(self.end());
+                return Ok(());
             }
-            let linger_us = load.workload.produce.linger.0.as_micros() as u64;
             wake_us = wake_us.min(self.close_lingering(now_us, linger_us));
             if let Some(at_us) = self.step_transaction(now_us).await? {
                 wake_us = wake_us.min(at_us);
             }
-            self.send().await?;
-            if !self.answers.is_empty() && self.last_progress.elapsed() > PATIENCE {
+            let pause = self.pause().await;
+            if pause.is_none() {
+                self.send().await?;
+            }
+            if self.is_flushed() {
+                self.last_progress = Instant::now();
+            } else if self.last_progress.elapsed() > patience {
                 return Err(CallError::refused(
                     format!("producer {}: nothing acknowledged for too long", self.index),
                     ErrorCode::RequestTimedOut.code(),
@@ -180,19 +211,33 @@ impl Producer {
             }
             // Far away where nothing is due: an answer or a new pace wakes.
             let wake_us = wake_us.min(now_us.saturating_add(1_000_000));
+            let wake = load.timeline.instant(wake_us);
             tokio::select! {
                 biased;
                 Some(answer) = self.answers.next(), if !self.answers.is_empty() => {
-                    self.settle(answer).await?;
+                    self.settle(answer)?;
                 }
-                () = sleep_until(load.timeline.instant(wake_us)) => {}
+                () = sleep_until(pause.map_or(wake, |until| until.min(wake))) => {}
                 _ = paces.changed() => {}
                 _ = self.stop.changed() => {}
             }
         }
     }
 
-    fn end(self) -> Ended {
+    /// Until when nothing is to be sent. When that is over, leaders are asked for.
+    async fn pause(&mut self) -> Option<Instant> {
+        let Pause { until, refresh } = self.pause?;
+        if Instant::now() < until {
+            return Some(until);
+        }
+        self.pause = None;
+        if refresh && let Err(error) = self.load.refresh(&self.client_id).await {
+            self.load.repeated(self.index as usize, error.to_string());
+        }
+        None
+    }
+
+    fn end(self, failure: Option<CallError>) -> Ended {
         let transactional = self.transaction.is_some();
         let written = (0..).zip(&self.lanes).filter_map(|(partition, lane)| {
             let (acknowledged, sent) = lane.written(transactional);
@@ -202,6 +247,7 @@ impl Producer {
             written: written.collect(),
             abandoned: self.schedule.abandoned(),
             unsettled: self.lanes.iter().map(Lane::unsettled).sum(),
+            failure,
         }
     }
 
@@ -390,15 +436,19 @@ impl Producer {
             }],
         };
         *self.under_way.entry(leader).or_default() += 1;
+        let sent_us = self.load.timeline.now_us();
         let most = if topic_id == Uuid::ZERO { LAST_WITH_NAMES } else { i16::MAX };
         let sent = match self.connection(leader).await {
             Ok(connection) => connection.send_at_most(&request, most),
             Err(error) => Err(error),
         };
-        self.answers.push(match sent {
-            Ok(pending) => Box::pin(async move { (numbers, leader, pending.answer().await) }),
-            Err(error) => Box::pin(async move { (numbers, leader, Err(error)) }),
-        });
+        self.answers.push(Box::pin(async move {
+            let outcome = match sent {
+                Ok(pending) => pending.answer().await,
+                Err(error) => Err(error),
+            };
+            Answer { numbers, leader, sent_us, outcome }
+        }));
         Ok(())
     }
 
@@ -412,8 +462,8 @@ impl Producer {
     }
 
     /// Takes an answer.
-    async fn settle(&mut self, answer: Answer) -> Result<(), CallError> {
-        let (numbers, leader, outcome) = answer;
+    fn settle(&mut self, answer: Answer) -> Result<(), CallError> {
+        let Answer { numbers, leader, sent_us, outcome } = answer;
         let load = Arc::clone(&self.load);
         let now_us = load.timeline.now_us();
         if let Some(under_way) = self.under_way.get_mut(&leader) {
@@ -431,12 +481,16 @@ impl Producer {
             }
             Err(error) => return Err(error),
         };
-        let mut failed = false;
         for (partition, number) in numbers {
             // A partition that the answer leaves out may be there or not.
             let code = codes.get(&partition).copied();
             let outcome = self.outcome(partition, code)?;
-            failed |= outcome == Outcome::Failed;
+            if outcome == Outcome::Failed {
+                let completing = code == Some(ErrorCode::ConcurrentTransactions.code());
+                self.back_off(if completing { COMPLETING_BACKOFF } else { BACKOFF }, !completing);
+            } else {
+                load.outages.acknowledged(sent_us, now_us);
+            }
             let settled = self.lanes[partition as usize].settle(number, outcome);
             self.offer(partition);
             if let Some(settled) = settled {
@@ -451,13 +505,14 @@ impl Producer {
                 }
             }
         }
-        if failed {
-            sleep(BACKOFF).await;
-            if let Err(error) = load.refresh(&self.client_id).await {
-                load.repeated(self.index as usize, error.to_string());
-            }
-        }
         Ok(())
+    }
+
+    fn back_off(&mut self, time: Duration, refresh: bool) {
+        let until = Instant::now() + time;
+        let before = self.pause.unwrap_or(Pause { until, refresh });
+        self.pause =
+            Some(Pause { until: until.max(before.until), refresh: refresh || before.refresh });
     }
 
     fn outcome(&self, partition: u32, code: Option<i16>) -> Result<Outcome, CallError> {
@@ -486,7 +541,7 @@ async fn idempotent(load: &Load, client_id: &Str) -> Result<Identity, CallError>
         ..Default::default()
     };
     let connection = load.cluster.any(client_id).await?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + load.workload.produce.delivery_timeout.0;
     loop {
         let answer = connection.call(&request).await?;
         let error = ErrorCode::from_code(answer.error_code);

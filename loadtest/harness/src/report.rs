@@ -44,6 +44,9 @@ pub struct Report {
     pub verification: Verification,
     /// Requests that failed and were repeated, in words, each once.
     pub failures: Vec<String>,
+    /// What has ended the run before its time; what was measured until then, and what could be verified, is here.
+    #[serde(default)]
+    pub failed: Option<String>,
     /// Whether the user ended it early.
     pub interrupted: bool,
 }

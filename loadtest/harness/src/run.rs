@@ -13,11 +13,12 @@ use sluice_wire::Str;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
-use crate::client::{CallError, Cluster};
+use crate::client::{Bound, CallError, Cluster};
 use crate::crew::{self, Hands, Produced, Share};
 use crate::keys::Chooser;
 use crate::load::Load;
 use crate::observe::Observer;
+use crate::outage::Outages;
 use crate::pace::{Pace, Segment, Tempo};
 use crate::report::{Found, Machine, Report, Row, SCHEMA, Verification};
 use crate::stats::Stats;
@@ -109,6 +110,8 @@ struct Run {
     interrupt: watch::Receiver<bool>,
     phase_name: Arc<Mutex<String>>,
     found: Option<Found>,
+    /// What has ended the run before its time.
+    failed: Option<String>,
 }
 
 /// Runs a workload to its end, or until `interrupt` turns true. `progress` is called about once a second.
@@ -124,6 +127,9 @@ pub async fn run(
 ) -> Result<Report, Error> {
     if !options.server_pids.is_empty() && process::Usage::of(&options.server_pids).is_none() {
         return Err(Error::NoProcess(options.server_pids));
+    }
+    if let Some(url) = &options.server_metrics {
+        scrape::bucket(url).await.map_err(Error::Metrics)?;
     }
     let started_ms = clock.wall_ms();
     let client_id = Str::from_static("loadtest");
@@ -144,6 +150,7 @@ pub async fn run(
         leaders: RwLock::new(Arc::new(leaders)),
         outstanding: AtomicU64::new(0),
         arrived: AtomicUsize::new(0),
+        outages: Outages::default(),
         failures: Mutex::default(),
         cluster,
         workload: options.workload.clone(),
@@ -156,6 +163,7 @@ pub async fn run(
         interrupt,
         phase_name: Arc::default(),
         found: None,
+        failed: None,
         load: Arc::clone(&load),
     };
     let ticker = under_way.tick(progress);
@@ -167,7 +175,7 @@ pub async fn run(
         load.failures.lock().insert(error.to_string());
     }
     let verification = outcome?;
-    let bucket = under_way.bucket().await?;
+    let bucket = under_way.bucket().await;
     let (phases, series) = {
         let mut observer = under_way.observer.lock();
         observer.observe(&load.stats, load.timeline.now_us());
@@ -190,6 +198,7 @@ pub async fn run(
         series,
         verification,
         failures,
+        failed: under_way.failed,
         interrupted,
     })
 }
@@ -214,12 +223,17 @@ impl Run {
     /// Leads the load through its phases, and ends it.
     async fn lead(&mut self) -> Result<Verification, Error> {
         self.crew.start_producers().await?;
-        let played = self.play().await;
-        if played.is_err() {
-            self.crew.abandon();
+        match self.play().await {
+            // A server that is not there any more: what was measured until then counts.
+            Err(Error::Call(failure)) => self.fail(failure.to_string()),
+            played => played?,
         }
-        played?;
         self.end().await
+    }
+
+    /// The run ends before its time, with a report. The first failure is the reason of the others.
+    fn fail(&mut self, failure: String) {
+        self.failed.get_or_insert(failure);
     }
 
     /// Records are due at this rate from now on.
@@ -229,14 +243,8 @@ impl Run {
     }
 
     /// A phase begins, and with it another rate, if there is one.
-    async fn begin(
-        &self,
-        name: &str,
-        measured: bool,
-        offered: Option<f64>,
-        turn: Turn,
-    ) -> Result<usize, Error> {
-        let bucket = self.bucket().await?;
+    async fn begin(&self, name: &str, measured: bool, offered: Option<f64>, turn: Turn) -> usize {
+        let bucket = self.bucket().await;
         let now_us = self.load.timeline.now_us();
         self.crew.begin_phase(now_us);
         match turn {
@@ -247,25 +255,31 @@ impl Run {
         name.clone_into(&mut self.phase_name.lock());
         let mut observer = self.observer.lock();
         observer.begin(&self.load.stats, now_us, name, measured, offered, bucket);
-        Ok(observer.phase())
+        observer.phase()
     }
 
-    async fn bucket(&self) -> Result<Option<scrape::Bucket>, Error> {
-        match &self.metrics {
-            None => Ok(None),
-            Some(url) => scrape::bucket(url).await.map(Some).map_err(Error::Metrics),
+    /// What the bucket was asked for so far; none where the server does not say, as while it is down.
+    async fn bucket(&self) -> Option<scrape::Bucket> {
+        match scrape::bucket(self.metrics.as_ref()?).await {
+            Ok(bucket) => Some(bucket),
+            Err(error) => {
+                self.load.noted(error);
+                None
+            }
         }
     }
 
-    /// Lets the load run for a while. False if the user wants an end.
+    /// Lets the load run for a while. False if it is to end: the user wants it, or a client has failed.
     async fn wait(&mut self, time: Duration) -> Result<bool, Error> {
         let Self { interrupt, crew, .. } = self;
         let until = Instant::now() + time;
-        tokio::select! {
-            () = sleep_until(until) => Ok(true),
-            _ = interrupt.wait_for(|interrupted| *interrupted) => Ok(false),
-            failure = crew.failed() => Err(failure.into()),
-        }
+        let failure = tokio::select! {
+            () = sleep_until(until) => return Ok(true),
+            _ = interrupt.wait_for(|interrupted| *interrupted) => return Ok(false),
+            failure = crew.failed() => failure?,
+        };
+        self.fail(failure);
+        Ok(false)
     }
 
     /// Waits until something holds, at most so long. Whether it does.
@@ -285,20 +299,25 @@ impl Run {
 
     /// Ends producers, then consumers, and holds what was read against what was written.
     async fn end(&mut self) -> Result<Verification, Error> {
-        if *self.interrupt.borrow() {
+        if *self.interrupt.borrow() || self.failed.is_some() {
             self.set(Tempo::Rest, true);
         }
-        let Produced { written, abandoned, unsettled } =
+        let Produced { written, abandoned, unsettled, failure } =
             self.crew.end_producers(DRAIN_LIMIT).await?;
+        failure.into_iter().for_each(|failure| self.fail(failure));
         if self.crew.consumers() > 0 {
-            let ends = Arc::new(self.decided_ends().await?);
-            self.crew.end_consumers(ends, READ_LIMIT).await?;
+            let ends = self.decided_ends().await;
+            // Where nobody knows the ends, the proof is not whole.
+            let ends = ends.map_err(|failure| self.fail(failure.to_string())).ok().map(Arc::new);
+            let failure = self.crew.end_consumers(ends, READ_LIMIT).await?;
+            failure.into_iter().for_each(|failure| self.fail(failure));
         }
+        let groups = self.load.workload.consume.as_ref().map_or(0, |consume| consume.groups);
         let (complete, findings) = self.crew.verify(&written);
         Ok(Verification {
-            complete,
+            complete: complete || groups == 0,
             acknowledged: written.iter().map(|written| written.acknowledged).sum(),
-            groups: self.load.workload.consume.as_ref().map_or(0, |consume| consume.groups),
+            groups,
             findings,
             abandoned,
             unsettled,
@@ -307,12 +326,12 @@ impl Run {
 
     /// The ends of all partitions when every transaction is decided there: its end is answered before its
     /// markers are written (KIP-890), and until then nobody can read it.
-    async fn decided_ends(&self) -> Result<Vec<i64>, Error> {
+    async fn decided_ends(&self) -> Result<Vec<i64>, CallError> {
         let until = Instant::now() + DRAIN_LIMIT;
         loop {
             // In this order: what is stable cannot pass what was the end later.
-            let stable = self.ends(true).await?;
-            let ends = self.ends(false).await?;
+            let stable = self.ends(Bound::Stable).await?;
+            let ends = self.ends(Bound::End).await?;
             if stable == ends || Instant::now() > until {
                 return Ok(ends);
             }
@@ -320,14 +339,14 @@ impl Run {
         }
     }
 
-    /// The ends of all partitions: of all that was written, or of what is committed.
-    async fn ends(&self, committed: bool) -> Result<Vec<i64>, Error> {
+    /// The ends of all partitions: of all that was written, or of what is stable.
+    async fn ends(&self, bound: Bound) -> Result<Vec<i64>, CallError> {
         let load = &self.load;
         let client_id = Str::from_static("loadtest");
-        let until = Instant::now() + DRAIN_LIMIT;
+        let until = Instant::now() + load.workload.produce.delivery_timeout.0.min(DRAIN_LIMIT);
         loop {
             let leaders = load.leaders();
-            match load.cluster.ends(&client_id, &load.topic, &leaders, committed).await {
+            match load.cluster.bounds(&client_id, &load.topic, &leaders, bound).await {
                 Err(error) if error.is_retriable() && Instant::now() < until => {
                     load.repeated(0, error.to_string());
                     sleep(Duration::from_millis(100)).await;
@@ -335,7 +354,7 @@ impl Run {
                         load.repeated(0, error.to_string());
                     }
                 }
-                outcome => return Ok(outcome?),
+                outcome => return outcome,
             }
         }
     }

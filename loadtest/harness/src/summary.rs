@@ -22,7 +22,10 @@ pub fn text(report: &Report) -> String {
         };
         line_to(&mut out, &line);
     }
-    line_to(&mut out, &verdict(&report.verification));
+    if let Some(failed) = &report.failed {
+        line_to(&mut out, &format!("ended early by a failure: {failed}"));
+    }
+    line_to(&mut out, &verdict(report));
     for finding in &report.verification.findings.told {
         line_to(&mut out, &format!("  {finding}"));
     }
@@ -36,7 +39,8 @@ pub fn text(report: &Report) -> String {
 }
 
 /// What the verifier says, in one line.
-pub fn verdict(verification: &Verification) -> String {
+pub fn verdict(report: &Report) -> String {
+    let verification = &report.verification;
     let Verification { acknowledged, groups, findings, .. } = verification;
     if verification.groups == 0 {
         return format!("not verified: nobody read; {acknowledged} records acknowledged");
@@ -63,7 +67,12 @@ pub fn verdict(verification: &Verification) -> String {
     if !verification.complete {
         wrong.push("not read to the end in time".to_owned());
     }
-    format!("FAILED: of {acknowledged} records acknowledged: {}", wrong.join(", "))
+    let verdict = match &report.failed {
+        // What the failure has left undone is no fault that was found.
+        Some(_) if findings.is_clean() => "INCOMPLETE",
+        _ => "FAILED",
+    };
+    format!("{verdict}: of {acknowledged} records acknowledged: {}", wrong.join(", "))
 }
 
 fn line_to(out: &mut String, line: &str) {
@@ -215,7 +224,7 @@ pub fn comparison(first: &Report, second: &Report) -> String {
         out.push('\n');
     }
     for report in [first, second] {
-        line_to(&mut out, &format!("{}: {}", report.label, verdict(&report.verification)));
+        line_to(&mut out, &format!("{}: {}", report.label, verdict(report)));
     }
     out
 }

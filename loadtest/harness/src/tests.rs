@@ -113,6 +113,28 @@ async fn what_a_server_loses_or_doubles_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_gets_shorter_is_found_though_all_was_read() {
+    let report = load(KEYED, Lie::Shorten).await;
+    let found = &report.verification.findings;
+    assert!(found.offsets_back > 0 && found.foreign == 0 && found.damaged == 0, "{found:?}");
+    assert!(!report.verification.is_passed() && report.failed.is_none(), "{:?}", report.failed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_fails_for_good_ends_the_run_with_a_report() {
+    let report = load(&KEYED.replace("500ms", "20s"), Lie::Fence).await;
+    let failed = report.failed.as_ref().expect("a failure");
+    assert!(failed.contains("producing to partition"), "{failed}");
+    let proof = &report.verification;
+    assert!(proof.complete && proof.findings.is_clean(), "{proof:?}");
+    assert!(proof.acknowledged > 0 && proof.unsettled > 0, "{proof:?}");
+    assert!(report.measured().all(|phase| phase.seconds < 20.0));
+    assert!(summary::verdict(&report).starts_with("INCOMPLETE: "), "{}", summary::verdict(&report));
+    let page = page::report(&report).expect("a page");
+    assert!(page.contains("ended early by a failure: "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_must_be_repeated_is_repeated_in_order() {
     for lie in [Lie::Forget, Lie::Refuse] {
         let report = load(KEYED, lie).await;

@@ -155,6 +155,16 @@ impl Verifier {
         Self { run, committed, partitions: HashMap::new(), findings: Findings::default() }
     }
 
+    /// The log ends before what was read of it: what was readable is gone.
+    pub(crate) fn shortened(&mut self, partition: u32, next: i64, end: i64) {
+        self.findings.offsets_back += next.abs_diff(end);
+        self.findings.tell(|| {
+            format!("partition {partition}: it was read up to {next}, and now ends at {end}")
+        });
+        // What comes at these offsets now is told by its sequences.
+        self.partitions.entry(partition).or_default().next_offset = end;
+    }
+
     /// Takes a record; gives its stamp if it is one of this run.
     pub(crate) fn take(
         &mut self,
@@ -208,8 +218,14 @@ impl Verifier {
         Some(stamp)
     }
 
-    /// The end: holds what was seen of `partitions` against what was written to them.
-    pub(crate) fn finish(mut self, written: &[Written], partitions: &[u32]) -> Findings {
+    /// The end: holds what was seen of `partitions` against what was written to them. `is_complete`: they were
+    /// read to their ends; if not, only what is missing among what was read is lost.
+    pub(crate) fn finish(
+        mut self,
+        written: &[Written],
+        partitions: &[u32],
+        is_complete: bool,
+    ) -> Findings {
         let mut findings = self.findings;
         let mine: std::collections::HashSet<u32> = partitions.iter().copied().collect();
         let nothing = Line::default();
@@ -222,7 +238,8 @@ impl Verifier {
             let line = seen.as_ref().unwrap_or(&nothing);
             // What was sent and not acknowledged may be there or not, but without a hole: a later batch is
             // never kept where an earlier one of the same producer is not.
-            let lost = line.missing_below(line.next.max(*acknowledged));
+            let end = if is_complete { line.next.max(*acknowledged) } else { line.next };
+            let lost = line.missing_below(end);
             if lost > 0 {
                 findings.lost += lost;
                 findings.tell(|| {

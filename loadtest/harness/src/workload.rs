@@ -186,6 +186,9 @@ pub struct Produce {
     /// when there is room.
     #[serde(default = "buffer_bytes")]
     pub buffer: Size,
+    /// A producer that gets nothing acknowledged for so long fails, and with it the run.
+    #[serde(default = "delivery_timeout")]
+    pub delivery_timeout: Time,
     /// Rates one after the other, each measured on its own; instead of `rate` and `duration`.
     #[serde(default, rename = "stage")]
     pub stages: Vec<Stage>,
@@ -205,6 +208,11 @@ fn batch_bytes() -> Size {
 
 fn request_bytes() -> Size {
     Size(1 << 20)
+}
+
+/// As Kafka's `delivery.timeout.ms`.
+fn delivery_timeout() -> Time {
+    Time(std::time::Duration::from_secs(120))
 }
 
 fn buffer_bytes() -> Size {
@@ -369,6 +377,9 @@ impl Workload {
                 "the rate must be said once: by produce.rate, by [[produce.stage]] or by [search]"
                     .to_owned(),
             );
+        }
+        if produce.delivery_timeout.0.is_zero() {
+            wrong.push("produce.delivery_timeout must be more than 0s".to_owned());
         }
         if self.duration.0.is_zero() {
             wrong.push("duration must be more than 0s".to_owned());

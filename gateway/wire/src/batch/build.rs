@@ -35,7 +35,8 @@ pub struct BatchBuilder {
     base_timestamp_ms: i64,
     max_timestamp_ms: i64,
     count: i32,
-    records: BytesMut,
+    /// Room for the header, then the records: what is not compressed is never copied.
+    batch: BytesMut,
 }
 
 impl Default for BatchBuilder {
@@ -56,8 +57,15 @@ impl BatchBuilder {
             base_timestamp_ms: -1,
             max_timestamp_ms: -1,
             count: 0,
-            records: BytesMut::new(),
+            batch: BytesMut::zeroed(HEADER_BYTES),
         }
+    }
+
+    /// Takes room for so many bytes of records at once.
+    #[must_use]
+    pub fn with_room(mut self, records_bytes: usize) -> Self {
+        self.batch.reserve(records_bytes);
+        self
     }
 
     /// Sets how the records are compressed.
@@ -112,19 +120,32 @@ impl BatchBuilder {
             self.max_timestamp_ms = record.timestamp_ms;
         }
         self.max_timestamp_ms = self.max_timestamp_ms.max(record.timestamp_ms);
-        let mut body = Vec::new();
-        body.put_i8(0);
-        put_varint(&mut body, record.timestamp_ms.wrapping_sub(self.base_timestamp_ms));
-        put_varint(&mut body, i64::from(self.count));
-        put_nullable(&mut body, record.key);
-        put_nullable(&mut body, record.value);
-        put_varint(&mut body, record.headers.len() as i64);
+        let delta_ms = record.timestamp_ms.wrapping_sub(self.base_timestamp_ms);
+        let out = &mut self.batch;
+        // The length stands before the record: counted, so that nothing is written twice.
+        let headers = record.headers.iter();
+        let headers =
+            headers.map(|(key, value)| nullable_len(Some(key.as_bytes())) + nullable_len(*value));
+        let body_len = 1
+            + varint_len(delta_ms)
+            + varint_len(i64::from(self.count))
+            + nullable_len(record.key)
+            + nullable_len(record.value)
+            + varint_len(record.headers.len() as i64)
+            + headers.sum::<usize>();
+        let body_len = fits(body_len);
+        out.reserve(varint_len(body_len) + body_len as usize);
+        put_varint(out, body_len);
+        out.put_i8(0);
+        put_varint(out, delta_ms);
+        put_varint(out, i64::from(self.count));
+        put_nullable(out, record.key);
+        put_nullable(out, record.value);
+        put_varint(out, record.headers.len() as i64);
         for (key, value) in record.headers {
-            put_nullable(&mut body, Some(key.as_bytes()));
-            put_nullable(&mut body, *value);
+            put_nullable(out, Some(key.as_bytes()));
+            put_nullable(out, *value);
         }
-        put_varint(&mut self.records, fits(body.len()));
-        self.records.put_slice(&body);
         self.count += 1;
     }
 
@@ -135,7 +156,7 @@ impl BatchBuilder {
 
     /// Bytes of the records so far, before compression.
     pub fn records_bytes(&self) -> usize {
-        self.records.len()
+        self.batch.len() - HEADER_BYTES
     }
 
     /// The batch, with its checksum.
@@ -144,24 +165,32 @@ impl BatchBuilder {
     /// If there is no record, or the batch takes 2 GiB or more.
     pub fn build(self) -> Bytes {
         assert!(self.count > 0, "a batch holds at least one record");
-        let records = compress(self.compression, None, &self.records);
-        let mut batch = BytesMut::with_capacity(HEADER_BYTES + records.len());
+        let mut batch = match self.compression {
+            Compression::None => self.batch,
+            codec => {
+                let records = compress(codec, None, &self.batch[HEADER_BYTES..]);
+                let mut batch = BytesMut::with_capacity(HEADER_BYTES + records.len());
+                batch.put_bytes(0, HEADER_BYTES);
+                batch.put_slice(&records);
+                batch
+            }
+        };
         let (producer_id, producer_epoch, base_sequence) = self.producer;
-        batch.put_i64(self.base_offset);
-        let batch_length = fits(HEADER_BYTES - super::LENGTH_END + records.len());
-        batch.put_i32(batch_length as i32);
-        batch.put_i32(self.partition_leader_epoch);
-        batch.put_i8(2);
-        batch.put_u32(0);
-        batch.put_i16(self.attributes | self.compression as i16);
-        batch.put_i32(self.count - 1);
-        batch.put_i64(self.base_timestamp_ms);
-        batch.put_i64(self.max_timestamp_ms);
-        batch.put_i64(producer_id);
-        batch.put_i16(producer_epoch);
-        batch.put_i32(base_sequence);
-        batch.put_i32(self.count);
-        batch.put_slice(&records);
+        let batch_length = fits(batch.len() - super::LENGTH_END) as i32;
+        let mut header = &mut batch[..HEADER_BYTES];
+        header.put_i64(self.base_offset);
+        header.put_i32(batch_length);
+        header.put_i32(self.partition_leader_epoch);
+        header.put_i8(2);
+        header.put_u32(0);
+        header.put_i16(self.attributes | self.compression as i16);
+        header.put_i32(self.count - 1);
+        header.put_i64(self.base_timestamp_ms);
+        header.put_i64(self.max_timestamp_ms);
+        header.put_i64(producer_id);
+        header.put_i16(producer_epoch);
+        header.put_i32(base_sequence);
+        header.put_i32(self.count);
         BatchMut::new(&mut batch).expect("the header was written above").seal();
         batch.freeze()
     }
@@ -179,6 +208,18 @@ pub(super) fn put_varint(out: &mut impl BufMut, value: i64) {
         zigzag >>= 7;
     }
     out.put_u8(zigzag as u8);
+}
+
+/// The bytes that [`put_varint`] writes.
+fn varint_len(value: i64) -> usize {
+    let zigzag = (value << 1 ^ value >> 63) as u64;
+    // Seven bits a byte, and one byte at least.
+    (64 - (zigzag | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+/// The bytes that [`put_nullable`] writes.
+fn nullable_len(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(1, |bytes| varint_len(fits(bytes.len())) + bytes.len())
 }
 
 pub(super) fn put_nullable(out: &mut impl BufMut, bytes: Option<&[u8]>) {

@@ -18,10 +18,19 @@ use tokio::time::{Instant, sleep};
 use super::{CallError, Connection, Endpoint};
 use crate::workload::Topic;
 
-/// ListOffsets: the end of the log.
-const LATEST: i64 = -1;
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 const DELETE_TIMEOUT_MS: i32 = 30_000;
+
+/// A place in a log that a cluster tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Its first offset.
+    Start,
+    /// After the last one that was written.
+    End,
+    /// After the last one that those may read who read what is committed.
+    Stable,
+}
 
 /// One partition, as the cluster tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,43 +173,45 @@ impl Cluster {
         Ok(Leaders { topic_id: topic.topic_id, partitions: sorted.into_values().collect() })
     }
 
-    /// The end of each partition: of all that was written, or of what is committed.
-    pub(crate) async fn ends(
+    /// This bound of each partition.
+    pub(crate) async fn bounds(
         &self,
         client_id: &Str,
         name: &str,
         leaders: &Leaders,
-        committed: bool,
+        bound: Bound,
     ) -> Result<Vec<i64>, CallError> {
+        // ListOffsets has these for times.
+        let timestamp = if bound == Bound::Start { -2 } else { -1 };
         let mut by_leader: BTreeMap<i32, Vec<ListOffsetsPartition>> = BTreeMap::new();
         for (index, partition) in (0..).zip(&leaders.partitions) {
             by_leader.entry(partition.leader).or_default().push(ListOffsetsPartition {
                 partition_index: index,
-                timestamp: LATEST,
+                timestamp,
                 ..Default::default()
             });
         }
-        let mut ends = vec![0; leaders.partitions.len()];
+        let mut bounds = vec![0; leaders.partitions.len()];
         for (leader, partitions) in by_leader {
             let request = ListOffsetsRequest {
                 replica_id: -1,
-                isolation_level: committed.into(),
+                isolation_level: (bound == Bound::Stable).into(),
                 topics: vec![ListOffsetsTopic { name: name.into(), partitions }],
                 ..Default::default()
             };
             let answer = self.node(leader, client_id).await?.call(&request).await?;
             for partition in answer.topics.into_iter().flat_map(|topic| topic.partitions) {
                 if partition.error_code != 0 {
-                    let what = format!("end of partition {}", partition.partition_index);
+                    let what = format!("bounds of partition {}", partition.partition_index);
                     return Err(CallError::refused(what, partition.error_code));
                 }
                 let index = usize::try_from(partition.partition_index).ok();
-                if let Some(end) = index.and_then(|index| ends.get_mut(index)) {
-                    *end = partition.offset;
+                if let Some(bound) = index.and_then(|index| bounds.get_mut(index)) {
+                    *bound = partition.offset;
                 }
             }
         }
-        Ok(ends)
+        Ok(bounds)
     }
 
     /// Deletes a topic.

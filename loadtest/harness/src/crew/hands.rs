@@ -21,12 +21,20 @@ use crate::verify::{Findings, Written};
 pub(crate) struct Hands {
     load: Arc<Load>,
     share: Share,
-    producers: JoinSet<Result<Ended, CallError>>,
-    consumers: JoinSet<Result<Read, CallError>>,
+    producers: JoinSet<Ended>,
+    consumers: JoinSet<Read>,
     stop: watch::Sender<Stop>,
     goal: watch::Sender<Goal>,
+    /// What producers that have ended did.
+    produced: Produced,
     /// What consumers that have ended saw.
     read: Vec<Read>,
+}
+
+/// A client that has ended.
+enum One {
+    Producer(Result<Ended, JoinError>),
+    Consumer(Result<Read, JoinError>),
 }
 
 impl Hands {
@@ -39,6 +47,7 @@ impl Hands {
             consumers: JoinSet::new(),
             stop: watch::Sender::new(Stop::No),
             goal: watch::Sender::default(),
+            produced: Produced::default(),
             read: Vec::new(),
         }
     }
@@ -93,90 +102,87 @@ impl Hands {
         self.goal.send_replace(goal);
     }
 
-    /// Comes back when a client has ended: none does by itself but by a failure. May be dropped at any time.
-    pub(crate) async fn failed(&mut self) -> Failure {
+    /// Comes back when a client has ended, with the reason: none does by itself but by a failure. What it has
+    /// done is kept. May be dropped at any time.
+    pub(crate) async fn failed(&mut self) -> Result<String, Failure> {
         let Self { producers, consumers, .. } = self;
-        tokio::select! {
-            Some(ended) = producers.join_next() => early(ended),
-            Some(ended) = consumers.join_next() => early(ended),
+        let one = tokio::select! {
+            Some(ended) = producers.join_next() => One::Producer(ended),
+            Some(read) = consumers.join_next() => One::Consumer(read),
             else => pending().await,
-        }
+        };
+        let failure = match one {
+            One::Producer(ended) => self.keep_ended(ended)?,
+            One::Consumer(read) => self.keep_read(read)?,
+        };
+        failure.ok_or_else(|| Failure::Bug("a client has ended before its time".to_owned()))
     }
 
-    /// Ends everybody at once, whatever is under way.
-    pub(crate) fn abandon(&self) {
-        self.stop.send_replace(Stop::Now);
-        self.goal.send_modify(|goal| goal.is_over = true);
+    fn keep_ended(&mut self, ended: Result<Ended, JoinError>) -> Result<Option<String>, Failure> {
+        let Ended { written, abandoned, unsettled, failure } = ended.map_err(bug)?;
+        let failure = failure.map(|failure| failure.to_string());
+        let all = &mut self.produced;
+        all.written.extend(written);
+        all.abandoned += abandoned;
+        all.unsettled += unsettled;
+        // The first one is the reason of the others.
+        all.failure = all.failure.take().or_else(|| failure.clone());
+        Ok(failure)
     }
 
-    /// Ends producers when all that was due is acknowledged, or after `limit`.
+    fn keep_read(&mut self, read: Result<Read, JoinError>) -> Result<Option<String>, Failure> {
+        let read = read.map_err(bug)?;
+        let failure = read.failure.as_ref().map(CallError::to_string);
+        self.read.push(read);
+        Ok(failure)
+    }
+
+    /// Ends producers when all that was due is acknowledged, or after `limit`. Those that have failed have done
+    /// something, too.
     pub(crate) async fn end_producers(&mut self, limit: Duration) -> Result<Produced, Failure> {
         self.stop.send_replace(Stop::WhenDone);
         let until = Instant::now() + limit;
-        let mut all = Produced::default();
-        let mut failed = None;
         while let Ok(Some(one)) = timeout_at(until, self.producers.join_next()).await {
-            collect(one, &mut all, &mut failed)?;
+            self.keep_ended(one)?;
         }
         self.stop.send_replace(Stop::Now);
         while let Some(one) = self.producers.join_next().await {
-            collect(one, &mut all, &mut failed)?;
+            self.keep_ended(one)?;
         }
-        failed.map_or(Ok(all), |failure| Err(failure.into()))
+        Ok(std::mem::take(&mut self.produced))
     }
 
-    /// Ends consumers at these ends, or after `limit`.
+    /// Ends consumers at these ends, or after `limit`; at once if nobody knows the ends. Gives the first failure.
     pub(crate) async fn end_consumers(
         &mut self,
-        ends: Arc<Vec<i64>>,
+        ends: Option<Arc<Vec<i64>>>,
         limit: Duration,
-    ) -> Result<(), Failure> {
-        self.aim(Goal { ends, is_last: true, is_over: false });
-        let until = Instant::now() + limit;
-        while let Ok(Some(one)) = timeout_at(until, self.consumers.join_next()).await {
-            self.read.push(one.map_err(bug)??);
+    ) -> Result<Option<String>, Failure> {
+        let mut failure = None;
+        if let Some(ends) = ends {
+            self.aim(Goal { ends, is_last: true, is_over: false });
+            let until = Instant::now() + limit;
+            while let Ok(Some(one)) = timeout_at(until, self.consumers.join_next()).await {
+                failure = failure.or(self.keep_read(one)?);
+            }
         }
         self.goal.send_modify(|goal| goal.is_over = true);
         while let Some(one) = self.consumers.join_next().await {
-            self.read.push(one.map_err(bug)??);
+            failure = failure.or(self.keep_read(one)?);
         }
-        Ok(())
+        Ok(failure)
     }
 
     /// Holds what consumers have read against what was written. Whether all have come to the end.
     pub(crate) fn verify(&mut self, written: &[Written]) -> (bool, Findings) {
         let mut findings = Findings::default();
-        let mut is_complete = true;
+        // Those that were never started have read nothing.
+        let mut is_complete = !self.read.is_empty();
         for read in self.read.drain(..) {
             is_complete &= read.is_complete;
             findings.add(read.verify(written));
         }
         (is_complete, findings)
-    }
-}
-
-fn collect(
-    one: Result<Result<Ended, CallError>, JoinError>,
-    all: &mut Produced,
-    failed: &mut Option<CallError>,
-) -> Result<(), Failure> {
-    match one.map_err(bug)? {
-        Ok(ended) => {
-            all.written.extend(ended.written);
-            all.abandoned += ended.abandoned;
-            all.unsettled += ended.unsettled;
-        }
-        // The first one is the reason of the others.
-        Err(error) => drop(failed.get_or_insert(error)),
-    }
-    Ok(())
-}
-
-fn early<T>(ended: Result<Result<T, CallError>, JoinError>) -> Failure {
-    match ended {
-        Ok(Err(error)) => error.into(),
-        Ok(Ok(_)) => Failure::Bug("a client has ended before its time".to_owned()),
-        Err(error) => bug(error),
     }
 }
 

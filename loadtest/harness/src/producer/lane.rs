@@ -75,6 +75,8 @@ pub(crate) struct Lane {
     acknowledged: u64,
     /// The server's sequence number of the next batch.
     wire_next: i32,
+    /// Bytes and records of the last batch: the next one will be about as large.
+    last: (usize, usize),
 }
 
 impl Lane {
@@ -90,6 +92,7 @@ impl Lane {
             transaction: 0,
             acknowledged: 0,
             wire_next: 0,
+            last: (0, 0),
         }
     }
 
@@ -106,17 +109,16 @@ impl Lane {
         record: &NewRecord<'_>,
         due_us: u64,
     ) -> usize {
-        let wire_next = self.wire_next;
+        let (wire_next, (bytes, records)) = (self.wire_next, self.last);
         let open = self.open.get_or_insert_with(|| {
-            let mut builder = BatchBuilder::new().compression(compression).producer(
-                identity.id,
-                identity.epoch,
-                wire_next,
-            );
+            let mut builder = BatchBuilder::new()
+                .with_room(bytes)
+                .compression(compression)
+                .producer(identity.id, identity.epoch, wire_next);
             if identity.transactional {
                 builder = builder.transactional();
             }
-            Open { builder, value_bytes: 0, due_us: Vec::new() }
+            Open { builder, value_bytes: 0, due_us: Vec::with_capacity(records) }
         });
         open.builder.push(record);
         open.value_bytes += record.value.map_or(0, <[u8]>::len) as u64;
@@ -134,6 +136,7 @@ impl Lane {
     pub(crate) fn close(&mut self) {
         if let Some(Open { builder, value_bytes, due_us }) = self.open.take() {
             self.wire_next = self.wire_next.wrapping_add(builder.record_count()) & i32::MAX;
+            self.last = (builder.records_bytes(), due_us.len());
             let bytes = builder.build();
             self.closed.push_back(Batch {
                 bytes,

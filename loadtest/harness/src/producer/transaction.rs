@@ -10,7 +10,7 @@ use sluice_wire::{ErrorCode, Str};
 use tokio::time::{Instant, sleep};
 
 use super::lane::Identity;
-use super::{BACKOFF, PATIENCE, Producer};
+use super::{BACKOFF, COMPLETING_BACKOFF, Producer};
 use crate::client::{CallError, Connection};
 use crate::load::Load;
 use crate::random::Random;
@@ -61,7 +61,7 @@ impl Transaction {
             transaction_timeout_ms: TIMEOUT_MS,
             ..Default::default()
         };
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + load.workload.produce.delivery_timeout.0;
         let (producer_id, epoch) = loop {
             let answer = coordinator.call(&request).await?;
             let error = ErrorCode::from_code(answer.error_code);
@@ -137,7 +137,8 @@ impl Producer {
             producer_epoch: self.identity.epoch,
             committed,
         };
-        let until = Instant::now() + PATIENCE;
+        let load = &self.load;
+        let until = Instant::now() + load.workload.produce.delivery_timeout.0;
         let answer = loop {
             let failure = match transaction.coordinator.call(&request).await {
                 Ok(answer) if answer.error_code == 0 => break answer,
@@ -147,14 +148,13 @@ impl Producer {
             if !failure.is_retriable() || Instant::now() > until {
                 return Err(failure);
             }
-            self.load.repeated(self.index as usize, failure.to_string());
-            sleep(BACKOFF).await;
-            // A coordinator that has moved, or a connection that broke.
-            if !matches!(
-                failure,
-                CallError::Refused { code: ErrorCode::ConcurrentTransactions, .. }
-            ) {
-                let found = coordinator(&self.load, &self.client_id, &transaction.id).await;
+            load.repeated(self.index as usize, failure.to_string());
+            if is_completing(&failure) {
+                sleep(COMPLETING_BACKOFF).await;
+            } else {
+                sleep(BACKOFF).await;
+                // A coordinator that has moved, or a connection that broke.
+                let found = coordinator(load, &self.client_id, &transaction.id).await;
                 transaction.coordinator = found?;
             }
         };
@@ -167,8 +167,8 @@ impl Producer {
         for lane in &mut self.lanes {
             lane.end_transaction(committed);
         }
-        let now_us = self.load.timeline.now_us();
-        let mut shard = self.load.stats.shard(self.index as usize);
+        let now_us = load.timeline.now_us();
+        let mut shard = load.stats.shard(self.index as usize);
         shard.ended(since_us, now_us);
         if committed {
             shard.counts().commits += 1;
@@ -179,6 +179,11 @@ impl Producer {
     }
 }
 
+/// Whether the last transaction is still being completed.
+fn is_completing(failure: &CallError) -> bool {
+    matches!(failure, CallError::Refused { code: ErrorCode::ConcurrentTransactions, .. })
+}
+
 /// A connection to the coordinator of a transactional id.
 async fn coordinator(load: &Load, client_id: &Str, id: &Str) -> Result<Connection, CallError> {
     let request = FindCoordinatorRequest {
@@ -186,7 +191,7 @@ async fn coordinator(load: &Load, client_id: &Str, id: &Str) -> Result<Connectio
         coordinator_keys: vec![id.clone()],
         ..Default::default()
     };
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + load.workload.produce.delivery_timeout.0;
     loop {
         let failure = match find(load, client_id, &request).await {
             Ok(connection) => return Ok(connection),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{DRAIN_LIMIT, Error, Run, Turn};
 use crate::amount::Rate;
+use crate::client::Bound;
 use crate::consumer::Goal;
 use crate::pace::Tempo;
 use crate::report::{Found, Trial};
@@ -20,7 +21,7 @@ const BACKLOG_LIMIT: Duration = Duration::from_secs(3600);
 const MIB: f64 = (1u64 << 20) as f64;
 
 impl Run {
-    /// Plays the phases. Returns early if the user wants an end.
+    /// Plays the phases. Returns early if the user wants an end, or a client has failed.
     pub(super) async fn play(&mut self) -> Result<(), Error> {
         let workload = self.load.workload.clone();
         if let Some(backlog) = &workload.backlog {
@@ -45,10 +46,11 @@ impl Run {
                 break;
             }
         }
-        self.rest("drain").await
+        self.rest("drain").await;
+        Ok(())
     }
 
-    /// One phase at one rate. False if the user wants an end.
+    /// One phase at one rate. False if it is to end.
     async fn phase(
         &mut self,
         name: &str,
@@ -58,19 +60,19 @@ impl Run {
     ) -> Result<bool, Error> {
         let size = self.load.workload.records.size.0;
         let rate = rate.map_or(Some(0.0), |rate| rate.records_per_second(size));
-        self.begin(name, measured, rate, Turn::To(Tempo::from(rate))).await?;
+        self.begin(name, measured, rate, Turn::To(Tempo::from(rate))).await;
         self.wait(time).await
     }
 
     /// Nothing is due from now on. What was is still written, in a phase that does not count.
-    async fn rest(&mut self, name: &str) -> Result<(), Error> {
-        self.begin(name, false, Some(0.0), Turn::To(Tempo::Rest)).await.map(drop)
+    async fn rest(&self, name: &str) {
+        self.begin(name, false, Some(0.0), Turn::To(Tempo::Rest)).await;
     }
 
     async fn catch_up(&mut self, backlog: &Backlog) -> Result<(), Error> {
         let workload = self.load.workload.clone();
         let records = backlog.size.0 / workload.records.size.0;
-        self.begin("fill", false, None, Turn::To(Tempo::Max)).await?;
+        self.begin("fill", false, None, Turn::To(Tempo::Max)).await;
         let filled = self.until(BACKLOG_LIMIT, |load| {
             load.stats.total().written + load.outstanding.load(Ordering::Relaxed) >= records
         });
@@ -88,10 +90,11 @@ impl Run {
         }
         let size = workload.records.size.0;
         let rate = workload.produce.rate.and_then(|rate| rate.records_per_second(size));
-        self.begin("catching up", true, rate, Turn::None).await?;
+        self.begin("catching up", true, rate, Turn::None).await;
         self.load.arrived.store(0, Ordering::Relaxed);
         let committed = self.load.workload.transactions.is_some();
-        let ends = Arc::new(self.ends(committed).await?);
+        let bound = if committed { Bound::Stable } else { Bound::End };
+        let ends = Arc::new(self.ends(bound).await?);
         self.crew.aim(Goal { ends, is_last: false, is_over: false });
         self.crew.start_consumers();
         let all = self.crew.consumers();
@@ -100,7 +103,8 @@ impl Run {
         if arrived {
             self.phase("at the tail", workload.produce.rate, true, workload.duration.0).await?;
         }
-        self.rest("drain").await
+        self.rest("drain").await;
+        Ok(())
     }
 
     async fn search(&mut self, search: &Search) -> Result<(), Error> {
@@ -123,22 +127,23 @@ impl Run {
             mib_per_second: bounds.held.map(|rate| rate * size as f64 / MIB),
             trials,
         });
-        self.rest("drain").await
+        self.rest("drain").await;
+        Ok(())
     }
 
-    /// Tries one rate; none if the user wants an end.
+    /// Tries one rate; none if it is to end.
     async fn trial(&mut self, rate: f64, bound: Duration) -> Result<Option<Trial>, Error> {
         let workload = self.load.workload.clone();
         let name = format!("{:.1} MiB/s", rate * workload.records.size.0 as f64 / MIB);
         let warm_up = format!("warm-up {name}");
-        self.begin(&warm_up, false, Some(rate), Turn::To(Tempo::Rate(rate))).await?;
+        self.begin(&warm_up, false, Some(rate), Turn::To(Tempo::Rate(rate))).await;
         if !self.wait(workload.warm_up.0).await? {
             return Ok(None);
         }
-        let phase = self.begin(&name, true, Some(rate), Turn::None).await?;
+        let phase = self.begin(&name, true, Some(rate), Turn::None).await;
         let finished = self.wait(workload.duration.0).await?;
         // What is due is given up and what is under way comes home, or the next trial would pay for this one.
-        self.begin("pause", false, Some(0.0), Turn::Drop(Tempo::Rest)).await?;
+        self.begin("pause", false, Some(0.0), Turn::Drop(Tempo::Rest)).await;
         self.until(DRAIN_LIMIT, |load| load.outstanding.load(Ordering::Relaxed) == 0).await?;
         if !finished {
             return Ok(None);

@@ -19,7 +19,7 @@ fn read(stamps: &[Stamp], acknowledged: u64) -> Findings {
         verifier.take(0, offset as i64, None, Some(&value));
     }
     let written = Written { producer: 1, partition: 0, acknowledged, sent: 100 };
-    verifier.finish(&[written], &[0])
+    verifier.finish(&[written], &[0], true)
 }
 
 fn sequences(sequences: &[u64], acknowledged: u64) -> Findings {
@@ -81,7 +81,7 @@ fn foreign_damaged_and_aborted_records_are_found() {
     value[59] = 1;
     verifier.take(0, 2, None, Some(&value));
     verifier.take(0, 2, None, Some(b"again"));
-    let findings = verifier.finish(&[], &[0]);
+    let findings = verifier.finish(&[], &[0], true);
     assert_eq!(counts(&findings), [0, 0, 0, 3, 1, 0]);
     assert_eq!(findings.offsets_back, 1);
 }
@@ -95,7 +95,7 @@ fn a_reader_of_all_sees_aborted_records_and_finds_nothing() {
     stamp(0).write(&mut value);
     verifier.take(0, 1, None, Some(&value));
     let written = Written { producer: 1, partition: 0, acknowledged: 1, sent: 1 };
-    assert!(verifier.finish(&[written], &[0]).is_clean());
+    assert!(verifier.finish(&[written], &[0], true).is_clean());
 }
 
 proptest! {
