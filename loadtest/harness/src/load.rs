@@ -59,6 +59,12 @@ impl Load {
         Ok(())
     }
 
+    /// Deletes the topic.
+    pub(crate) async fn delete_topic(&self, client_id: &Str) -> Result<(), CallError> {
+        let connection = self.cluster.any(client_id).await?;
+        self.cluster.delete(&connection, &self.topic).await
+    }
+
     /// Notes a failure that will be repeated.
     pub(crate) fn repeated(&self, client: usize, failure: String) {
         self.stats.shard(client).counts().retries += 1;

@@ -26,6 +26,8 @@ struct Begun {
     measured: bool,
     offered: Option<f64>,
     bucket: Option<Bucket>,
+    /// The server was started anew in it: what it counts began from 0.
+    renewed: bool,
 }
 
 impl Observer {
@@ -93,7 +95,22 @@ impl Observer {
         bucket: Option<Bucket>,
     ) {
         self.observe(stats, now_us);
-        self.phases.push(Begun { name: name.to_owned(), measured, offered, bucket });
+        let name = name.to_owned();
+        self.phases.push(Begun { name, measured, offered, bucket, renewed: false });
+    }
+
+    /// When the run began, µs since the Unix epoch.
+    pub(crate) fn start_us(&self) -> u64 {
+        self.start_us
+    }
+
+    /// The server was started anew, and has these processes now.
+    pub(crate) fn renewed(&mut self, server_pids: Vec<u32>) {
+        self.server_pids = server_pids;
+        self.last_server = Some(Usage::default());
+        if let Some(phase) = self.phases.last_mut() {
+            phase.renewed = true;
+        }
     }
 
     /// The phase that is under way.
@@ -129,7 +146,8 @@ impl Observer {
         let written = Moved::new(sum(|row| row.written.0), sum(|row| row.written.1), seconds);
         let read = Moved::new(sum(|row| row.read.0), sum(|row| row.read.1), seconds);
         let most = |of: fn(&Row) -> u64| rows.iter().map(|row| of(row)).max().unwrap_or(0);
-        let server_cpu: Option<f64> = rows.iter().map(|row| row.server_cpu).sum();
+        // While it is down there is nothing to count.
+        let server_cpu = rows.iter().filter_map(|row| row.server_cpu).reduce(|sum, row| sum + row);
         let client_cpu: f64 = rows.iter().map(|row| row.client_cpu).sum();
         let machine_cpu: Option<f64> = rows.iter().map(|row| row.machine_cpu).sum();
         let server = server_cpu.filter(|_| !self.server_pids.is_empty()).map(|cpu| Cost {
@@ -147,7 +165,7 @@ impl Observer {
         let others = machine_cpu.zip(server.as_ref()).map(|(machine, server)| {
             ((machine - server.cpu_seconds - client_cpu) / (seconds * cpus as f64)).clamp(0.0, 1.0)
         });
-        let bucket = begun.bucket.zip(bucket_end);
+        let bucket = begun.bucket.zip(bucket_end).filter(|_| !begun.renewed);
         Phase {
             name: begun.name.clone(),
             measured: begun.measured,

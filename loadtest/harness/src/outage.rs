@@ -18,6 +18,8 @@ pub(crate) struct Outage {
     pub(crate) acknowledged_us: Option<u64>,
     /// When the first records came.
     pub(crate) read_us: Option<u64>,
+    /// The longest time without an acknowledgement, from when it was [armed](Outages::arm) to the next one.
+    pub(crate) silence_us: Option<u64>,
 }
 
 /// The faults of a run, in order.
@@ -27,20 +29,44 @@ pub(crate) struct Outages {
     /// The earliest fault that waits for an acknowledgement, and for a read: nearly always none, so that the
     /// lock is nearly never taken.
     waiting: [AtomicU64; 2],
+    /// When something was last acknowledged; 0 before.
+    last_us: AtomicU64,
+    /// The longest time between two acknowledgements since a fault was armed.
+    silence_us: AtomicU64,
 }
 
 impl Default for Outages {
     fn default() -> Self {
-        Self { all: Mutex::default(), waiting: [AtomicU64::new(NONE), AtomicU64::new(NONE)] }
+        Self {
+            all: Mutex::default(),
+            waiting: [AtomicU64::new(NONE), AtomicU64::new(NONE)],
+            last_us: AtomicU64::new(0),
+            silence_us: AtomicU64::new(0),
+        }
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "faults come with the next change"))]
 impl Outages {
+    /// A fault is about to be injected: silence counts for it from now on.
+    pub(crate) fn arm(&self) {
+        let mut all = self.all.lock();
+        self.hush(&mut all);
+        self.silence_us.store(0, Ordering::Relaxed);
+    }
+
+    /// The silence so far is the last fault's.
+    fn hush(&self, all: &mut [Outage]) {
+        if let Some(last) = all.last_mut() {
+            let silence_us = self.silence_us.load(Ordering::Relaxed);
+            // Where nothing was acknowledged any more there is no end of it.
+            last.silence_us = last.acknowledged_us.is_some().then_some(silence_us);
+        }
+    }
+
     /// A fault is there.
     pub(crate) fn begin(&self, since_us: u64) {
         let mut all = self.all.lock();
-        all.push(Outage { since_us, acknowledged_us: None, read_us: None });
+        all.push(Outage { since_us, acknowledged_us: None, read_us: None, silence_us: None });
         for waiting in &self.waiting {
             waiting.fetch_min(since_us, Ordering::Relaxed);
         }
@@ -48,6 +74,10 @@ impl Outages {
 
     /// Something was acknowledged that was sent then.
     pub(crate) fn acknowledged(&self, sent_us: u64, now_us: u64) {
+        let last_us = self.last_us.fetch_max(now_us, Ordering::Relaxed);
+        if last_us > 0 {
+            self.silence_us.fetch_max(now_us.saturating_sub(last_us), Ordering::Relaxed);
+        }
         self.note(0, sent_us, now_us, |outage| &mut outage.acknowledged_us);
     }
 
@@ -79,9 +109,19 @@ impl Outages {
         self.waiting[kind].store(earliest_us, Ordering::Relaxed);
     }
 
+    /// Whether the server has acknowledged something since the last fault, and given something to read if that is
+    /// asked for.
+    pub(crate) fn is_answered(&self, reads: bool) -> bool {
+        let all = self.all.lock();
+        all.last()
+            .is_none_or(|last| last.acknowledged_us.is_some() && (!reads || last.read_us.is_some()))
+    }
+
     /// What came after each fault so far.
     pub(crate) fn all(&self) -> Vec<Outage> {
-        self.all.lock().clone()
+        let mut all = self.all.lock();
+        self.hush(&mut all);
+        all.clone()
     }
 }
 
@@ -102,16 +142,34 @@ mod tests {
         outages.begin(300);
         outages.acknowledged(250, 310);
         outages.acknowledged(310, 350);
-        let outage =
-            |since_us, acknowledged_us, read_us| Outage { since_us, acknowledged_us, read_us };
-        let expected = [
-            outage(100, Some(120), Some(130)),
-            outage(200, Some(310), None),
-            outage(300, Some(350), None),
-        ];
-        assert_eq!(outages.all(), expected);
+        let firsts = |outages: &Outages| -> Vec<_> {
+            let all = outages.all();
+            all.iter().map(|outage| (outage.acknowledged_us, outage.read_us)).collect()
+        };
+        assert_eq!(
+            firsts(&outages),
+            [(Some(120), Some(130)), (Some(310), None), (Some(350), None)]
+        );
+        assert!(outages.is_answered(false) && !outages.is_answered(true));
         outages.read(200, 400);
-        assert_eq!(outages.all()[1].read_us, Some(400));
-        assert_eq!(outages.all()[2].read_us, None);
+        assert_eq!(firsts(&outages)[1..], [(Some(310), Some(400)), (Some(350), None)]);
+    }
+
+    #[test]
+    fn silence_is_the_longest_time_between_acknowledgements_from_a_fault_to_the_next() {
+        let outages = Outages::default();
+        outages.acknowledged(10, 20);
+        outages.acknowledged(10, 90);
+        outages.arm();
+        outages.begin(100);
+        assert_eq!(outages.all()[0].silence_us, None);
+        outages.acknowledged(95, 105);
+        outages.acknowledged(110, 155);
+        outages.acknowledged(110, 160);
+        outages.arm();
+        outages.begin(200);
+        outages.acknowledged(210, 240);
+        let silences: Vec<_> = outages.all().iter().map(|outage| outage.silence_us).collect();
+        assert_eq!(silences, [Some(50), Some(80)]);
     }
 }

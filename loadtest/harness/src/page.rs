@@ -6,9 +6,10 @@ use std::fmt::Write;
 
 pub use plot::PlotError;
 
+use crate::fault::Failover;
 use crate::report::{Report, Row, Summary};
 use crate::summary::{self, Compared, ms};
-use plot::{Axes, Line, lines, tail};
+use plot::{Axes, Line, Marks, lines, tail};
 
 const MIB: f64 = (1u64 << 20) as f64;
 /// Points of a line: more than a screen has are put together.
@@ -34,29 +35,34 @@ pub fn report(report: &Report) -> Result<String, PlotError> {
     latencies(&mut body, report);
     costs(&mut body, report);
     search(&mut body, report);
+    faults(&mut body, report);
     body.push_str("<h2>Over time</h2><div class=plots>");
     let at = |row: &Row| row.at;
+    let marks = marks(report);
     let rate = |bytes: u64, row: &Row| bytes as f64 / MIB / row.seconds.max(0.001);
     let written = line("written", report, at, |row| Some(rate(row.written.1, row)));
     let read = line("read", report, at, |row| Some(rate(row.read.1, row)));
     let time = Axes { x: "seconds", y: "MiB/s", is_log: false, is_percentile: false };
-    figure(&mut body, "Throughput", &[written, read], time)?;
+    marked(&mut body, "Throughput", &[written, read], &marks, time)?;
     for (title, get) in KINDS {
         let percentiles = ["p50", "p99", "max"].iter().enumerate().map(|(index, name)| {
             line(name, report, at, move |row| get(row).map(|values| values[index]))
         });
         let percentiles: Vec<Line> = percentiles.collect();
         let axes = Axes { y: "ms", is_log: true, ..time };
-        figure(&mut body, &format!("{title}, of each second"), &percentiles, axes)?;
+        let title = format!("{title}, of each second");
+        marked(&mut body, &title, &percentiles, &marks, axes)?;
     }
     let cpus = |seconds: f64, row: &Row| seconds / row.seconds.max(0.001);
     let server = line("server", report, at, |row| row.server_cpu.map(|cpu| cpus(cpu, row)));
     let client = line("client", report, at, |row| Some(cpus(row.client_cpu, row)));
     let machine = line("machine", report, at, |row| row.machine_cpu.map(|cpu| cpus(cpu, row)));
-    figure(&mut body, "Processors", &[server, client, machine], Axes { y: "in use", ..time })?;
+    let axes = Axes { y: "in use", ..time };
+    marked(&mut body, "Processors", &[server, client, machine], &marks, axes)?;
     let server = line("server", report, at, |row| row.server_rss.map(|(rss, _)| rss as f64 / MIB));
     let client = line("client", report, at, |row| Some(row.client_rss.0 as f64 / MIB));
-    figure(&mut body, "Resident memory", &[server, client], Axes { y: "MiB", ..time })?;
+    let axes = Axes { y: "MiB", ..time };
+    marked(&mut body, "Resident memory", &[server, client], &marks, axes)?;
     body.push_str("</div><h2>Percentiles</h2><div class=plots>");
     let curves = |get: fn(&crate::report::Phase) -> &Option<Summary>| -> Vec<Line> {
         report.measured().map(|phase| curve(&phase.name, get(phase).as_ref())).collect()
@@ -229,6 +235,38 @@ fn search(body: &mut String, report: &Report) {
     body.push_str("</table></div>");
 }
 
+/// When faults were injected, by kind.
+fn marks(report: &Report) -> Vec<Marks> {
+    let kinds = report.failover.iter().map(|failover| failover.kind);
+    let marks = kinds.map(|kind| Marks {
+        name: kind.name().to_owned(),
+        at: report.faults.iter().filter(|fault| fault.kind == kind).map(|fault| fault.at).collect(),
+    });
+    marks.collect()
+}
+
+fn faults(body: &mut String, report: &Report) {
+    if report.faults.is_empty() {
+        return;
+    }
+    body.push_str(
+        "<h2>Faults</h2><p>From a fault to the first acknowledgement of something that was sent after it, to the first \
+         records of a fetch that was sent after it, and the longest time without an acknowledgement around it; ms.</p>\
+         <div class=scroll><table><tr><th>fault<th>times<th>acknowledged p50<th>p90<th>max<th>read p50<th>p90<th>max\
+         <th>silence p50<th>p90<th>max",
+    );
+    for Failover { kind, count, first_acknowledged, first_read, silence } in &report.failover {
+        let _ = write!(body, "<tr><td>{}<td>{count}", kind.name());
+        for figures in [first_acknowledged, first_read, silence] {
+            for place in 0..3 {
+                let value = figures.map(|figures| figures[place]);
+                let _ = write!(body, "<td>{}", value.map_or_else(|| "-".to_owned(), ms));
+            }
+        }
+    }
+    body.push_str("</table></div>");
+}
+
 fn compared(body: &mut String, row: &Compared) {
     let show = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), ms);
     let ratio = row.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
@@ -274,7 +312,17 @@ fn line(
 }
 
 fn figure(body: &mut String, title: &str, all: &[Line], axes: Axes) -> Result<(), PlotError> {
-    if let Some(svg) = lines(all, axes)? {
+    marked(body, title, all, &[], axes)
+}
+
+fn marked(
+    body: &mut String,
+    title: &str,
+    all: &[Line],
+    marks: &[Marks],
+    axes: Axes,
+) -> Result<(), PlotError> {
+    if let Some(svg) = lines(all, marks, axes)? {
         let _ = write!(body, "<figure><figcaption>{}</figcaption>{svg}</figure>", escape(title));
     }
     Ok(())

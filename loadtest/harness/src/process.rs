@@ -44,6 +44,14 @@ impl Machine {
     }
 }
 
+/// Whether a process stands still by a signal, or is not there.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').and_then(|(_, after)| after.trim_start().chars().next());
+    // proc(5): T is stopped, t by a debugger, Z a process that has ended.
+    matches!(state, None | Some('T' | 't' | 'Z'))
+}
+
 /// proc(5): utime and stime are the 14th and 15th field; the 2nd is in parentheses and may hold anything.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;

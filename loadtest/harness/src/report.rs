@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{Failover, Injected};
 use crate::scrape::Bucket;
 use crate::stats::{Kinds, Latencies};
 use crate::verify::Findings;
@@ -44,6 +45,12 @@ pub struct Report {
     pub verification: Verification,
     /// Requests that failed and were repeated, in words, each once.
     pub failures: Vec<String>,
+    /// Faults that the harness has injected, in order.
+    #[serde(default)]
+    pub faults: Vec<Injected>,
+    /// How the server came through them, by kind.
+    #[serde(default)]
+    pub failover: Vec<Failover>,
     /// What has ended the run before its time; what was measured until then, and what could be verified, is here.
     #[serde(default)]
     pub failed: Option<String>,

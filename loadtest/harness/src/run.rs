@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use crate::client::{Bound, CallError, Cluster};
 use crate::crew::{self, Hands, Produced, Share};
+use crate::fault::{self, Failover, Injector, Stage, Status, Unfit, Victim};
 use crate::keys::Chooser;
 use crate::load::Load;
 use crate::observe::Observer;
@@ -67,6 +68,14 @@ pub enum Error {
     /// The server's processes are not there.
     #[error("there is no process {0:?}: --server-pid must name the server's, on this machine")]
     NoProcess(Vec<u32>),
+    /// There are faults to inject, and nothing to inject them on.
+    #[error(
+        "this workload injects faults, which is done only to a server that the load test has started itself: write --start in place of --bootstrap"
+    )]
+    NoVictim,
+    /// A fault that this server cannot be given.
+    #[error("{0}")]
+    Unfit(#[from] Unfit),
     /// A part of the harness has panicked: a fault of this program.
     #[error("a part of the load test has failed: {0}")]
     Bug(String),
@@ -112,6 +121,10 @@ struct Run {
     found: Option<Found>,
     /// What has ended the run before its time.
     failed: Option<String>,
+    /// Tells who injects faults how far the run is.
+    stage: watch::Sender<Stage>,
+    /// Tells what he has done; none if nobody does.
+    status: Option<watch::Receiver<Status>>,
 }
 
 /// Runs a workload to its end, or until `interrupt` turns true. `progress` is called about once a second.
@@ -125,6 +138,27 @@ pub async fn run(
     interrupt: watch::Receiver<bool>,
     progress: impl Fn(&Progress) + Send + 'static,
 ) -> Result<Report, Error> {
+    run_on(None, options, clock, entropy, interrupt, progress).await
+}
+
+/// The same against a server that this process has started, on which the workload's faults are injected. It
+/// runs when this comes back, if it can be started at all. That it ends by itself is a failure of the run.
+///
+/// # Errors
+/// As [`run`], and when the faults cannot be done to this server.
+pub async fn run_on(
+    victim: Option<&mut Victim>,
+    options: Options,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+    interrupt: watch::Receiver<bool>,
+    progress: impl Fn(&Progress) + Send + 'static,
+) -> Result<Report, Error> {
+    match &victim {
+        Some(victim) => victim.check(&options.workload.faults)?,
+        None if options.workload.faults.is_empty() => {}
+        None => return Err(Error::NoVictim),
+    }
     if !options.server_pids.is_empty() && process::Usage::of(&options.server_pids).is_none() {
         return Err(Error::NoProcess(options.server_pids));
     }
@@ -156,8 +190,16 @@ pub async fn run(
         workload: options.workload.clone(),
     });
     let observer = Observer::new(load.timeline.now_us(), options.server_pids.clone());
+    let observer = Arc::new(Mutex::new(observer));
+    let (stage, status) = (watch::Sender::new(Stage::Before), watch::Sender::default());
+    let injector = victim.map(|victim| {
+        let (load, observer) = (Arc::clone(&load), Arc::clone(&observer));
+        Injector::new(victim, load, observer, stage.subscribe(), status.clone())
+    });
     let mut under_way = Run {
-        observer: Arc::new(Mutex::new(observer)),
+        status: injector.is_some().then(|| status.subscribe()),
+        stage,
+        observer,
         crew: Hands::new(Arc::clone(&load), Share::ALL),
         metrics: options.server_metrics.clone(),
         interrupt,
@@ -167,14 +209,18 @@ pub async fn run(
         load: Arc::clone(&load),
     };
     let ticker = under_way.tick(progress);
-    let outcome = under_way.lead().await;
+    let (outcome, mut faults) = match injector {
+        Some(injector) => tokio::join!(under_way.lead(), injector.run()),
+        None => (under_way.lead().await, Vec::new()),
+    };
     ticker.abort();
     if !options.keep_topic
-        && let Err(error) = load.cluster.delete(&connection, &topic).await
+        && let Err(error) = load.delete_topic(&client_id).await
     {
-        load.failures.lock().insert(error.to_string());
+        load.noted(error.to_string());
     }
     let verification = outcome?;
+    fault::settle(&mut faults, &load.outages.all());
     let bucket = under_way.bucket().await;
     let (phases, series) = {
         let mut observer = under_way.observer.lock();
@@ -197,6 +243,8 @@ pub async fn run(
         search: under_way.found,
         series,
         verification,
+        failover: Failover::of(&faults),
+        faults,
         failures,
         failed: under_way.failed,
         interrupted,
@@ -222,13 +270,32 @@ impl Run {
 
     /// Leads the load through its phases, and ends it.
     async fn lead(&mut self) -> Result<Verification, Error> {
+        let played = self.perform().await;
+        // Whatever has happened: faults end, and with them their undoing.
+        self.calm().await;
+        played?;
+        self.end().await
+    }
+
+    async fn perform(&mut self) -> Result<(), Error> {
         self.crew.start_producers().await?;
         match self.play().await {
             // A server that is not there any more: what was measured until then counts.
             Err(Error::Call(failure)) => self.fail(failure.to_string()),
             played => played?,
         }
-        self.end().await
+        Ok(())
+    }
+
+    /// Waits until no fault lasts, and none will come.
+    async fn calm(&mut self) {
+        self.stage.send_replace(Stage::Over);
+        let Some(status) = &mut self.status else { return };
+        // Its sender lives as long as this run.
+        let status = status.wait_for(|status| status.is_done).await.map(|status| status.clone());
+        if let Ok(Status { broken: Some(broken), .. }) = status {
+            self.fail(broken);
+        }
     }
 
     /// The run ends before its time, with a report. The first failure is the reason of the others.
@@ -252,6 +319,15 @@ impl Run {
             Turn::To(tempo) => self.crew.set(Segment { from_us: now_us, tempo, abandon: false }),
             Turn::Drop(tempo) => self.crew.set(Segment { from_us: now_us, tempo, abandon: true }),
         }
+        if measured {
+            self.stage.send_if_modified(|stage| {
+                let begins = *stage == Stage::Before;
+                if begins {
+                    *stage = Stage::During(Instant::now());
+                }
+                begins
+            });
+        }
         name.clone_into(&mut self.phase_name.lock());
         let mut observer = self.observer.lock();
         observer.begin(&self.load.stats, now_us, name, measured, offered, bucket);
@@ -271,11 +347,12 @@ impl Run {
 
     /// Lets the load run for a while. False if it is to end: the user wants it, or a client has failed.
     async fn wait(&mut self, time: Duration) -> Result<bool, Error> {
-        let Self { interrupt, crew, .. } = self;
+        let Self { interrupt, crew, status, .. } = self;
         let until = Instant::now() + time;
         let failure = tokio::select! {
             () = sleep_until(until) => return Ok(true),
             _ = interrupt.wait_for(|interrupted| *interrupted) => return Ok(false),
+            broken = broken(status) => broken,
             failure = crew.failed() => failure?,
         };
         self.fail(failure);
@@ -358,4 +435,15 @@ impl Run {
             }
         }
     }
+}
+
+/// Comes back when the server that faults are injected on is broken, with what is told of it.
+async fn broken(status: &mut Option<watch::Receiver<Status>>) -> String {
+    if let Some(status) = status
+        && let Ok(status) = status.wait_for(|status| status.broken.is_some()).await
+        && let Some(broken) = &status.broken
+    {
+        return broken.clone();
+    }
+    std::future::pending().await
 }

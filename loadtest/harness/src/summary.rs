@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::fault::Failover;
 use crate::report::{Cost, Phase, Report, Summary, Verification};
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -22,6 +23,7 @@ pub fn text(report: &Report) -> String {
         };
         line_to(&mut out, &line);
     }
+    failover(&mut out, report);
     if let Some(failed) = &report.failed {
         line_to(&mut out, &format!("ended early by a failure: {failed}"));
     }
@@ -73,6 +75,31 @@ pub fn verdict(report: &Report) -> String {
         _ => "FAILED",
     };
     format!("{verdict}: of {acknowledged} records acknowledged: {}", wrong.join(", "))
+}
+
+fn failover(out: &mut String, report: &Report) {
+    if report.failover.is_empty() {
+        return;
+    }
+    line_to(out, "\nfaults: ms until the first answer, p50 / p90 / max");
+    for Failover { kind, count, first_acknowledged, first_read, silence } in &report.failover {
+        let three = |figures: &Option<[f64; 3]>| {
+            figures.map_or_else(
+                || "never".to_owned(),
+                |[p50, p90, max]| format!("{} / {} / {}", ms(p50), ms(p90), ms(max)),
+            )
+        };
+        line_to(
+            out,
+            &format!(
+                "  {:<12}{count:>4} times; acknowledged {}; read {}; longest silence {}",
+                kind.name(),
+                three(first_acknowledged),
+                three(first_read),
+                three(silence)
+            ),
+        );
+    }
 }
 
 fn line_to(out: &mut String, line: &str) {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sluice_wire::batch::Compression;
 
 use crate::amount::{Rate, Size, Time};
+use crate::fault::Fault;
 use crate::stamp;
 
 /// Bounds that keep a typing error from taking the machine down.
@@ -71,6 +72,9 @@ pub struct Workload {
     pub backlog: Option<Backlog>,
     /// Looks for the highest rate that keeps latencies within a bound.
     pub search: Option<Search>,
+    /// Faults that the harness injects while it is measured, on a server that it has started.
+    #[serde(default, rename = "fault")]
+    pub faults: Vec<Fault>,
 }
 
 /// The topic, made for the run.
@@ -346,6 +350,10 @@ impl Workload {
         self.check_records(&mut wrong);
         self.check_produce(&mut wrong);
         self.check_consume(&mut wrong);
+        self.faults.iter().for_each(|fault| fault.check(&mut wrong));
+        if !self.faults.is_empty() && self.search.is_some() {
+            wrong.push("faults do not go with [search]: no rate would hold".to_owned());
+        }
         if wrong.is_empty() { Ok(()) } else { Err(Invalid::Values(wrong)) }
     }
 
@@ -470,6 +478,14 @@ mod tests {
             ("[backlog]\nsize = '1MiB'", "a backlog needs [consume]"),
             ("[consume]\nconsumers = 9", "consume.consumers must be between 1 and 8, not 9"),
             ("[records]\nkeys = 'some'", "unknown variant `some`"),
+            ("[[fault]]\nkind = 'stop'\nat = '1s'", "fault stop needs `for`"),
+            ("[[fault]]\nkind = 'kill'\nat = '1s'\nfor = '1s'", "fault kill: `for` is not for it"),
+            ("[[fault]]\nkind = 'burn'\nat = '1s'", "unknown variant `burn`"),
+            (
+                "[[fault]]\nkind = 'stop'\nat = '1s'\nfor = '1s'\ndown = '1s'\nhow = 'hang'\nevery = '0s'",
+                "fault stop: `down` is not for it, write `for`\nfault stop: `how` goes with cut-bucket only\n\
+                 fault stop: `every` must be more than 0s",
+            ),
         ] {
             let wrong = Workload::parse(&format!("{LEAST}{more}\n")).expect_err(more).to_string();
             assert!(wrong.contains(told), "{more}: {wrong}");

@@ -18,6 +18,13 @@ pub(super) struct Line {
     pub(super) points: Vec<(f64, f64)>,
 }
 
+/// Instants that stand in a plot as vertical lines.
+#[derive(Clone, Debug)]
+pub(super) struct Marks {
+    pub(super) name: String,
+    pub(super) at: Vec<f64>,
+}
+
 /// What the axes say.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axes {
@@ -47,8 +54,12 @@ pub(super) fn tail(percent: f64) -> f64 {
     -(1.0 - percent.min(99.9999) / 100.0).log10()
 }
 
-/// Draws lines; those without points are left out. None if there is nothing to draw.
-pub(super) fn lines(lines: &[Line], axes: Axes) -> Result<Option<String>, PlotError> {
+/// Draws lines; those without points are left out, and marks beside them. None if there is nothing to draw.
+pub(super) fn lines(
+    lines: &[Line],
+    marks: &[Marks],
+    axes: Axes,
+) -> Result<Option<String>, PlotError> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MIN, f64::max);
     let least = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MAX, f64::min);
@@ -63,9 +74,13 @@ pub(super) fn lines(lines: &[Line], axes: Axes) -> Result<Option<String>, PlotEr
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         let outcome = if axes.is_log {
             let bottom = least(|point| point.1).max(1e-3);
-            draw(&root, lines, axes, x, (bottom * 0.8..y.max(bottom) * 1.3).log_scale())
+            let y = bottom * 0.8..y.max(bottom) * 1.3;
+            let ends = (y.start, y.end);
+            draw(&root, lines, (marks, ends), axes, x, y.log_scale())
         } else {
-            draw(&root, lines, axes, x, 0.0..y.max(1e-3) * 1.1)
+            let y = 0.0..y.max(1e-3) * 1.1;
+            let ends = (y.start, y.end);
+            draw(&root, lines, (marks, ends), axes, x, y)
         };
         outcome.map_err(|error| PlotError(error.to_string()))?;
     }
@@ -75,6 +90,7 @@ pub(super) fn lines(lines: &[Line], axes: Axes) -> Result<Option<String>, PlotEr
 fn draw<'a, Y>(
     root: &DrawingArea<SVGBackend<'a>, Shift>,
     lines: &[Line],
+    (marks, ends): (&[Marks], (f64, f64)),
     axes: Axes,
     x: std::ops::Range<f64>,
     y: Y,
@@ -86,7 +102,7 @@ where
     let mut builder = ChartBuilder::on(root);
     builder.margin(6).x_label_area_size(38).y_label_area_size(58);
     let mut chart: ChartContext<'_, _, Cartesian2d<RangedCoordf64, Y::CoordDescType>> =
-        builder.build_cartesian_2d(x, y)?;
+        builder.build_cartesian_2d(x.clone(), y)?;
     let percentile = |x: &f64| {
         let percent = 100.0 - 10f64.powf(2.0 - x);
         format!("{percent}")
@@ -102,6 +118,16 @@ where
         .axis_desc_style(TEXT)
         .x_label_formatter(if axes.is_percentile { &percentile } else { &plain })
         .draw()?;
+    // From the other end, and thin: they stand behind the lines.
+    for (marks, colour) in marks.iter().zip(COLOURS.iter().rev().cycle()) {
+        let style = colour.mix(0.6).stroke_width(1);
+        let inside = marks.at.iter().filter(|at| x.contains(at));
+        let posts = inside.map(|at| PathElement::new(vec![(*at, ends.0), (*at, ends.1)], style));
+        chart
+            .draw_series(posts)?
+            .label(marks.name.as_str())
+            .legend(move |(x, y)| PathElement::new(vec![(x + 7, y - 6), (x + 7, y + 6)], style));
+    }
     for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
         let style = colour.stroke_width(2);
         if line.points.is_empty() {
@@ -139,18 +165,31 @@ mod tests {
     fn lines_become_svg_that_scales() {
         let line = Line { name: "p99".to_owned(), points: vec![(0.0, 1.0), (1.0, 100.0)] };
         for axes in [AXES, Axes { is_log: false, is_percentile: true, ..AXES }] {
-            let svg = lines(std::slice::from_ref(&line), axes).expect("drawn").expect("points");
+            let svg =
+                lines(std::slice::from_ref(&line), &[], axes).expect("drawn").expect("points");
             assert!(svg.starts_with("<svg viewBox=\"0 0 480 300\""), "{}", &svg[..60]);
             assert!(svg.contains("<polyline") && svg.contains("p99"));
         }
     }
 
     #[test]
+    fn marks_stand_where_they_were_and_are_named() {
+        let line = Line { name: "p99".to_owned(), points: vec![(0.0, 1.0), (10.0, 100.0)] };
+        let marks = Marks { name: "kill".to_owned(), at: vec![5.0, 50.0] };
+        let plain = lines(std::slice::from_ref(&line), &[], AXES).expect("drawn").expect("points");
+        let marked = lines(&[line], &[marks], AXES).expect("drawn").expect("points");
+        let posts = |svg: &str| svg.matches("<polyline").count();
+        // One inside the axis, and one in the legend.
+        assert_eq!(posts(&marked), posts(&plain) + 2);
+        assert!(marked.contains("kill"));
+    }
+
+    #[test]
     fn no_points_no_plot_and_one_point_no_failure() {
-        assert!(lines(&[], AXES).expect("nothing").is_none());
+        assert!(lines(&[], &[], AXES).expect("nothing").is_none());
         for value in [0.0, 5.0] {
             let line = Line { name: "x".to_owned(), points: vec![(3.0, value)] };
-            assert!(lines(&[line], AXES).expect("drawn").is_some());
+            assert!(lines(&[line], &[], AXES).expect("drawn").is_some());
         }
     }
 
