@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use sluice_loadtest::amount::{Rate, Time};
+use sluice_loadtest::fault::Victim;
 use sluice_loadtest::{NullServer, Options, Progress, Report, Workload, summary};
 use tokio::sync::watch;
 
@@ -17,6 +18,7 @@ use crate::seams::{SystemClock, SystemEntropy};
 use crate::tools::{self, Verdict};
 
 mod limit;
+mod start;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +26,7 @@ Examples:
   sluice loadtest run steady --bootstrap 127.0.0.1:9092
   sluice loadtest run my.toml --bootstrap 127.0.0.1:9092 --server-pid $(pidof sluice) \\
       --server-metrics http://127.0.0.1:8080/metrics --json steady.json --html steady.html
+  sluice loadtest run chaos --start sluice:sluice.toml   with faults, on a server of its own
   sluice loadtest compare before.json after.json
   sluice loadtest limit                              what the generator itself can do
 
@@ -57,6 +60,8 @@ pub(crate) struct RunArgs {
     /// Where the server is; several addresses with commas
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     bootstrap: String,
+    #[command(flatten)]
+    start: start::StartArgs,
     /// A process of the server on this machine, whose CPU and memory are measured; may be repeated
     #[arg(long, value_name = "PID")]
     server_pid: Vec<u32>,
@@ -163,7 +168,8 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
         workload.topic.partitions = partitions;
     }
     workload.check()?;
-    let options = Options {
+    let mut started = args.start.start(&workload, &args.bootstrap).await?;
+    let mut options = Options {
         name,
         workload,
         bootstrap: args.bootstrap,
@@ -173,7 +179,18 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
         seed: args.seed,
         keep_topic: args.keep_topic,
     };
-    let report = measured(options).await?;
+    if let Some(started) = &started {
+        options.bootstrap.clone_from(&started.bootstrap);
+        options.server_pids = started.victim.server.pids();
+        options.server_metrics = options.server_metrics.or_else(|| started.metrics.clone());
+    }
+    let victim = started.as_mut().map(|started| &mut started.victim);
+    let outcome = measured(victim, options).await;
+    if let Some(started) = started {
+        let is_clean = |report: &Report| report.failed.is_none() && report.verification.is_passed();
+        started.end(!outcome.as_ref().is_ok_and(is_clean)).await;
+    }
+    let report = outcome?;
     tools::print(&summary::text(&report));
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report).context("writing the report")?;
@@ -190,7 +207,7 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
 }
 
 /// Runs a workload with a progress line; Ctrl-C ends it early, with a report.
-async fn measured(options: Options) -> anyhow::Result<Report> {
+async fn measured(victim: Option<&mut Victim>, options: Options) -> anyhow::Result<Report> {
     let (interrupted, interrupt) = watch::channel(false);
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
@@ -201,7 +218,8 @@ async fn measured(options: Options) -> anyhow::Result<Report> {
     });
     let is_terminal = std::io::stderr().is_terminal();
     let show = move |progress: &Progress| show(progress, is_terminal);
-    let report = sluice_loadtest::run(options, &SystemClock, &SystemEntropy, interrupt, show).await;
+    let (clock, entropy) = (&SystemClock, &SystemEntropy);
+    let report = sluice_loadtest::run_on(victim, options, clock, entropy, interrupt, show).await;
     if is_terminal {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }

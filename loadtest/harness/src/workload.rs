@@ -29,6 +29,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("many-partitions", include_str!("../../workloads/many-partitions.toml")),
     ("small-batches", include_str!("../../workloads/small-batches.toml")),
     ("transactions", include_str!("../../workloads/transactions.toml")),
+    ("chaos", include_str!("../../workloads/chaos.toml")),
     ("soak", include_str!("../../workloads/soak.toml")),
     ("limit-produce", include_str!("../../workloads/limit-produce.toml")),
     ("limit-fetch", include_str!("../../workloads/limit-fetch.toml")),

@@ -1,9 +1,9 @@
 //! A TCP proxy between a server and its bucket, which can be cut. It knows nothing of what passes.
 //!
-//! What always holds: it listens on loopback, at the same address for all its life; dropping it ends it and its
+//! What always holds: it listens at the same address for all its life; dropping it ends it and its
 //! connections.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -38,12 +38,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port of loopback, for what is at `upstream` (`host:port`).
+    /// Listens, for what is at `upstream` (`host:port`). The port is none that the system gives to clients: they
+    /// must not take it while it is refused.
     ///
     /// # Errors
-    /// When no port can be listened on.
-    pub async fn start(upstream: String) -> std::io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    /// When it cannot be listened on.
+    pub async fn start(upstream: String, listen: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let cut = watch::Sender::new(None);
         let serving = tokio::spawn(serve(listener, address, upstream, cut.subscribe()));
@@ -135,6 +136,8 @@ async fn pass(mut client: TcpStream, upstream: String, mut cut: watch::Receiver<
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
 
@@ -170,7 +173,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_cut_is_as_it_is_called_and_passes_over() {
-        let proxy = Proxy::start(echo().await).await.expect("listens");
+        let proxy = Proxy::start(echo().await, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .await
+            .expect("listens");
         let mut old = connect(&proxy).await.expect("connects");
         assert_eq!(&say(&mut old, b"one.").await.expect("an answer"), b"one.");
 

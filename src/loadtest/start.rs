@@ -1,0 +1,216 @@
+//! `sluice loadtest run --start`: a server for this one run, as a child of this process, which faults can be injected
+//! on. Sluice, with the user's configuration or without one, or whatever a command starts.
+//!
+//! What always holds: the server is ended when the run is; data in a temporary directory are removed, unless the run
+//! has found something.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use sluice_loadtest::fault::{Kind, Proxy, Victim};
+use sluice_loadtest::servers::{Program, Ready, Server, free_port};
+use sluice_loadtest::workload::Workload;
+use sluice_model::Entropy;
+
+use crate::cli;
+use crate::seams::SystemEntropy;
+
+/// A JVM on a busy machine takes its time.
+const READY_LIMIT: Duration = Duration::from_secs(90);
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is started.
+#[derive(Clone, Debug)]
+pub(super) enum Start {
+    /// Sluice, with this configuration file.
+    Sluice(Option<PathBuf>),
+    /// A program with its arguments.
+    Command(Vec<String>),
+}
+
+impl FromStr for Start {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+        let words: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
+        match kind {
+            "sluice" if rest.is_empty() => Ok(Self::Sluice(None)),
+            "sluice" => Ok(Self::Sluice(Some(rest.into()))),
+            "command" if !words.is_empty() => Ok(Self::Command(words)),
+            _ => Err("write sluice, sluice:CONFIG or command:PROGRAM ARGUMENTS".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StartArgs {
+    /// Start the server, and inject the workload's faults on it: sluice, sluice:CONFIG, or "command:PROGRAM
+    /// ARGUMENTS", which listens at --bootstrap
+    #[arg(long, value_name = "SERVER", conflicts_with = "server_pid")]
+    start: Option<Start>,
+    /// Data directory of the server that is started [default: a temporary one, removed if nothing is found]
+    #[arg(long, value_name = "DIR", requires = "start")]
+    data: Option<PathBuf>,
+    /// Another program than this one for --start sluice
+    #[arg(long, value_name = "FILE", requires = "start")]
+    program: Option<PathBuf>,
+}
+
+/// A server that was started for a run.
+pub(super) struct Started {
+    pub(super) victim: Victim,
+    /// `host:port` for clients.
+    pub(super) bootstrap: String,
+    /// Its metrics, where they are known.
+    pub(super) metrics: Option<String>,
+    /// What is removed in the end.
+    temporary: Option<PathBuf>,
+}
+
+impl StartArgs {
+    /// Starts what was asked for, if anything was.
+    pub(super) async fn start(
+        &self,
+        workload: &Workload,
+        bootstrap: &str,
+    ) -> anyhow::Result<Option<Started>> {
+        let Some(start) = &self.start else { return Ok(None) };
+        let (data, temporary) = match &self.data {
+            Some(data) => (data.clone(), None),
+            None => {
+                let name = format!("sluice-loadtest-{:016x}", SystemEntropy.random_u64());
+                let directory = std::env::temp_dir().join(name);
+                (directory.join("data"), Some(directory))
+            }
+        };
+        std::fs::create_dir_all(&data).with_context(|| format!("making {}", data.display()))?;
+        let data = data.canonicalize().with_context(|| data.display().to_string())?;
+        let mut log = data.clone().into_os_string();
+        log.push(".log");
+        let plan = Plan { data: &data, log: log.into(), workload };
+        let started = match start {
+            Start::Sluice(config) => plan.sluice(config.as_deref(), self.program.as_deref()).await,
+            Start::Command(words) => plan.command(words, bootstrap).await,
+        };
+        Ok(Some(Started { temporary, ..started? }))
+    }
+}
+
+/// How a server is to be started.
+struct Plan<'a> {
+    data: &'a Path,
+    log: PathBuf,
+    workload: &'a Workload,
+}
+
+impl Plan<'_> {
+    async fn sluice(
+        self,
+        config: Option<&Path>,
+        program: Option<&Path>,
+    ) -> anyhow::Result<Started> {
+        let executable = match program {
+            Some(program) => program.to_owned(),
+            None => std::env::current_exe().context("finding this program")?,
+        };
+        let [kafka, http] = [free_port(&SystemEntropy)?, free_port(&SystemEntropy)?]
+            .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string());
+        let data = self.data.display().to_string();
+        let mut args = vec![OsString::from("up")];
+        for (flag, value) in [("--data", &data), ("--kafka", &kafka), ("--http", &http)] {
+            args.extend([flag.into(), value.into()]);
+        }
+        if let Some(config) = config {
+            let config = config.canonicalize().with_context(|| config.display().to_string())?;
+            args.extend(["--config".into(), config.into()]);
+        }
+        let bucket = self.proxy(config).await?;
+        let environment = bucket
+            .iter()
+            .map(|(_, endpoint)| ("SLUICE_BUCKET_ENDPOINT".to_owned(), endpoint.clone()));
+        let environment = environment.collect();
+        let metrics = Some(format!("http://{http}/metrics"));
+        let program = self.program("sluice", executable, args, environment, kafka.clone());
+        let server = Server::start(program).await?;
+        let bucket = bucket.map(|(proxy, _)| proxy);
+        let victim = Victim { server, data: self.data.to_owned(), bucket };
+        Ok(Started { victim, bootstrap: kafka, metrics, temporary: None })
+    }
+
+    /// A proxy before the bucket that the configuration names, with the endpoint that leads through it; none where
+    /// nothing will be cut.
+    async fn proxy(&self, config: Option<&Path>) -> anyhow::Result<Option<(Proxy, String)>> {
+        if self.workload.faults.iter().all(|fault| fault.kind != Kind::CutBucket) {
+            return Ok(None);
+        }
+        let environment = std::env::vars_os().collect();
+        let loaded = cli::load(config.map(Path::to_path_buf), environment, Vec::new());
+        let endpoint = loaded.map_err(anyhow::Error::msg)?.config.bucket.endpoint;
+        let endpoint = endpoint.as_ref().and_then(|endpoint| endpoint.0.strip_prefix("http://"));
+        let Some(endpoint) = endpoint else {
+            bail!(
+                "cut-bucket needs a bucket that is reached over plain HTTP: write --start sluice:CONFIG, with bucket.endpoint = \"http://...\" in it"
+            );
+        };
+        let (host, path) = endpoint.split_once('/').unwrap_or((endpoint, ""));
+        let upstream = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(&SystemEntropy)?));
+        let proxy = Proxy::start(upstream, listen).await.context("starting a proxy")?;
+        let endpoint = format!("http://{}/{path}", proxy.address());
+        Ok(Some((proxy, endpoint.trim_end_matches('/').to_owned())))
+    }
+
+    async fn command(self, words: &[String], bootstrap: &str) -> anyhow::Result<Started> {
+        let (executable, args) = words.split_first().context("a command has a program")?;
+        let args = args.iter().map(OsString::from).collect();
+        let program =
+            self.program("the server", executable.into(), args, Vec::new(), bootstrap.to_owned());
+        let server = Server::start(program).await?;
+        let victim = Victim { server, data: self.data.to_owned(), bucket: None };
+        Ok(Started { victim, bootstrap: bootstrap.to_owned(), metrics: None, temporary: None })
+    }
+
+    fn program(
+        &self,
+        name: &str,
+        executable: PathBuf,
+        args: Vec<OsString>,
+        environment: Vec<(String, String)>,
+        address: String,
+    ) -> Program {
+        Program {
+            name: name.to_owned(),
+            executable,
+            args,
+            environment,
+            // The user's settings and credentials are for the server that he starts.
+            hidden: Vec::new(),
+            directory: self.data.to_owned(),
+            log: self.log.clone(),
+            ready: Ready::Kafka(address),
+            ready_limit: READY_LIMIT,
+        }
+    }
+}
+
+impl Started {
+    /// Ends the server. Data in a temporary directory go, unless they are evidence.
+    pub(super) async fn end(mut self, is_evidence: bool) {
+        self.victim.server.terminate(END_LIMIT).await;
+        let Some(temporary) = self.temporary else { return };
+        if is_evidence {
+            let shown = temporary.display();
+            let _ = writeln!(std::io::stderr(), "the server's data and log are in {shown}");
+        } else {
+            // What cannot be removed is a temporary file of the system.
+            let _ = std::fs::remove_dir_all(temporary);
+        }
+    }
+}
