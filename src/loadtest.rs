@@ -5,12 +5,13 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use sluice_loadtest::amount::{Rate, Time};
-use sluice_loadtest::fault::Victim;
+use sluice_loadtest::fault::{Kind, Victim};
 use sluice_loadtest::{NullServer, Options, Progress, Report, Workload, summary};
 use tokio::sync::watch;
 
@@ -89,12 +90,36 @@ pub(crate) struct RunArgs {
     /// Another number of partitions than the workload's
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
+    /// Which kinds of the workload's faults are injected, with commas, or none [default: all]
+    #[arg(long, value_name = "KINDS")]
+    faults: Option<FaultKinds>,
     /// Repeats the choices of another run: its report tells the seed
     #[arg(long)]
     seed: Option<u64>,
     /// Leave the topic there
     #[arg(long)]
     keep_topic: bool,
+}
+
+/// Kinds of faults as they are written with commas.
+#[derive(Clone, Debug)]
+struct FaultKinds(Vec<Kind>);
+
+impl FromStr for FaultKinds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(Vec::new()));
+        }
+        let known = || Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+        let kind = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        let kinds = text.split(',').map(|name| {
+            kind(name)
+                .ok_or_else(|| format!("there is no fault {name}: write none, or of {}", known()))
+        });
+        kinds.collect::<Result<_, _>>().map(Self)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -166,6 +191,9 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
     }
     if let Some(partitions) = args.partitions {
         workload.topic.partitions = partitions;
+    }
+    if let Some(FaultKinds(kinds)) = &args.faults {
+        workload.faults.retain(|fault| kinds.contains(&fault.kind));
     }
     workload.check()?;
     let mut started = args.start.start(&workload, &args.bootstrap).await?;

@@ -213,3 +213,89 @@ fn a_load_test_against_the_null_server_gives_a_report() {
     assert_eq!(same.status.code(), Some(0), "{same:?}");
     assert!(text(&same.stdout).contains("| produce p99, ms |"), "{same:?}");
 }
+
+/// A load of six seconds with these faults.
+fn with_faults(dir: &Path, faults: &str) -> String {
+    let file = dir.join("faults.toml");
+    let load = "description = 'x'\nduration = '6s'\n[topic]\npartitions = 3\n[records]\nsize = '200B'\n\
+        [produce]\nproducers = 2\nrate = '1000/s'\nlinger = '5ms'\ndelivery_timeout = '10s'\n[consume]\nconsumers = 2\n";
+    std::fs::write(&file, format!("{load}{faults}")).expect("a file");
+    file.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn a_load_test_kills_stops_and_restarts_the_server_that_it_started() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let faults = "[[fault]]\nkind = 'kill'\nat = '500ms'\nevery = '2s'\n\
+        [[fault]]\nkind = 'stop'\nat = '1s'\nfor = '300ms'\n\
+        [[fault]]\nkind = 'restart'\nat = '1500ms'\ndown = '100ms'\n";
+    let workload = with_faults(dir.path(), faults);
+    let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let config = at("sluice.toml");
+    std::fs::write(&config, "[volumes]\nsize = \"128MiB\"\n").expect("a file");
+    let (json, html) = (at("report.json"), at("report.html"));
+    let start = format!("sluice:{config}");
+    let args = ["loadtest", "run", &workload, "--start", &start, "--data", &at("data")];
+    let output = sluice(&[&args[..], &["--json", &json, "--html", &html]].concat(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = std::fs::read_to_string(&json).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    let faults = report["faults"].as_array().expect("faults");
+    let kinds: Vec<_> = faults.iter().filter_map(|fault| fault["kind"].as_str()).collect();
+    assert_eq!(kinds[..3], ["kill", "stop", "restart"], "{kinds:?}");
+    for fault in faults {
+        assert!(fault["first_acknowledged"].as_f64() > Some(0.0), "{fault}");
+        assert!(fault["first_read"].as_f64() > Some(0.0), "{fault}");
+        assert!(fault["silence"].as_f64() >= fault["first_acknowledged"].as_f64(), "{fault}");
+    }
+    assert!(std::fs::read_to_string(&html).expect("a page").contains(">restart<"));
+    assert!(text(&output.stdout).contains("  stop           1 times; acknowledged "), "{output:?}");
+}
+
+#[test]
+fn a_fault_that_loses_what_was_acknowledged_is_found() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let faults = "[[fault]]\nkind = 'kill'\nat = '1s'\n";
+    let workload = with_faults(dir.path(), faults);
+    let text_of = std::fs::read_to_string(&workload).expect("the workload");
+    std::fs::write(&workload, text_of.replace("'10s'", "'1s'")).expect("a file");
+    // It holds everything in memory alone.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr());
+    let address = port.expect("a port").to_string();
+    let program = env!("CARGO_BIN_EXE_sluice");
+    let start = format!("command:{program} loadtest null-server --listen {address}");
+    let data = dir.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    let args = ["loadtest", "run", &workload, "--start", &start, "--bootstrap", &address];
+    let output = sluice(&[&args[..], &["--data", data]].concat(), &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(said.contains("\nFAILED: of ") && said.contains("and now ends at 0"), "{said}");
+    assert!(said.contains("ended early by a failure: "), "{said}");
+}
+
+#[test]
+fn faults_are_refused_where_they_cannot_be_injected() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let refused = [
+        ("kind = 'kill'", &[][..], "write --start in place of --bootstrap"),
+        ("kind = 'cut-bucket'\nfor = '1s'", &["--start", "sluice"], "over plain HTTP"),
+        ("kind = 'fill-disk'\nfor = '1s'", &["--start", "sluice"], "a file system of its own"),
+        (
+            "kind = 'kill'",
+            &["--faults", "kill,burn"],
+            "there is no fault burn: write none, or of kill,",
+        ),
+        ("kind = 'kill'", &["--start", "kafak"], "write sluice, sluice:CONFIG or command:"),
+    ];
+    let data = dir.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    for (fault, args, told) in refused {
+        let workload = with_faults(dir.path(), &format!("[[fault]]\nat = '1s'\n{fault}\n"));
+        let own = if args.contains(&"--start") { &["--data", data] } else { &[][..] };
+        let args = [&["loadtest", "run", &workload], args, own].concat();
+        let output = sluice(&args, &[("SLUICE_VOLUMES_SIZE", "128MiB")]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(text(&output.stderr).contains(told), "{output:?}");
+    }
+}

@@ -54,6 +54,11 @@ impl CallError {
         }
     }
 
+    /// Whether the server knows nothing of the topic.
+    pub(crate) fn is_unknown_topic(&self) -> bool {
+        matches!(self, Self::Refused { code: ErrorCode::UnknownTopicOrPartition, .. })
+    }
+
     pub(crate) fn refused(what: impl Into<String>, code: i16) -> Self {
         Self::Refused { what: what.into(), code: ErrorCode::from_code(code) }
     }

@@ -120,7 +120,14 @@ impl Consumer {
     /// Reads until the last goal is passed, or fails for good.
     pub(crate) async fn run(mut self) -> Read {
         let failure = self.follow().await.err();
-        let is_complete = failure.is_none() && self.has_passed(&self.goal.borrow().ends);
+        let goal = self.goal.borrow().clone();
+        let is_complete = failure.is_none() && self.has_passed(&goal.ends);
+        // Nobody can have read more than there is.
+        for (partition, next) in self.next.iter().filter(|_| goal.is_last) {
+            if let Some(end) = goal.ends.get(*partition as usize).filter(|end| *end < next) {
+                self.verifier.shortened(*partition, *next, *end);
+            }
+        }
         let partitions = self.next.into_keys().collect();
         Read { verifier: self.verifier, partitions, is_complete, failure }
     }

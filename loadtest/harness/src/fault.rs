@@ -55,6 +55,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Kill, Self::Stop, Self::Restart, Self::FillDisk, Self::CutBucket];
+
     /// As workloads say it.
     pub fn name(self) -> &'static str {
         match self {

@@ -70,7 +70,7 @@ pub enum Error {
     NoProcess(Vec<u32>),
     /// There are faults to inject, and nothing to inject them on.
     #[error(
-        "this workload injects faults, which is done only to a server that the load test has started itself: write --start in place of --bootstrap"
+        "this workload injects faults, which is done only to a server that the load test has started itself: write --start in place of --bootstrap, or leave them out with --faults none"
     )]
     NoVictim,
     /// A fault that this server cannot be given.
@@ -383,9 +383,19 @@ impl Run {
             self.crew.end_producers(DRAIN_LIMIT).await?;
         failure.into_iter().for_each(|failure| self.fail(failure));
         if self.crew.consumers() > 0 {
-            let ends = self.decided_ends().await;
-            // Where nobody knows the ends, the proof is not whole.
-            let ends = ends.map_err(|failure| self.fail(failure.to_string())).ok().map(Arc::new);
+            let ends = match self.decided_ends().await {
+                Ok(ends) => Some(Arc::new(ends)),
+                // A topic that nobody has deleted is gone: it holds nothing, and what it held is lost.
+                Err(failure) if failure.is_unknown_topic() => {
+                    self.fail(failure.to_string());
+                    Some(Arc::new(vec![0; self.load.workload.topic.partitions as usize]))
+                }
+                // Where nobody knows the ends, the proof is not whole.
+                Err(failure) => {
+                    self.fail(failure.to_string());
+                    None
+                }
+            };
             let failure = self.crew.end_consumers(ends, READ_LIMIT).await?;
             failure.into_iter().for_each(|failure| self.fail(failure));
         }
