@@ -12,12 +12,13 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use sluice_loadtest::amount::{Rate, Time};
 use sluice_loadtest::fault::{Kind, Victim};
-use sluice_loadtest::{NullServer, Options, Progress, Report, Workload, summary};
+use sluice_loadtest::{Coordinator, NullServer, Options, Progress, Report, Workload, summary};
 use tokio::sync::watch;
 
 use crate::seams::{SystemClock, SystemEntropy};
 use crate::tools::{self, Verdict};
 
+mod fleet;
 mod limit;
 mod start;
 
@@ -28,6 +29,8 @@ Examples:
   sluice loadtest run my.toml --bootstrap 127.0.0.1:9092 --server-pid $(pidof sluice) \\
       --server-metrics http://127.0.0.1:8080/metrics --json steady.json --html steady.html
   sluice loadtest run chaos --start sluice:sluice.toml   with faults, on a server of its own
+  sluice loadtest run steady --bootstrap 10.0.0.5:9092 --listen 10.0.0.9:7070 --expect 3 --token-file token
+  sluice loadtest agent --coordinator 10.0.0.9:7070 --token-file token      on each of three machines
   sluice loadtest compare before.json after.json
   sluice loadtest limit                              what the generator itself can do
 
@@ -38,6 +41,8 @@ something wrong, 2 there is no result, 3 a client has failed: the report says wh
 pub(crate) enum LoadtestCommand {
     /// Run a workload against a server, measure and verify
     Run(Box<RunArgs>),
+    /// Load from this machine as a coordinator elsewhere wants, until its run is over
+    Agent(fleet::AgentArgs),
     /// Print the workloads that come with the program
     List,
     /// Print a workload's file, to begin one's own from
@@ -99,6 +104,8 @@ pub(crate) struct RunArgs {
     /// Leave the topic there
     #[arg(long)]
     keep_topic: bool,
+    #[command(flatten)]
+    fleet: fleet::FleetArgs,
 }
 
 /// Kinds of faults as they are written with commas.
@@ -148,6 +155,7 @@ pub(crate) fn run(command: LoadtestCommand) -> ExitCode {
     tools::run(async move {
         match command {
             LoadtestCommand::Run(args) => run_workload(*args).await,
+            LoadtestCommand::Agent(args) => fleet::agent(args).await,
             LoadtestCommand::List => {
                 tools::print(&list());
                 Ok(Verdict::Clean)
@@ -213,7 +221,7 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
         options.server_metrics = options.server_metrics.or_else(|| started.metrics.clone());
     }
     let victim = started.as_mut().map(|started| &mut started.victim);
-    let outcome = measured(victim, options).await;
+    let outcome = fleet::measured(victim, options, &args.fleet).await;
     if let Some(started) = started {
         let is_clean = |report: &Report| report.failed.is_none() && report.verification.is_passed();
         started.end(!outcome.as_ref().is_ok_and(is_clean)).await;
@@ -227,15 +235,21 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
     if let Some(path) = &args.html {
         write(path, &sluice_loadtest::page::report(&report)?)?;
     }
-    Ok(match &report.failed {
-        Some(_) if report.verification.findings.is_clean() => Verdict::Incomplete,
-        None if report.verification.is_passed() => Verdict::Clean,
-        Some(_) | None => Verdict::Findings,
+    let proof = &report.verification;
+    let is_cut_short = report.failed.is_some() || proof.lost_agents > 0;
+    Ok(match is_cut_short {
+        true if proof.findings.is_clean() => Verdict::Incomplete,
+        false if proof.is_passed() => Verdict::Clean,
+        true | false => Verdict::Findings,
     })
 }
 
 /// Runs a workload with a progress line; Ctrl-C ends it early, with a report.
-async fn measured(victim: Option<&mut Victim>, options: Options) -> anyhow::Result<Report> {
+async fn measured(
+    victim: Option<&mut Victim>,
+    coordinator: Option<Coordinator>,
+    options: Options,
+) -> anyhow::Result<Report> {
     let (interrupted, interrupt) = watch::channel(false);
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
@@ -246,8 +260,16 @@ async fn measured(victim: Option<&mut Victim>, options: Options) -> anyhow::Resu
     });
     let is_terminal = std::io::stderr().is_terminal();
     let show = move |progress: &Progress| show(progress, is_terminal);
-    let (clock, entropy) = (&SystemClock, &SystemEntropy);
-    let report = sluice_loadtest::run_on(victim, options, clock, entropy, interrupt, show).await;
+    let run = sluice_loadtest::run_on(
+        victim,
+        coordinator,
+        options,
+        &SystemClock,
+        &SystemEntropy,
+        interrupt,
+        show,
+    );
+    let report = run.await;
     if is_terminal {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }

@@ -53,7 +53,7 @@ pub(super) async fn run(args: &LimitArgs) -> anyhow::Result<Verdict> {
             seed: None,
             keep_topic: false,
         };
-        tools::print(&summary::text(&measured(None, options).await?));
+        tools::print(&summary::text(&measured(None, None, options).await?));
         tools::print("");
     }
     Ok(Verdict::Clean)

@@ -1,16 +1,41 @@
 //! Who does the work of a run: producers and consumers, led through its phases by `run.rs`, which does not know
-//! where they are.
+//! whether they are here or in other processes.
 //!
-//! Everything that the crew has done is in its [`Load`]: counts, latencies, what is outstanding. Instants are
-//! those of the load's timeline.
+//! Everything that a crew has done comes to its [`Load`]: counts, latencies, what is outstanding. Here that is at
+//! once, from agents with each [`Gauge::gather`]. Instants are those of the load's timeline; what a crew is told to
+//! do at one instant must be said [`Crew::ahead`] of it.
 
 mod hands;
 
 pub(crate) use hands::Hands;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::client::CallError;
+use crate::fleet::{Fleet, Roster};
+use crate::pace::Segment;
+use crate::process::Usage;
+use crate::report::AgentSummary;
+use crate::verify::{Findings, Written};
+
+/// Producers and consumers, wherever they are.
+pub(crate) enum Crew {
+    /// In this process.
+    Here(Hands),
+    /// In agents.
+    Fleet(Fleet),
+}
+
+/// What a crew has done and used, for whoever watches it.
+#[derive(Clone)]
+pub(crate) enum Gauge {
+    Here,
+    Fleet(Arc<Roster>),
+}
 
 /// Why a crew cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +46,9 @@ pub(crate) enum Failure {
     /// A part of the harness has panicked, or ended before its time.
     #[error("{0}")]
     Bug(String),
+    /// Not all agents have come.
+    #[error("{there} of {expected} agents have come to {address} in time")]
+    Missing { there: usize, expected: usize, address: SocketAddr },
 }
 
 /// Which producers and consumers one process has: of each kind those whose index leaves this remainder. What a
@@ -42,18 +70,195 @@ impl Share {
 
     /// Those of `count` that are in it.
     pub(crate) fn of(self, count: u32) -> impl Iterator<Item = u32> + Clone {
-        (0..count).filter(move |index| self.has(*index))
+        (self.part..count).step_by(self.parts as usize)
     }
 }
 
 /// What producers have done, at their end.
 #[derive(Debug, Default)]
 pub(crate) struct Produced {
-    pub(crate) written: Vec<crate::verify::Written>,
+    pub(crate) written: Vec<Written>,
     /// Records that were due and abandoned.
     pub(crate) abandoned: u64,
     /// Records that were made and not acknowledged.
     pub(crate) unsettled: u64,
     /// Why the first that has ended before its time did.
     pub(crate) failure: Option<String>,
+}
+
+impl Produced {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.written.extend(other.written);
+        self.abandoned = self.abandoned.saturating_add(other.abandoned);
+        self.unsettled = self.unsettled.saturating_add(other.unsettled);
+        // The first one is the reason of the others.
+        self.failure = self.failure.take().or(other.failure);
+    }
+}
+
+impl Gauge {
+    /// Brings what was done until that instant to the load. Comes back when it is there.
+    pub(crate) async fn gather(&self, at_us: u64) {
+        match self {
+            Self::Here => {}
+            Self::Fleet(roster) => roster.gather(at_us).await,
+        }
+    }
+
+    /// What this process and all agents have used, up to the last [`Self::gather`].
+    pub(crate) fn usage(&self) -> Usage {
+        let own = Usage::of(&[std::process::id()]).unwrap_or_default();
+        match self {
+            Self::Here => own,
+            Self::Fleet(roster) => own + roster.usage(),
+        }
+    }
+
+    /// How many agents are gone that had something to do.
+    pub(crate) fn lost_agents(&self) -> usize {
+        match self {
+            Self::Here => 0,
+            Self::Fleet(roster) => roster.lost(),
+        }
+    }
+
+    /// How many consumers are gone with them.
+    pub(crate) fn lost_consumers(&self) -> usize {
+        match self {
+            Self::Here => 0,
+            Self::Fleet(roster) => roster.lost_consumers(),
+        }
+    }
+
+    /// What the report says of each agent.
+    pub(crate) fn agents(&self, start_us: u64) -> Vec<AgentSummary> {
+        match self {
+            Self::Here => Vec::new(),
+            Self::Fleet(roster) => roster.summaries(start_us),
+        }
+    }
+
+    /// Whether all of that was used on this machine.
+    pub(crate) fn is_here(&self) -> bool {
+        match self {
+            Self::Here => true,
+            Self::Fleet(roster) => roster.is_here(),
+        }
+    }
+}
+
+impl Crew {
+    pub(crate) fn gauge(&self) -> Gauge {
+        match self {
+            Self::Here(_) => Gauge::Here,
+            Self::Fleet(fleet) => Gauge::Fleet(Arc::clone(fleet.roster())),
+        }
+    }
+
+    /// How long before its instant something must be said.
+    pub(crate) fn ahead(&self) -> Duration {
+        match self {
+            Self::Here(_) => Duration::ZERO,
+            Self::Fleet(fleet) => fleet.ahead(),
+        }
+    }
+
+    /// Starts producers, all of which then follow the pace.
+    pub(crate) async fn start_producers(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Here(hands) => hands.start_producers().await,
+            Self::Fleet(fleet) => {
+                fleet.start_producers().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts consumers, which read from the beginning of their partitions.
+    pub(crate) fn start_consumers(&mut self) {
+        match self {
+            Self::Here(hands) => hands.start_consumers(),
+            Self::Fleet(fleet) => fleet.start_consumers(),
+        }
+    }
+
+    /// How many consumers there are.
+    pub(crate) fn consumers(&self) -> usize {
+        match self {
+            Self::Here(hands) => hands.consumers(),
+            Self::Fleet(fleet) => fleet.consumers(),
+        }
+    }
+
+    /// A phase begins: what is due from then on belongs to it.
+    pub(crate) fn begin_phase(&self, at_us: u64) {
+        match self {
+            Self::Here(hands) => hands.begin_phase(at_us),
+            Self::Fleet(fleet) => fleet.begin_phase(at_us),
+        }
+    }
+
+    /// Another rate.
+    pub(crate) fn set(&self, segment: Segment) {
+        match self {
+            Self::Here(hands) => hands.set(segment),
+            Self::Fleet(fleet) => fleet.set(segment),
+        }
+    }
+
+    /// Tells consumers how far they shall come; those that have are counted in the load.
+    pub(crate) fn aim(&self, ends: Arc<Vec<i64>>) {
+        match self {
+            Self::Here(hands) => hands.aim(ends),
+            Self::Fleet(fleet) => fleet.aim(&ends),
+        }
+    }
+
+    /// Comes back when a client has ended, which it does by itself only after a failure, or when nobody is left;
+    /// with the reason. What was done is kept. May be dropped at any time.
+    pub(crate) async fn failed(&mut self) -> Result<String, Failure> {
+        match self {
+            Self::Here(hands) => hands.failed().await,
+            Self::Fleet(fleet) => Ok(fleet.failed().await),
+        }
+    }
+
+    /// Ends producers when all that was due is acknowledged, or after `limit`.
+    pub(crate) async fn end_producers(&mut self, limit: Duration) -> Result<Produced, Failure> {
+        match self {
+            Self::Here(hands) => hands.end_producers(limit).await,
+            Self::Fleet(fleet) => Ok(fleet.end_producers(limit).await),
+        }
+    }
+
+    /// Ends consumers at these ends, or after `limit`; at once if nobody knows the ends. Gives the first failure.
+    pub(crate) async fn end_consumers(
+        &mut self,
+        ends: Option<Arc<Vec<i64>>>,
+        limit: Duration,
+    ) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Here(hands) => hands.end_consumers(ends, limit).await,
+            Self::Fleet(fleet) => {
+                let ends = ends.map(|ends| ends.to_vec());
+                Ok(fleet.end_consumers(ends, limit).await)
+            }
+        }
+    }
+
+    /// Holds what consumers have read against what was written. Whether all that are there have come to the end.
+    pub(crate) async fn verify(&mut self, written: &[Written]) -> (bool, Findings) {
+        match self {
+            Self::Here(hands) => hands.verify(written),
+            Self::Fleet(fleet) => fleet.verify(written).await,
+        }
+    }
+
+    /// Lets everybody go, whatever is under way.
+    pub(crate) async fn dismiss(&mut self) {
+        match self {
+            Self::Here(hands) => hands.abandon(),
+            Self::Fleet(fleet) => fleet.dismiss().await,
+        }
+    }
 }

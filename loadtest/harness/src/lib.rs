@@ -2,7 +2,8 @@
 //! gives and what it costs, and proves that nothing was lost, changed, doubled or reordered.
 //!
 //! [`run()`] does one [`Workload`] and gives a [`Report`]. Start reading at `run.rs` and `run/script.rs` (the phases),
-//! then `producer.rs`, `consumer.rs` and `verify.rs`.
+//! then `producer.rs`, `consumer.rs` and `verify.rs`; `fleet.rs` for a load from many
+//! processes.
 //!
 //! What always holds: the load is an open loop, latencies count from when a record was due; memory is bounded by
 //! the workload's buffers, whatever the server does; the server is met on the network only.
@@ -12,6 +13,7 @@ mod client;
 mod consumer;
 mod crew;
 pub mod fault;
+mod fleet;
 mod http;
 mod keys;
 mod load;
@@ -38,6 +40,9 @@ pub mod workload;
 mod tests;
 
 pub use client::CallError;
+pub use fleet::{
+    AgentError, AgentOptions, Coordinator, Driver, LocalProcesses, Token, TokenError, agent,
+};
 pub use null_server::NullServer;
 pub use report::Report;
 pub use run::{Error, Options, Progress, run, run_on};

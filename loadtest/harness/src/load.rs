@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 use sluice_wire::{ErrorCode, Str};
+use tokio::time::{Duration, Instant, sleep};
 
 use crate::client::{CallError, Cluster, Leaders};
 use crate::keys::Chooser;
@@ -16,7 +17,10 @@ use crate::timeline::Timeline;
 use crate::workload::Workload;
 
 /// Different kinds of failed requests that are told apart.
-const MAX_FAILURES: usize = 50;
+pub(crate) const MAX_FAILURES: usize = 50;
+/// All servers know the topic after so long.
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// One load on one topic of one cluster.
 #[derive(Debug)]
@@ -41,7 +45,70 @@ pub(crate) struct Load {
     pub(crate) failures: Mutex<HashSet<String>>,
 }
 
+/// Which load it is. The same wherever a part of it runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Addresses of the server, with commas.
+    pub(crate) bootstrap: String,
+    pub(crate) topic: String,
+    /// Tells its records from those of all other runs.
+    pub(crate) run: u64,
+    /// What choices come from.
+    pub(crate) seed: u64,
+}
+
 impl Load {
+    /// A load on a topic that is there.
+    pub(crate) fn new(
+        workload: Workload,
+        plan: &Plan,
+        timeline: Timeline,
+        cluster: Cluster,
+        leaders: Leaders,
+    ) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            chooser: Chooser::new(&workload.records),
+            topic: Str::from(&plan.topic),
+            run: plan.run,
+            seed: plan.seed,
+            timeline,
+            stats: Stats::new(2 * cpus),
+            pace: Pace::new(),
+            leaders: RwLock::new(Arc::new(leaders)),
+            outstanding: AtomicU64::new(0),
+            arrived: AtomicUsize::new(0),
+            outages: Outages::default(),
+            failures: Mutex::default(),
+            cluster,
+            workload,
+        }
+    }
+
+    /// A part of a load that another process has begun.
+    pub(crate) async fn join(
+        workload: Workload,
+        plan: &Plan,
+        timeline: Timeline,
+    ) -> Result<Self, CallError> {
+        let client_id = Str::from_static("loadtest");
+        let cluster = Cluster::new(&plan.bootstrap);
+        let until = Instant::now() + JOIN_LIMIT;
+        loop {
+            let met = async {
+                let connection = cluster.any(&client_id).await?;
+                cluster.leaders(&connection, &plan.topic).await
+            };
+            match met.await {
+                Ok(leaders) if leaders.partitions.len() == workload.topic.partitions as usize => {
+                    return Ok(Self::new(workload, plan, timeline, cluster, leaders));
+                }
+                Err(error) if !error.is_retriable() || Instant::now() > until => return Err(error),
+                Ok(_) | Err(_) => sleep(RETRY_AFTER).await,
+            }
+        }
+    }
+
     /// Who leads which partition, as last told.
     pub(crate) fn leaders(&self) -> Arc<Leaders> {
         Arc::clone(&self.leaders.read())

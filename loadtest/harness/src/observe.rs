@@ -14,6 +14,7 @@ pub(crate) struct Observer {
     server_pids: Vec<u32>,
     last_server: Option<Usage>,
     last_client: Usage,
+    is_client_here: bool,
     last_machine: Option<Machine>,
     rows: Vec<Row>,
     phases: Vec<Begun>,
@@ -21,34 +22,43 @@ pub(crate) struct Observer {
 
 /// A phase that has begun.
 #[derive(Clone, Debug)]
-struct Begun {
-    name: String,
-    measured: bool,
-    offered: Option<f64>,
-    bucket: Option<Bucket>,
+pub(crate) struct Begun {
+    pub(crate) name: String,
+    pub(crate) measured: bool,
+    /// Records a second; none if it goes as fast as it can.
+    pub(crate) offered: Option<f64>,
+    /// The bucket's counts when it began.
+    pub(crate) bucket: Option<Bucket>,
     /// The server was started anew in it: what it counts began from 0.
-    renewed: bool,
+    pub(crate) renewed: bool,
 }
 
 impl Observer {
-    pub(crate) fn new(now_us: u64, server_pids: Vec<u32>) -> Self {
+    /// `client` is what producers and consumers have used so far; `is_client_here` whether on this machine.
+    pub(crate) fn new(
+        now_us: u64,
+        server_pids: Vec<u32>,
+        client: Usage,
+        is_client_here: bool,
+    ) -> Self {
         Self {
             start_us: now_us,
             last_us: now_us,
             last_server: server(&server_pids),
             server_pids,
-            last_client: client(),
+            last_client: client,
+            is_client_here,
             last_machine: Machine::now(),
             rows: Vec::new(),
             phases: Vec::new(),
         }
     }
 
-    /// Adds a row about the time since the last one.
-    pub(crate) fn observe(&mut self, stats: &Stats, now_us: u64) -> Row {
+    /// Adds a row about the time since the last one. `client` is what producers and consumers have used so far.
+    pub(crate) fn observe(&mut self, stats: &Stats, now_us: u64, client: Usage) -> Row {
         let second = stats.take_second();
         let seconds = now_us.saturating_sub(self.last_us) as f64 / 1e6;
-        let (server, client, machine) = (server(&self.server_pids), client(), Machine::now());
+        let (server, machine) = (server(&self.server_pids), Machine::now());
         let three = |latencies: &Latencies| {
             (latencies.count() > 0).then(|| {
                 [latencies.percentile_ms(50.0), latencies.percentile_ms(99.0), latencies.max_ms()]
@@ -85,23 +95,9 @@ impl Observer {
     }
 
     /// A phase has begun now; the one before ends.
-    pub(crate) fn begin(
-        &mut self,
-        stats: &Stats,
-        now_us: u64,
-        name: &str,
-        measured: bool,
-        offered: Option<f64>,
-        bucket: Option<Bucket>,
-    ) {
-        self.observe(stats, now_us);
-        let name = name.to_owned();
-        self.phases.push(Begun { name, measured, offered, bucket, renewed: false });
-    }
-
-    /// When the run began, µs since the Unix epoch.
-    pub(crate) fn start_us(&self) -> u64 {
-        self.start_us
+    pub(crate) fn begin(&mut self, stats: &Stats, now_us: u64, client: Usage, begun: Begun) {
+        self.observe(stats, now_us, client);
+        self.phases.push(begun);
     }
 
     /// The server was started anew, and has these processes now.
@@ -162,7 +158,8 @@ impl Observer {
         };
         let (cpus, ..) = crate::process::describe();
         // Only where all of the server's processes are known.
-        let others = machine_cpu.zip(server.as_ref()).map(|(machine, server)| {
+        let server_here = server.as_ref().filter(|_| self.is_client_here);
+        let others = machine_cpu.zip(server_here).map(|(machine, server)| {
             ((machine - server.cpu_seconds - client_cpu) / (seconds * cpus as f64)).clamp(0.0, 1.0)
         });
         let bucket = begun.bucket.zip(bucket_end).filter(|_| !begun.renewed);
@@ -189,8 +186,4 @@ impl Observer {
 
 fn server(pids: &[u32]) -> Option<Usage> {
     if pids.is_empty() { None } else { Usage::of(pids) }
-}
-
-fn client() -> Usage {
-    Usage::of(&[std::process::id()]).unwrap_or_default()
 }

@@ -5,13 +5,14 @@
 //! its own. A producer that is behind first makes what was due under earlier rates.
 
 use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::random::Random;
 use crate::workload::Arrivals;
 
 /// A rate from some time on.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Segment {
     /// µs since the Unix epoch.
     pub(crate) from_us: u64,
@@ -21,7 +22,7 @@ pub(crate) struct Segment {
 }
 
 /// How fast, over all producers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Tempo {
     /// Nothing is due.
     Rest,

@@ -149,6 +149,9 @@ fn head(body: &mut String, report: &Report) {
         machine.memory_bytes as f64 / MIB / 1024.0,
         escape(&machine.kernel)
     );
+    for line in summary::agents(report) {
+        let _ = write!(body, "<div><small>{}</small></div>", escape(&line));
+    }
     proof(body, report, "");
 }
 

@@ -1,11 +1,13 @@
 //! What processes and the machine have used, as Linux tells in `/proc`.
 
 use std::fs;
+use std::ops::Add;
 
 use rustix::param::clock_ticks_per_second;
+use serde::{Deserialize, Serialize};
 
 /// What some processes have used together, up to now.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Usage {
     /// User and system time, all threads, in seconds.
     pub(crate) cpu_seconds: f64,
@@ -13,6 +15,18 @@ pub(crate) struct Usage {
     pub(crate) rss_bytes: u64,
     /// The most that it ever was.
     pub(crate) rss_peak_bytes: u64,
+}
+
+impl Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds + other.cpu_seconds,
+            rss_bytes: self.rss_bytes + other.rss_bytes,
+            rss_peak_bytes: self.rss_peak_bytes + other.rss_peak_bytes,
+        }
+    }
 }
 
 /// What of the machine's processors was used, up to now.
@@ -108,6 +122,12 @@ fn busy_ticks(stat: &str) -> Option<u64> {
     let ticks: Vec<u64> =
         line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
     Some(ticks.iter().take(8).sum::<u64>() - ticks.get(3)? - ticks.get(4)?)
+}
+
+/// Tells machines apart, until they start anew; empty if it is not known. Containers on one machine share it.
+pub(crate) fn machine_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 /// What this machine is, for the report.

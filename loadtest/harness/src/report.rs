@@ -43,6 +43,9 @@ pub struct Report {
     pub series: Vec<Row>,
     /// The proof, or what speaks against it.
     pub verification: Verification,
+    /// The processes that the load came from; none if it was this one alone.
+    #[serde(default)]
+    pub agents: Vec<AgentSummary>,
     /// Requests that failed and were repeated, in words, each once.
     pub failures: Vec<String>,
     /// Faults that the harness has injected, in order.
@@ -69,6 +72,52 @@ pub struct Machine {
     pub model: String,
     /// Linux's version.
     pub kernel: String,
+}
+
+/// A process that a part of the load came from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentSummary {
+    /// The address that it came from.
+    pub name: String,
+    /// Whether it ran on the coordinator's machine.
+    pub is_here: bool,
+    /// How many it had.
+    pub producers: u32,
+    /// How many it had.
+    pub consumers: u32,
+    /// Records acknowledged, as it has told.
+    pub acknowledged: u64,
+    /// What it has used.
+    pub cpu_seconds: f64,
+    /// How far its clock may have been off, at the worst: end-to-end latencies between two agents are wrong by
+    /// at most the sum of both.
+    pub clock_error_ms: f64,
+    /// The most by which it learnt of a phase or rate after its instant.
+    pub late_ms: f64,
+    /// When it was lost, and what with it.
+    pub lost: Option<Loss>,
+}
+
+/// What a run lost with an agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Loss {
+    /// When, in seconds from the run's start.
+    pub at: f64,
+    /// How it showed.
+    pub reason: String,
+    /// The share of the load that was not produced any more.
+    pub load_share: f64,
+    /// What nobody has verified.
+    pub unread: Vec<Unread>,
+}
+
+/// Partitions of which a lost consumer took with it what it had seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unread {
+    /// The group's number.
+    pub group: u32,
+    /// The partitions'.
+    pub partitions: Vec<u32>,
 }
 
 /// A part of a run.
@@ -100,7 +149,7 @@ pub struct Phase {
     pub retries: u64,
     /// The server's processes, if they were named.
     pub server: Option<Cost>,
-    /// This process.
+    /// This process, and agents.
     pub client: Cost,
     /// The share of the machine's processors that others used: above a tenth, mistrust the figures.
     pub others_share: Option<f64>,
@@ -285,12 +334,21 @@ pub struct Verification {
     pub abandoned: u64,
     /// Records that were sent and never acknowledged.
     pub unsettled: u64,
+    /// Agents that were lost, and with them the knowledge of what their producers had acknowledged and their
+    /// consumers read.
+    #[serde(default)]
+    pub lost_agents: usize,
 }
 
 impl Verification {
     /// Whether the run proves what it should: nobody reading proves nothing, and is no failure.
     pub fn is_passed(&self) -> bool {
-        self.groups == 0 || (self.complete && self.findings.is_clean() && self.unsettled == 0)
+        self.groups == 0 || (self.complete && self.lost_agents == 0 && !self.is_wrong())
+    }
+
+    /// Whether something speaks against it, however much was looked at.
+    pub fn is_wrong(&self) -> bool {
+        !self.findings.is_clean() || self.unsettled > 0
     }
 }
 

@@ -4,25 +4,22 @@
 mod script;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use sluice_model::{Clock, Entropy};
 use sluice_wire::Str;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use crate::client::{Bound, CallError, Cluster};
-use crate::crew::{self, Hands, Produced, Share};
-use crate::fault::{self, Failover, Injector, Stage, Status, Unfit, Victim};
-use crate::keys::Chooser;
-use crate::load::Load;
-use crate::observe::Observer;
-use crate::outage::Outages;
-use crate::pace::{Pace, Segment, Tempo};
-use crate::report::{Found, Machine, Report, Row, SCHEMA, Verification};
-use crate::stats::Stats;
+use crate::crew::{self, Crew, Gauge, Hands, Produced, Share};
+use crate::fault::{self, Failover, Injected, Injector, Stage, Status, Unfit, Victim};
+use crate::fleet::{Coordinator, Fleet};
+use crate::load::{Load, Plan};
+use crate::observe::{Begun, Observer};
+use crate::pace::{Segment, Tempo};
+use crate::report::{AgentSummary, Found, Machine, Phase, Report, Row, SCHEMA, Verification};
 use crate::timeline::Timeline;
 use crate::workload::Workload;
 use crate::{process, scrape};
@@ -76,6 +73,17 @@ pub enum Error {
     /// A fault that this server cannot be given.
     #[error("{0}")]
     Unfit(#[from] Unfit),
+    /// Nobody in another process sees how long a fault lasts.
+    #[error(
+        "this workload injects faults, which is not done to a load from agents: leave out the agents, or the faults with --faults none"
+    )]
+    FaultsOnFleet,
+    /// Agents have not come.
+    #[error("{0}")]
+    Fleet(String),
+    /// The user wanted an end before anything had begun.
+    #[error("ended before the load began")]
+    Interrupted,
     /// A part of the harness has panicked: a fault of this program.
     #[error("a part of the load test has failed: {0}")]
     Bug(String),
@@ -86,6 +94,7 @@ impl From<crew::Failure> for Error {
         match failure {
             crew::Failure::Call(error) => Self::Call(error),
             crew::Failure::Bug(what) => Self::Bug(what),
+            missing @ crew::Failure::Missing { .. } => Self::Fleet(missing.to_string()),
         }
     }
 }
@@ -113,8 +122,10 @@ enum Turn {
 /// A run under way.
 struct Run {
     load: Arc<Load>,
-    observer: Arc<Mutex<Observer>>,
-    crew: Hands,
+    /// Whoever adds a row holds it from before the crew's work is gathered, so that no row has a part of two
+    /// phases.
+    observer: Arc<tokio::sync::Mutex<Observer>>,
+    crew: Crew,
     metrics: Option<String>,
     interrupt: watch::Receiver<bool>,
     phase_name: Arc<Mutex<String>>,
@@ -138,26 +149,31 @@ pub async fn run(
     interrupt: watch::Receiver<bool>,
     progress: impl Fn(&Progress) + Send + 'static,
 ) -> Result<Report, Error> {
-    run_on(None, options, clock, entropy, interrupt, progress).await
+    run_on(None, None, options, clock, entropy, interrupt, progress).await
 }
 
-/// The same against a server that this process has started, on which the workload's faults are injected. It
-/// runs when this comes back, if it can be started at all. That it ends by itself is a failure of the run.
+/// The same against a server that this process has started, on which the workload's faults are injected, or with
+/// producers and consumers in agents that come to the coordinator. The server runs when this comes back, if it
+/// can be started at all. That it ends by itself is a failure of the run; that an agent is lost is in the report.
 ///
 /// # Errors
-/// As [`run`], and when the faults cannot be done to this server.
+/// As [`run`], when the faults cannot be done to this server, and when agents have not come.
 pub async fn run_on(
     victim: Option<&mut Victim>,
+    coordinator: Option<Coordinator>,
     options: Options,
     clock: &dyn Clock,
     entropy: &dyn Entropy,
-    interrupt: watch::Receiver<bool>,
+    mut interrupt: watch::Receiver<bool>,
     progress: impl Fn(&Progress) + Send + 'static,
 ) -> Result<Report, Error> {
     match &victim {
         Some(victim) => victim.check(&options.workload.faults)?,
         None if options.workload.faults.is_empty() => {}
         None => return Err(Error::NoVictim),
+    }
+    if coordinator.is_some() && !options.workload.faults.is_empty() {
+        return Err(Error::FaultsOnFleet);
     }
     if !options.server_pids.is_empty() && process::Usage::of(&options.server_pids).is_none() {
         return Err(Error::NoProcess(options.server_pids));
@@ -166,70 +182,38 @@ pub async fn run_on(
         scrape::bucket(url).await.map_err(Error::Metrics)?;
     }
     let started_ms = clock.wall_ms();
+    let timeline = Timeline::new(clock);
+    let fleet = match coordinator {
+        None => None,
+        Some(coordinator) => {
+            let fleet = coordinator.muster(timeline.clone(), &mut interrupt).await?;
+            Some(fleet.ok_or(Error::Interrupted)?)
+        }
+    };
     let client_id = Str::from_static("loadtest");
     let run = entropy.random_u64();
-    let topic = format!("loadtest-{}-{:08x}", options.name.replace(['/', '.'], "-"), run as u32);
+    let plan = Plan {
+        bootstrap: options.bootstrap.clone(),
+        topic: format!("loadtest-{}-{:08x}", options.name.replace(['/', '.'], "-"), run as u32),
+        run,
+        seed: options.seed.unwrap_or_else(|| entropy.random_u64()),
+    };
+    let topic = plan.topic.clone();
     let cluster = Cluster::new(&options.bootstrap);
     let connection = cluster.any(&client_id).await?;
     let leaders = cluster.create(&connection, &topic, &options.workload.topic, TOPIC_LIMIT).await?;
-    let (cpus, memory_bytes, model, kernel) = process::describe();
-    let load = Arc::new(Load {
-        chooser: Chooser::new(&options.workload.records),
-        topic: Str::from(&topic),
-        run,
-        seed: options.seed.unwrap_or_else(|| entropy.random_u64()),
-        timeline: Timeline::new(clock),
-        stats: Stats::new(2 * cpus),
-        pace: Pace::new(),
-        leaders: RwLock::new(Arc::new(leaders)),
-        outstanding: AtomicU64::new(0),
-        arrived: AtomicUsize::new(0),
-        outages: Outages::default(),
-        failures: Mutex::default(),
-        cluster,
-        workload: options.workload.clone(),
-    });
-    let observer = Observer::new(load.timeline.now_us(), options.server_pids.clone());
-    let observer = Arc::new(Mutex::new(observer));
-    let (stage, status) = (watch::Sender::new(Stage::Before), watch::Sender::default());
-    let injector = victim.map(|victim| {
-        let (load, observer) = (Arc::clone(&load), Arc::clone(&observer));
-        Injector::new(victim, load, observer, stage.subscribe(), status.clone())
-    });
-    let mut under_way = Run {
-        status: injector.is_some().then(|| status.subscribe()),
-        stage,
-        observer,
-        crew: Hands::new(Arc::clone(&load), Share::ALL),
-        metrics: options.server_metrics.clone(),
-        interrupt,
-        phase_name: Arc::default(),
-        found: None,
-        failed: None,
-        load: Arc::clone(&load),
-    };
-    let ticker = under_way.tick(progress);
-    let (outcome, mut faults) = match injector {
-        Some(injector) => tokio::join!(under_way.lead(), injector.run()),
-        None => (under_way.lead().await, Vec::new()),
-    };
-    ticker.abort();
+    let load = Load::new(options.workload.clone(), &plan, timeline, cluster, leaders);
+    let load = Arc::new(load);
+    let outcome = lead(&options, victim, plan, &load, fleet, interrupt, progress).await;
     if !options.keep_topic
         && let Err(error) = load.delete_topic(&client_id).await
     {
         load.noted(error.to_string());
     }
-    let verification = outcome?;
-    fault::settle(&mut faults, &load.outages.all());
-    let bucket = under_way.bucket().await;
-    let (phases, series) = {
-        let mut observer = under_way.observer.lock();
-        observer.observe(&load.stats, load.timeline.now_us());
-        observer.finish(&load.stats, bucket)
-    };
+    let Led { verification, phases, series, found, faults, agents, failed, interrupted } = outcome?;
+    let (cpus, memory_bytes, model, kernel) = process::describe();
     let mut failures: Vec<String> = load.failures.lock().drain().collect();
     failures.sort();
-    let interrupted = *under_way.interrupt.borrow();
     Ok(Report {
         schema: SCHEMA.to_owned(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -240,29 +224,109 @@ pub async fn run_on(
         seed: load.seed,
         machine: Machine { cpus, memory_bytes, model, kernel },
         phases,
-        search: under_way.found,
+        search: found,
         series,
         verification,
         failover: Failover::of(&faults),
         faults,
+        agents,
         failures,
-        failed: under_way.failed,
+        failed,
         interrupted,
     })
+}
+
+/// What a run has given.
+struct Led {
+    verification: Verification,
+    phases: Vec<Phase>,
+    series: Vec<Row>,
+    found: Option<Found>,
+    faults: Vec<Injected>,
+    agents: Vec<AgentSummary>,
+    failed: Option<String>,
+    interrupted: bool,
+}
+
+/// Leads a load on a topic that is there to its end.
+async fn lead(
+    options: &Options,
+    victim: Option<&mut Victim>,
+    plan: Plan,
+    load: &Arc<Load>,
+    fleet: Option<Fleet>,
+    interrupt: watch::Receiver<bool>,
+    progress: impl Fn(&Progress) + Send + 'static,
+) -> Result<Led, Error> {
+    let crew = match fleet {
+        None => Crew::Here(Hands::new(Arc::clone(load), Share::ALL)),
+        Some(fleet) => {
+            fleet.employ(load, plan).await;
+            Crew::Fleet(fleet)
+        }
+    };
+    let gauge = crew.gauge();
+    let start_us = load.timeline.now_us();
+    // What agents have used before.
+    gauge.gather(start_us).await;
+    let pids = options.server_pids.clone();
+    let observer = Observer::new(start_us, pids, gauge.usage(), gauge.is_here());
+    let observer = Arc::new(tokio::sync::Mutex::new(observer));
+    let (stage, status) = (watch::Sender::new(Stage::Before), watch::Sender::default());
+    let injector = victim.map(|victim| {
+        let (load, observer) = (Arc::clone(load), Arc::clone(&observer));
+        Injector::new(victim, load, observer, stage.subscribe(), status.clone(), start_us)
+    });
+    let mut under_way = Run {
+        status: injector.is_some().then(|| status.subscribe()),
+        stage,
+        observer,
+        crew,
+        metrics: options.server_metrics.clone(),
+        interrupt,
+        phase_name: Arc::default(),
+        found: None,
+        failed: None,
+        load: Arc::clone(load),
+    };
+    let ticker = under_way.tick(progress);
+    let (outcome, mut faults) = match injector {
+        Some(injector) => tokio::join!(under_way.lead(), injector.run()),
+        None => (under_way.lead().await, Vec::new()),
+    };
+    ticker.abort();
+    fault::settle(&mut faults, &load.outages.all());
+    let bucket = under_way.bucket().await;
+    let (phases, series) = {
+        let mut observer = under_way.observer.lock().await;
+        let now_us = load.timeline.now_us();
+        gauge.gather(now_us).await;
+        observer.observe(&load.stats, now_us, gauge.usage());
+        observer.finish(&load.stats, bucket)
+    };
+    under_way.crew.dismiss().await;
+    let interrupted = *under_way.interrupt.borrow();
+    let agents = gauge.agents(start_us);
+    let Run { found, failed, .. } = under_way;
+    Ok(Led { verification: outcome?, phases, series, found, faults, agents, failed, interrupted })
 }
 
 impl Run {
     /// Adds a row each second, and tells of it.
     fn tick(&self, progress: impl Fn(&Progress) + Send + 'static) -> tokio::task::JoinHandle<()> {
         let (load, observer) = (Arc::clone(&self.load), Arc::clone(&self.observer));
-        let name = Arc::clone(&self.phase_name);
+        let (name, gauge) = (Arc::clone(&self.phase_name), self.crew.gauge());
         tokio::spawn(async move {
             let second = Duration::from_secs(1);
             let mut ticks = interval_at(Instant::now() + second, second);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 ticks.tick().await;
-                let row = observer.lock().observe(&load.stats, load.timeline.now_us());
+                let mut observer = observer.lock().await;
+                let now_us = load.timeline.now_us();
+                gauge.gather(now_us).await;
+                let row = observer.observe(&load.stats, now_us, gauge.usage());
+                drop(observer);
                 progress(&Progress { phase: name.lock().clone(), row });
             }
         })
@@ -303,21 +367,26 @@ impl Run {
         self.failed.get_or_insert(failure);
     }
 
-    /// Records are due at this rate from now on.
-    fn set(&self, tempo: Tempo, abandon: bool) {
-        let from_us = self.load.timeline.now_us();
-        self.crew.set(Segment { from_us, tempo, abandon });
+    /// The next instant at which the whole crew can do something.
+    fn soon_us(&self) -> u64 {
+        self.load.timeline.now_us() + self.crew.ahead().as_micros() as u64
     }
 
-    /// A phase begins, and with it another rate, if there is one.
+    /// Records are due at this rate from now on.
+    fn set(&self, tempo: Tempo, abandon: bool) {
+        self.crew.set(Segment { from_us: self.soon_us(), tempo, abandon });
+    }
+
+    /// A phase begins, and with it another rate, if there is one. Comes back when it has begun.
     async fn begin(&self, name: &str, measured: bool, offered: Option<f64>, turn: Turn) -> usize {
         let bucket = self.bucket().await;
-        let now_us = self.load.timeline.now_us();
-        self.crew.begin_phase(now_us);
+        let mut observer = self.observer.lock().await;
+        let at_us = self.soon_us();
+        self.crew.begin_phase(at_us);
         match turn {
             Turn::None => {}
-            Turn::To(tempo) => self.crew.set(Segment { from_us: now_us, tempo, abandon: false }),
-            Turn::Drop(tempo) => self.crew.set(Segment { from_us: now_us, tempo, abandon: true }),
+            Turn::To(tempo) => self.crew.set(Segment { from_us: at_us, tempo, abandon: false }),
+            Turn::Drop(tempo) => self.crew.set(Segment { from_us: at_us, tempo, abandon: true }),
         }
         if measured {
             self.stage.send_if_modified(|stage| {
@@ -328,9 +397,12 @@ impl Run {
                 begins
             });
         }
+        let gauge = self.crew.gauge();
+        gauge.gather(at_us).await;
         name.clone_into(&mut self.phase_name.lock());
-        let mut observer = self.observer.lock();
-        observer.begin(&self.load.stats, now_us, name, measured, offered, bucket);
+        let name = name.to_owned();
+        let begun = Begun { name, measured, offered, bucket, renewed: false };
+        observer.begin(&self.load.stats, at_us, gauge.usage(), begun);
         observer.phase()
     }
 
@@ -359,6 +431,12 @@ impl Run {
         Ok(false)
     }
 
+    /// Lets the phase that has begun take so long: the next one is told of before its instant.
+    async fn last(&mut self, time: Duration) -> Result<bool, Error> {
+        let ahead = self.crew.ahead();
+        self.wait(time.saturating_sub(ahead)).await
+    }
+
     /// Waits until something holds, at most so long. Whether it does.
     async fn until(
         &mut self,
@@ -366,12 +444,21 @@ impl Run {
         mut holds: impl FnMut(&Load) -> bool,
     ) -> Result<bool, Error> {
         let until = Instant::now() + limit;
-        while !holds(&self.load) {
-            if Instant::now() > until || !self.wait(POLL).await? {
+        let gauge = self.crew.gauge();
+        let poll = match gauge {
+            Gauge::Here => POLL,
+            // Each time costs a message to every agent.
+            Gauge::Fleet(_) => 10 * POLL,
+        };
+        loop {
+            gauge.gather(self.load.timeline.now_us()).await;
+            if holds(&self.load) {
+                return Ok(true);
+            }
+            if Instant::now() > until || !self.wait(poll).await? {
                 return Ok(false);
             }
         }
-        Ok(true)
     }
 
     /// Ends producers, then consumers, and holds what was read against what was written.
@@ -400,7 +487,7 @@ impl Run {
             failure.into_iter().for_each(|failure| self.fail(failure));
         }
         let groups = self.load.workload.consume.as_ref().map_or(0, |consume| consume.groups);
-        let (complete, findings) = self.crew.verify(&written);
+        let (complete, findings) = self.crew.verify(&written).await;
         Ok(Verification {
             complete: complete || groups == 0,
             acknowledged: written.iter().map(|written| written.acknowledged).sum(),
@@ -408,6 +495,7 @@ impl Run {
             findings,
             abandoned,
             unsettled,
+            lost_agents: self.crew.gauge().lost_agents(),
         })
     }
 

@@ -6,19 +6,42 @@
 
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use serde::{Deserialize, Serialize};
 
 /// Three significant digits: an error below 0.1 %.
 const DIGITS: u8 = 3;
 /// Latencies above are counted as this: an hour, in µs.
 const MAX_US: u64 = 3_600_000_000;
+/// Of one latency, as other processes tell: sums over all of them stay far from the end of `u64`.
+const MAX_COUNT: u64 = 1 << 40;
 
-/// Latencies in µs, of 1 µs to an hour.
-#[derive(Clone, Debug)]
+/// Latencies in µs, of 1 µs to an hour. As text they are pairs of latency and count: nothing is lost by that
+/// among histograms of the same precision.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub(crate) struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
         Self(Histogram::new(DIGITS).expect("three digits are allowed"))
+    }
+}
+
+impl From<Vec<(u64, u64)>> for Latencies {
+    fn from(pairs: Vec<(u64, u64)>) -> Self {
+        let mut latencies = Self::default();
+        for (latency_us, count) in pairs {
+            let latency_us = latency_us.clamp(1, MAX_US);
+            latencies.0.record_n(latency_us, count.min(MAX_COUNT)).expect("it grows as needed");
+        }
+        latencies
+    }
+}
+
+impl From<Latencies> for Vec<(u64, u64)> {
+    fn from(latencies: Latencies) -> Self {
+        let recorded = latencies.0.iter_recorded();
+        recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
     }
 }
 
@@ -67,7 +90,7 @@ impl Latencies {
 }
 
 /// Counts that only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Acknowledged records.
     pub(crate) written: u64,
@@ -86,6 +109,13 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Whether each is.
+    pub(crate) fn is_below(&self, bound: u64) -> bool {
+        let Self { written, written_bytes, read, read_bytes, retries, commits, aborts } = *self;
+        let all = [written, written_bytes, read, read_bytes, retries, commits, aborts];
+        all.iter().all(|count| *count < bound)
+    }
+
     fn add(&mut self, other: &Self) {
         self.written += other.written;
         self.written_bytes += other.written_bytes;
@@ -98,7 +128,7 @@ impl Counts {
 }
 
 /// All kinds of latencies.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Kinds {
     /// From due to acknowledged.
     pub(crate) produce: Latencies,
@@ -117,10 +147,22 @@ impl Kinds {
         self.lateness.add(&other.lateness);
         self.commit.add(&other.commit);
     }
+
+    fn is_empty(&self) -> bool {
+        let Self { produce, end_to_end, lateness, commit } = self;
+        [produce, end_to_end, lateness, commit].iter().all(|latencies| latencies.count() == 0)
+    }
+
+    fn clear(&mut self) {
+        self.produce.clear();
+        self.end_to_end.clear();
+        self.lateness.clear();
+        self.commit.clear();
+    }
 }
 
 /// What one second had.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Second {
     pub(crate) counts: Counts,
     pub(crate) produce: Latencies,
@@ -220,6 +262,38 @@ impl Stats {
         second
     }
 
+    /// Takes the latencies of each phase that have come since the last time, for somebody else's
+    /// [`Self::merge`].
+    pub(crate) fn take_phases(&self) -> Vec<(usize, Kinds)> {
+        let mut taken: Vec<Kinds> = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            for (phase, kinds) in shard.phases.iter_mut().enumerate() {
+                if taken.len() <= phase {
+                    taken.push(Kinds::default());
+                }
+                if !kinds.is_empty() {
+                    taken[phase].add(kinds);
+                    kinds.clear();
+                }
+            }
+        }
+        taken.into_iter().enumerate().filter(|(_, kinds)| !kinds.is_empty()).collect()
+    }
+
+    /// Adds what was taken elsewhere. Phases that have not begun here are left out.
+    pub(crate) fn merge(&self, second: &Second, phases: &[(usize, Kinds)]) {
+        let mut shard = self.shard(0);
+        shard.second.counts.add(&second.counts);
+        shard.second.produce.add(&second.produce);
+        shard.second.end_to_end.add(&second.end_to_end);
+        for (phase, kinds) in phases {
+            if let Some(own) = shard.phases.get_mut(*phase) {
+                own.add(kinds);
+            }
+        }
+    }
+
     /// All counts up to the last [`Self::take_second`].
     pub(crate) fn total(&self) -> Counts {
         *self.total.read()
@@ -270,5 +344,29 @@ mod tests {
             assert_eq!(stats.take_second().counts.written, 6, "{second}");
         }
         assert_eq!(stats.total().written, 12);
+    }
+
+    #[test]
+    fn what_is_taken_as_text_and_merged_elsewhere_is_the_same() {
+        let (here, there) = (Stats::new(2), Stats::new(2));
+        here.begin_phase(0);
+        there.begin_phase(0);
+        for (shard, latency_us) in [1, 17, 999, 1_234_567, 1_234_567, MAX_US].iter().enumerate() {
+            here.shard(shard).produced(5, 5 + latency_us);
+            here.shard(shard).counts().written += 1;
+        }
+        let expected = here.phase(0).produce;
+        let taken = (here.take_second(), here.take_phases());
+        assert!(here.take_phases().is_empty() && here.phase(0).produce.count() == 0);
+        let text = serde_json::to_string(&taken).expect("JSON");
+        let (second, phases): (Second, Vec<(usize, Kinds)>) =
+            serde_json::from_str(&text).expect("the same");
+        there.merge(&second, &phases);
+        there.merge(&Second::default(), &[(7, Kinds::default())]);
+        assert_eq!(there.phase(0).produce.0, expected.0);
+        assert_eq!(there.take_second().counts.written, 6);
+        let wild: Latencies = serde_json::from_str(&format!("[[0, 1], [{0}, {0}]]", u64::MAX))
+            .expect("any pairs are latencies");
+        assert_eq!(wild.count(), MAX_COUNT + 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::fault::Failover;
-use crate::report::{Cost, Phase, Report, Summary, Verification};
+use crate::report::{AgentSummary, Cost, Loss, Phase, Report, Summary, Verification};
 
 const GIB: f64 = (1u64 << 30) as f64;
 const MIB: f64 = (1u64 << 20) as f64;
@@ -24,6 +24,9 @@ pub fn text(report: &Report) -> String {
         line_to(&mut out, &line);
     }
     failover(&mut out, report);
+    for line in agents(report) {
+        line_to(&mut out, &line);
+    }
     if let Some(failed) = &report.failed {
         line_to(&mut out, &format!("ended early by a failure: {failed}"));
     }
@@ -69,11 +72,14 @@ pub fn verdict(report: &Report) -> String {
     if !verification.complete {
         wrong.push("not read to the end in time".to_owned());
     }
-    let verdict = match &report.failed {
-        // What the failure has left undone is no fault that was found.
-        Some(_) if findings.is_clean() => "INCOMPLETE",
-        _ => "FAILED",
-    };
+    if verification.lost_agents > 0 {
+        let lost = verification.lost_agents;
+        wrong.push(format!("{lost} agent(s) lost, and with them a part of the proof"));
+    }
+    let is_cut_short = report.failed.is_some() || verification.lost_agents > 0;
+    // What is left undone is no fault that was found.
+    let is_incomplete = is_cut_short && findings.is_clean();
+    let verdict = if is_incomplete { "INCOMPLETE" } else { "FAILED" };
     format!("{verdict}: of {acknowledged} records acknowledged: {}", wrong.join(", "))
 }
 
@@ -100,6 +106,32 @@ fn failover(out: &mut String, report: &Report) {
             ),
         );
     }
+}
+
+/// Who the load came from, and what was lost with whom: a line each; none if this process has made it.
+pub(crate) fn agents(report: &Report) -> Vec<String> {
+    let all = &report.agents;
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let worst = |of: fn(&AgentSummary) -> f64| ms(all.iter().map(of).fold(0.0, f64::max));
+    let clock = worst(|agent| agent.clock_error_ms);
+    let late = worst(|agent| agent.late_ms);
+    let count = all.len();
+    let mut lines = vec![format!(
+        "{count} agents; clocks right within {clock} ms each, orders at most {late} ms late"
+    )];
+    for agent in all {
+        let Some(Loss { at, reason, load_share, unread }) = &agent.lost else { continue };
+        let AgentSummary { name, producers, acknowledged, .. } = agent;
+        let share = load_share * 100.0;
+        let partitions: usize = unread.iter().map(|unread| unread.partitions.len()).sum();
+        lines.push(format!(
+            "agent {name} was lost after {at:.1} s ({reason}): {producers} producers, {share:.0} % of the load; \
+             {acknowledged} records acknowledged that it told of; {partitions} partitions not verified"
+        ));
+    }
+    lines
 }
 
 fn line_to(out: &mut String, line: &str) {

@@ -11,9 +11,9 @@ use crate::report::SCHEMA;
 use crate::{Options, Report, Workload, page, run, summary};
 
 /// Enough for all that these loads write.
-const KEEP_BYTES: usize = 256 << 20;
+pub(crate) const KEEP_BYTES: usize = 256 << 20;
 
-struct Fixed;
+pub(crate) struct Fixed;
 
 impl Clock for Fixed {
     fn wall_ms(&self) -> i64 {
@@ -22,7 +22,7 @@ impl Clock for Fixed {
 }
 
 #[derive(Default)]
-struct Counted(AtomicU64);
+pub(crate) struct Counted(AtomicU64);
 
 impl Entropy for Counted {
     fn fill(&self, out: &mut [u8]) {

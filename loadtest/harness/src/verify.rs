@@ -48,13 +48,13 @@ impl Findings {
 
     /// Adds what another consumer found.
     pub fn add(&mut self, other: Self) {
-        self.lost += other.lost;
-        self.duplicated += other.duplicated;
-        self.reordered += other.reordered;
-        self.foreign += other.foreign;
-        self.damaged += other.damaged;
-        self.aborted_read += other.aborted_read;
-        self.offsets_back += other.offsets_back;
+        self.lost = self.lost.saturating_add(other.lost);
+        self.duplicated = self.duplicated.saturating_add(other.duplicated);
+        self.reordered = self.reordered.saturating_add(other.reordered);
+        self.foreign = self.foreign.saturating_add(other.foreign);
+        self.damaged = self.damaged.saturating_add(other.damaged);
+        self.aborted_read = self.aborted_read.saturating_add(other.aborted_read);
+        self.offsets_back = self.offsets_back.saturating_add(other.offsets_back);
         self.told.extend(other.told);
         self.told.truncate(MAX_TOLD);
     }
@@ -67,7 +67,7 @@ impl Findings {
 }
 
 /// What a producer knows of one partition at its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Written {
     pub(crate) producer: u32,
     pub(crate) partition: u32,

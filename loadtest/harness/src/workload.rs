@@ -358,6 +358,17 @@ impl Workload {
         if wrong.is_empty() { Ok(()) } else { Err(Invalid::Values(wrong)) }
     }
 
+    /// How many consumers all groups have. They are numbered group by group.
+    pub(crate) fn consumers(&self) -> u32 {
+        self.consume.as_ref().map_or(0, |consume| consume.groups * consume.consumers)
+    }
+
+    /// The partitions of a consumer of [`Self::consumers`].
+    pub(crate) fn partitions_of(&self, consumer: u32) -> impl Iterator<Item = u32> {
+        let members = self.consume.as_ref().map_or(1, |consume| consume.consumers);
+        (consumer % members..self.topic.partitions).step_by(members as usize)
+    }
+
     fn check_records(&self, wrong: &mut Vec<String>) {
         let records = &self.records;
         between(wrong, "topic.partitions", self.topic.partitions.into(), 1, MAX_PARTITIONS.into());

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -71,11 +72,9 @@ impl Hands {
 
     /// Starts consumers, which read from the beginning of their partitions.
     pub(crate) fn start_consumers(&mut self) {
-        let Some(consume) = &self.load.workload.consume else { return };
-        let partitions = self.load.workload.topic.partitions;
-        for index in self.share.of(consume.groups * consume.consumers) {
-            let member = index % consume.consumers;
-            let own = (member..partitions).step_by(consume.consumers as usize);
+        let workload = &self.load.workload;
+        for index in self.share.of(workload.consumers()) {
+            let own = workload.partitions_of(index);
             let load = Arc::clone(&self.load);
             let consumer = Consumer::new(load, index as usize, own, self.goal.subscribe());
             self.consumers.spawn(consumer.run());
@@ -97,9 +96,10 @@ impl Hands {
         self.consumers.len()
     }
 
-    /// Tells consumers how far they shall come.
-    pub(crate) fn aim(&self, goal: Goal) {
-        self.goal.send_replace(goal);
+    /// Tells consumers how far they shall come; those that have are counted in the load.
+    pub(crate) fn aim(&self, ends: Arc<Vec<i64>>) {
+        self.load.arrived.store(0, Ordering::Relaxed);
+        self.goal.send_replace(Goal { ends, is_last: false, is_over: false });
     }
 
     /// Comes back when a client has ended, with the reason: none does by itself but by a failure. What it has
@@ -121,12 +121,7 @@ impl Hands {
     fn keep_ended(&mut self, ended: Result<Ended, JoinError>) -> Result<Option<String>, Failure> {
         let Ended { written, abandoned, unsettled, failure } = ended.map_err(bug)?;
         let failure = failure.map(|failure| failure.to_string());
-        let all = &mut self.produced;
-        all.written.extend(written);
-        all.abandoned += abandoned;
-        all.unsettled += unsettled;
-        // The first one is the reason of the others.
-        all.failure = all.failure.take().or_else(|| failure.clone());
+        self.produced.add(Produced { written, abandoned, unsettled, failure: failure.clone() });
         Ok(failure)
     }
 
@@ -160,7 +155,7 @@ impl Hands {
     ) -> Result<Option<String>, Failure> {
         let mut failure = None;
         if let Some(ends) = ends {
-            self.aim(Goal { ends, is_last: true, is_over: false });
+            self.goal.send_replace(Goal { ends, is_last: true, is_over: false });
             let until = Instant::now() + limit;
             while let Ok(Some(one)) = timeout_at(until, self.consumers.join_next()).await {
                 failure = failure.or(self.keep_read(one)?);
@@ -171,6 +166,12 @@ impl Hands {
             failure = failure.or(self.keep_read(one)?);
         }
         Ok(failure)
+    }
+
+    /// Ends everybody at once, whatever is under way.
+    pub(crate) fn abandon(&self) {
+        self.stop.send_replace(Stop::Now);
+        self.goal.send_modify(|goal| goal.is_over = true);
     }
 
     /// Holds what consumers have read against what was written. Whether all have come to the end.

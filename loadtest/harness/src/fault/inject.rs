@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Cut, Fault, Filler, Injected, Kind, Plan, Proxy};
@@ -98,15 +97,16 @@ pub(crate) struct Injector<'a> {
 }
 
 impl<'a> Injector<'a> {
+    /// `start_us` is the run's.
     pub(crate) fn new(
         victim: &'a mut Victim,
         load: Arc<Load>,
         observer: Arc<Mutex<Observer>>,
         stage: watch::Receiver<Stage>,
         status: watch::Sender<Status>,
+        start_us: u64,
     ) -> Self {
         let plan = Plan::new(&load.workload.faults);
-        let start_us = observer.lock().start_us();
         Self { victim, plan, load, observer, stage, status, start_us, injected: Vec::new() }
     }
 
@@ -233,7 +233,7 @@ impl<'a> Injector<'a> {
     /// Starts the server as it was started before.
     async fn restart(&mut self) -> Result<(), String> {
         let started = self.victim.server.restart().await;
-        self.observer.lock().renewed(self.victim.server.pids());
+        self.observer.lock().await.renewed(self.victim.server.pids());
         started.map_err(|error| error.to_string())
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::{DRAIN_LIMIT, Error, Run, Turn};
 use crate::amount::Rate;
 use crate::client::Bound;
-use crate::consumer::Goal;
 use crate::pace::Tempo;
 use crate::report::{Found, Trial};
 use crate::workload::{Backlog, Search};
@@ -61,7 +60,7 @@ impl Run {
         let size = self.load.workload.records.size.0;
         let rate = rate.map_or(Some(0.0), |rate| rate.records_per_second(size));
         self.begin(name, measured, rate, Turn::To(Tempo::from(rate))).await;
-        self.wait(time).await
+        self.last(time).await
     }
 
     /// Nothing is due from now on. What was is still written, in a phase that does not count.
@@ -91,16 +90,16 @@ impl Run {
         let size = workload.records.size.0;
         let rate = workload.produce.rate.and_then(|rate| rate.records_per_second(size));
         self.begin("catching up", true, rate, Turn::None).await;
-        self.load.arrived.store(0, Ordering::Relaxed);
         let committed = self.load.workload.transactions.is_some();
         let bound = if committed { Bound::Stable } else { Bound::End };
         let ends = Arc::new(self.ends(bound).await?);
-        self.crew.aim(Goal { ends, is_last: false, is_over: false });
+        self.crew.aim(ends);
         self.crew.start_consumers();
-        let all = self.crew.consumers();
-        let arrived =
-            self.until(BACKLOG_LIMIT, |load| load.arrived.load(Ordering::Relaxed) >= all).await?;
-        if arrived {
+        let (all, gauge) = (self.crew.consumers(), self.crew.gauge());
+        let arrived = self.until(BACKLOG_LIMIT, |load| {
+            load.arrived.load(Ordering::Relaxed) + gauge.lost_consumers() >= all
+        });
+        if arrived.await? {
             self.phase("at the tail", workload.produce.rate, true, workload.duration.0).await?;
         }
         self.rest("drain").await;
@@ -137,11 +136,11 @@ impl Run {
         let name = format!("{:.1} MiB/s", rate * workload.records.size.0 as f64 / MIB);
         let warm_up = format!("warm-up {name}");
         self.begin(&warm_up, false, Some(rate), Turn::To(Tempo::Rate(rate))).await;
-        if !self.wait(workload.warm_up.0).await? {
+        if !self.last(workload.warm_up.0).await? {
             return Ok(None);
         }
         let phase = self.begin(&name, true, Some(rate), Turn::None).await;
-        let finished = self.wait(workload.duration.0).await?;
+        let finished = self.last(workload.duration.0).await?;
         // What is due is given up and what is under way comes home, or the next trial would pay for this one.
         self.begin("pause", false, Some(0.0), Turn::Drop(Tempo::Rest)).await;
         self.until(DRAIN_LIMIT, |load| load.outstanding.load(Ordering::Relaxed) == 0).await?;
@@ -149,7 +148,7 @@ impl Run {
             return Ok(None);
         }
         let p99 = self.load.stats.phase(phase).produce.percentile_ms(99.0);
-        let (written, seconds) = self.observer.lock().written_in(phase);
+        let (written, seconds) = self.observer.lock().await.written_in(phase);
         let sustained = written as f64 >= SUSTAINED * rate * seconds;
         let held = sustained && p99 <= bound.as_secs_f64() * 1000.0;
         Ok(Some(Trial { records_per_second: rate, p99, held, phase }))
