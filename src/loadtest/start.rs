@@ -169,9 +169,14 @@ impl Plan<'_> {
 
     async fn command(self, words: &[String], bootstrap: &str) -> anyhow::Result<Started> {
         let (executable, args) = words.split_first().context("a command has a program")?;
+        // It runs in its data directory: a path is meant from here.
+        let executable = match executable.contains('/') {
+            true => Path::new(executable).canonicalize().with_context(|| executable.clone())?,
+            false => executable.into(),
+        };
         let args = args.iter().map(OsString::from).collect();
         let program =
-            self.program("the server", executable.into(), args, Vec::new(), bootstrap.to_owned());
+            self.program("the server", executable, args, Vec::new(), bootstrap.to_owned());
         let server = Server::start(program).await?;
         let victim = Victim { server, data: self.data.to_owned(), bucket: None };
         Ok(Started { victim, bootstrap: bootstrap.to_owned(), metrics: None, temporary: None })

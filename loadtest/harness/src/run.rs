@@ -71,7 +71,7 @@ pub enum Error {
     )]
     NoVictim,
     /// A fault that this server cannot be given.
-    #[error("{0}")]
+    #[error(transparent)]
     Unfit(#[from] Unfit),
     /// Nobody in another process sees how long a fault lasts.
     #[error(

@@ -21,11 +21,11 @@ pub struct Filler {
 }
 
 impl Filler {
-    /// Where the file system of `data` begins, if it was made for nothing else.
+    /// Where the file system of `data` begins, if it was made for nothing else than that and the server's `log`.
     ///
     /// # Errors
     /// Words for the user: why it is not filled.
-    pub fn find(data: &Path) -> Result<PathBuf, String> {
+    pub fn find(data: &Path, log: &Path) -> Result<PathBuf, String> {
         let advice = "give the server's data a file system of its own, such as `mount -t tmpfs -o size=4g tmpfs DIR`";
         let told = |error: std::io::Error| format!("{}: {error}", data.display());
         let data = data.canonicalize().map_err(told)?;
@@ -41,7 +41,7 @@ impl Filler {
         let entries = root.read_dir().map_err(told)?;
         for entry in entries {
             let path = entry.map_err(told)?.path();
-            let is_own = data.starts_with(&path) || data == root;
+            let is_own = data.starts_with(&path) || data == root || log == path;
             if !is_own && !path.ends_with("lost+found") && !path.ends_with(NAME) {
                 return Err(format!(
                     "fill-disk would fill {}, which holds other things ({}): {advice}, and --data DIR",
@@ -115,9 +115,11 @@ mod tests {
     fn a_file_system_that_others_use_is_not_filled() {
         let directory = tempfile::tempdir().expect("a directory");
         let _beside = tempfile::tempdir().expect("another one");
-        let refused = Filler::find(directory.path()).expect_err("it is the machine's own");
+        let refused = Filler::find(directory.path(), Path::new("/no/log"))
+            .expect_err("it is the machine's own");
         assert!(refused.contains("--data DIR"), "{refused}");
-        let refused = Filler::find(Path::new("/no/such")).expect_err("it is not there");
+        let refused =
+            Filler::find(Path::new("/no/such"), Path::new("/no/log")).expect_err("it is not there");
         assert!(refused.contains("/no/such"), "{refused}");
     }
 }

@@ -2,7 +2,7 @@
 //! and is done to it meanwhile; it leaves the server running, its disk free and its bucket within reach, so that all
 //! that was acknowledged can be read and verified.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,10 @@ pub struct Victim {
 pub struct Unfit(String);
 
 impl Victim {
+    fn log(&self) -> &Path {
+        &self.server.program().log
+    }
+
     /// Whether all of these faults can be done to it.
     ///
     /// # Errors
@@ -49,7 +53,7 @@ impl Victim {
         for fault in faults {
             match fault.kind {
                 Kind::Kill | Kind::Stop | Kind::Restart => {}
-                Kind::FillDisk => drop(Filler::find(&self.data).map_err(Unfit)?),
+                Kind::FillDisk => drop(Filler::find(&self.data, self.log()).map_err(Unfit)?),
                 Kind::CutBucket if self.bucket.is_some() => {}
                 Kind::CutBucket => {
                     let name = &self.server.program().name;
@@ -184,9 +188,9 @@ impl<'a> Injector<'a> {
                 self.victim.server.resume();
             }
             Kind::FillDisk => {
-                let data = self.victim.data.clone();
+                let (data, log) = (self.victim.data.clone(), self.victim.log().to_owned());
                 let fill = move || {
-                    let root = Filler::find(&data)?;
+                    let root = Filler::find(&data, &log)?;
                     Filler::fill(&root).map_err(|error| format!("fill-disk: {error}"))
                 };
                 let filled = tokio::task::spawn_blocking(fill).await;
