@@ -14,15 +14,17 @@ use sluice_catalog::embedded::EmbeddedStore;
 use sluice_catalog::{Catalog, CatalogOptions, NewTopic, VolumeKind, VolumeSpec};
 use sluice_format::key::Keys;
 use sluice_gateway::backend::{
-    Backend, Caller, OffsetQuery, Read, ReadAnswer, ReadRequest, TransactionLog,
+    Append, AppendRequest, Backend, Caller, NotAdded, OffsetQuery, ProducerIdentity, Read,
+    ReadAnswer, ReadRequest, TransactionLog, Transactions,
 };
 use sluice_model::{
     CatalogLimits, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults, VolumeId,
 };
 use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
 use sluice_volume::Medium;
-use sluice_wire::ErrorCode;
 use sluice_wire::batch::{BatchBuilder, Batches, NewRecord};
+use sluice_wire::messages::init_producer_id_request::InitProducerIdRequest;
+use sluice_wire::{ErrorCode, Str};
 use sluice_writer::group::GroupConfig;
 use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{
@@ -418,5 +420,58 @@ async fn a_fetch_of_committed_records_waits_for_the_marker() {
     assert_eq!(answer.last_stable, 2);
     assert!(!answer.records.is_empty());
     assert_eq!(answer.aborted, []);
+    backend.writer().close(Duration::ZERO).await;
+}
+
+/// One batch of one record, of a transaction with this epoch.
+fn part(producer: ProducerIdentity, sequence: i32) -> Bytes {
+    let ProducerIdentity { producer_id, producer_epoch } = producer;
+    let builder = BatchBuilder::new().producer(producer_id, producer_epoch, sequence);
+    record(builder.transactional(), "k", i64::from(sequence))
+}
+
+/// A request in flight waits for the coordinator with all its batches; the next ones must not overtake it, whether
+/// they need the coordinator or not.
+#[tokio::test]
+async fn batches_of_a_transaction_keep_the_order_of_their_requests() {
+    let fixture = Fixture::new(WriterOptions::default()).await;
+    let topic = NewTopic { name: "t".to_owned(), partitions: 3, overrides: BTreeMap::new() };
+    let topic = fixture.catalog.create_topic(TenantId::OPEN, topic).await.unwrap();
+    let stream = |partition| StreamId { topic: topic.id, partition };
+    let backend = fixture.start().await;
+    let (caller, id) = (caller(), Str::from("id"));
+    let request = |batches: &[(u32, Bytes)]| AppendRequest {
+        acks: -1,
+        timeout: WAIT,
+        transactional_id: Some(id.clone()),
+        not_added: NotAdded::Adds,
+        appends: batches
+            .iter()
+            .map(|(partition, records)| Append {
+                stream: stream(*partition),
+                records: records.clone(),
+            })
+            .collect(),
+    };
+    let init = InitProducerIdRequest {
+        transactional_id: Some(id.clone()),
+        transaction_timeout_ms: 60_000,
+        ..Default::default()
+    };
+    let given = backend.init_producer_id(&caller, init).await.unwrap();
+    // Open in partition 0 only.
+    let first = backend.append(&caller, request(&[(0, part(given, 0))])).await;
+    assert!(first[0].is_ok(), "{first:?}");
+    let answers = futures_util::future::join_all([
+        // Waits for the coordinator, and with the new partition the old one.
+        backend.append(&caller, request(&[(1, part(given, 0)), (0, part(given, 1))])),
+        backend.append(&caller, request(&[(0, part(given, 2))])),
+        backend.append(&caller, request(&[(2, part(given, 0))])),
+        backend.append(&caller, request(&[(1, part(given, 1)), (2, part(given, 1))])),
+        backend.append(&caller, request(&[(0, part(given, 3)), (1, part(given, 2))])),
+    ])
+    .await;
+    let refused = answers.iter().flatten().filter_map(|answer| answer.as_ref().err());
+    assert_eq!(refused.collect::<Vec<_>>().len(), 0, "{answers:?}");
     backend.writer().close(Duration::ZERO).await;
 }

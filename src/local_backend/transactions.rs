@@ -61,19 +61,20 @@ impl LocalBackend {
         request: &AppendRequest,
         transactional_id: &Str,
     ) -> Vec<Result<Appended, Refused>> {
+        // Requests that follow wait for this one until it is handed over, and it for those before it: a batch
+        // that needs nobody's word must not overtake one that waits for it, or goes with such a one.
+        let turn = self.writer.transactions().turn(caller.tenant, transactional_id).await;
         let adds = request.not_added == NotAdded::Adds;
         let mut vouchers: Vec<Option<Unverified>> = request
             .appends
             .iter()
             .map(|append| self.writer.unverified(append.stream, &append.records, adds))
             .collect();
-        if vouchers.iter().all(Option::is_none) {
-            return join_all(request.appends.iter().map(|append| self.append_one(append, request)))
-                .await;
-        }
-        // Batches that follow wait for these, so that they are not handed over before them.
-        let turn = self.writer.transactions().turn(caller.tenant, transactional_id).await;
-        let refused = self.unvouched(caller, request, transactional_id, &vouchers).await;
+        let refused = if vouchers.iter().all(Option::is_none) {
+            BTreeMap::new()
+        } else {
+            self.unvouched(caller, request, transactional_id, &vouchers).await
+        };
         let appended = request.appends.iter().zip(&mut vouchers).map(|(append, voucher)| {
             let (voucher, code) = (voucher.take(), refused.get(&append.stream).copied());
             async move {

@@ -253,15 +253,19 @@ impl TransactionCoordinator {
         Ok(bumps_epoch.then_some((current.producer_id, current.epoch)))
     }
 
-    /// Waits for the producer's turn: from the check of its first batches in a stream to their hand-over,
-    /// so that they cannot overtake each other. None for an id that is not known.
+    /// Waits for the producer's turn: from the check of a request's batches to their hand-over, so that requests
+    /// cannot overtake each other. It is given in the order of the first polls. None for an id that is not known.
     pub async fn turn(
         &self,
         tenant: TenantId,
         transactional_id: &str,
     ) -> Option<OwnedMutexGuard<()>> {
         let gate = Arc::clone(&self.shared.cell(tenant, transactional_id)?.gate);
-        Some(gate.lock_owned().await)
+        // Nearly always free: then without a wait that tokio's budget could bring about.
+        match Arc::clone(&gate).try_lock_owned() {
+            Ok(turn) => Some(turn),
+            Err(_) => Some(gate.lock_owned().await),
+        }
     }
 
     fn ask<'a>(&self, claim: &Claim<'a>) -> Ask<'a> {
