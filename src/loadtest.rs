@@ -71,6 +71,9 @@ pub(crate) struct RunArgs {
     /// A process of the server on this machine, whose CPU and memory are measured; may be repeated
     #[arg(long, value_name = "PID")]
     server_pid: Vec<u32>,
+    /// A process of the store that the server uses, told apart in the same way; may be repeated
+    #[arg(long, value_name = "PID")]
+    store_pid: Vec<u32>,
     /// The server's metrics, for what it asks of its bucket
     #[arg(long, value_name = "URL")]
     server_metrics: Option<String>,
@@ -211,6 +214,7 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
         bootstrap: args.bootstrap,
         label: args.label,
         server_pids: args.server_pid,
+        store_pids: args.store_pid,
         server_metrics: args.server_metrics,
         seed: args.seed,
         keep_topic: args.keep_topic,

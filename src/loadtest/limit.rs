@@ -49,6 +49,7 @@ pub(super) async fn run(args: &LimitArgs) -> anyhow::Result<Verdict> {
             bootstrap: server.address.clone(),
             label: "null server".to_owned(),
             server_pids: vec![server.child.id()],
+            store_pids: Vec::new(),
             server_metrics: None,
             seed: None,
             keep_topic: false,

@@ -13,6 +13,7 @@ mod client;
 mod consumer;
 mod crew;
 pub mod fault;
+pub mod first;
 mod fleet;
 mod http;
 mod keys;

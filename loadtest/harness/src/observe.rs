@@ -12,7 +12,9 @@ pub(crate) struct Observer {
     start_us: u64,
     last_us: u64,
     server_pids: Vec<u32>,
+    store_pids: Vec<u32>,
     last_server: Option<Usage>,
+    last_store: Option<Usage>,
     last_client: Usage,
     is_client_here: bool,
     last_machine: Option<Machine>,
@@ -38,14 +40,17 @@ impl Observer {
     pub(crate) fn new(
         now_us: u64,
         server_pids: Vec<u32>,
+        store_pids: Vec<u32>,
         client: Usage,
         is_client_here: bool,
     ) -> Self {
         Self {
             start_us: now_us,
             last_us: now_us,
-            last_server: server(&server_pids),
+            last_server: usage(&server_pids),
+            last_store: usage(&store_pids),
             server_pids,
+            store_pids,
             last_client: client,
             is_client_here,
             last_machine: Machine::now(),
@@ -58,7 +63,8 @@ impl Observer {
     pub(crate) fn observe(&mut self, stats: &Stats, now_us: u64, client: Usage) -> Row {
         let second = stats.take_second();
         let seconds = now_us.saturating_sub(self.last_us) as f64 / 1e6;
-        let (server, machine) = (server(&self.server_pids), Machine::now());
+        let (server, store) = (usage(&self.server_pids), usage(&self.store_pids));
+        let machine = Machine::now();
         let three = |latencies: &Latencies| {
             (latencies.count() > 0).then(|| {
                 [latencies.percentile_ms(50.0), latencies.percentile_ms(99.0), latencies.max_ms()]
@@ -76,11 +82,9 @@ impl Observer {
             end_to_end: three(&second.end_to_end),
             retries,
             transactions: (commits, aborts),
-            // A server that was started anew counts from 0.
-            server_cpu: server.map(|usage| {
-                let before = self.last_server.map_or(0.0, |last| last.cpu_seconds);
-                (usage.cpu_seconds - before).max(0.0)
-            }),
+            server_cpu: since(self.last_server, server),
+            store_cpu: since(self.last_store, store),
+            store_rss: store.map(|usage| (usage.rss_bytes, usage.rss_peak_bytes)),
             server_rss: server.map(|usage| (usage.rss_bytes, usage.rss_peak_bytes)),
             client_cpu: client.cpu_seconds - self.last_client.cpu_seconds,
             client_rss: (client.rss_bytes, client.rss_peak_bytes),
@@ -89,7 +93,8 @@ impl Observer {
                 .map(|(now, before)| now.busy_seconds - before.busy_seconds),
         };
         self.last_us = now_us;
-        (self.last_server, self.last_client, self.last_machine) = (server, client, machine);
+        (self.last_server, self.last_store) = (server, store);
+        (self.last_client, self.last_machine) = (client, machine);
         self.rows.push(row);
         row
     }
@@ -141,26 +146,31 @@ impl Observer {
         let sum = |of: fn(&Row) -> u64| rows.iter().map(|row| of(row)).sum::<u64>();
         let written = Moved::new(sum(|row| row.written.0), sum(|row| row.written.1), seconds);
         let read = Moved::new(sum(|row| row.read.0), sum(|row| row.read.1), seconds);
-        let most = |of: fn(&Row) -> u64| rows.iter().map(|row| of(row)).max().unwrap_or(0);
         // While it is down there is nothing to count.
         let server_cpu = rows.iter().filter_map(|row| row.server_cpu).reduce(|sum, row| sum + row);
+        let store_cpu: Option<f64> = rows.iter().map(|row| row.store_cpu).sum();
         let client_cpu: f64 = rows.iter().map(|row| row.client_cpu).sum();
         let machine_cpu: Option<f64> = rows.iter().map(|row| row.machine_cpu).sum();
-        let server = server_cpu.filter(|_| !self.server_pids.is_empty()).map(|cpu| Cost {
-            rss_max_bytes: most(|row| row.server_rss.map_or(0, |(now, _)| now)),
-            rss_peak_bytes: most(|row| row.server_rss.map_or(0, |(_, peak)| peak)),
-            ..Cost::new(cpu, &written, &read)
-        });
-        let client = Cost {
-            rss_max_bytes: most(|row| row.client_rss.0),
-            rss_peak_bytes: most(|row| row.client_rss.1),
-            ..Cost::new(client_cpu, &written, &read)
+        let cost = |cpu: f64, rss: fn(&Row) -> Option<(u64, u64)>| {
+            let rss = || rows.iter().filter_map(|row| rss(row));
+            Cost {
+                rss_max_bytes: rss().map(|(now, _)| now).max().unwrap_or(0),
+                rss_peak_bytes: rss().map(|(_, peak)| peak).max().unwrap_or(0),
+                ..Cost::new(cpu, &written, &read)
+            }
         };
+        let server = server_cpu.filter(|_| !self.server_pids.is_empty());
+        let server = server.map(|cpu| cost(cpu, |row| row.server_rss));
+        let store = store_cpu.filter(|_| !self.store_pids.is_empty());
+        let store = store.map(|cpu| cost(cpu, |row| row.store_rss));
+        let client = cost(client_cpu, |row| Some(row.client_rss));
         let (cpus, ..) = crate::process::describe();
         // Only where all of the server's processes are known.
         let server_here = server.as_ref().filter(|_| self.is_client_here);
         let others = machine_cpu.zip(server_here).map(|(machine, server)| {
-            ((machine - server.cpu_seconds - client_cpu) / (seconds * cpus as f64)).clamp(0.0, 1.0)
+            let store = store.as_ref().map_or(0.0, |store| store.cpu_seconds);
+            ((machine - server.cpu_seconds - store - client_cpu) / (seconds * cpus as f64))
+                .clamp(0.0, 1.0)
         });
         let bucket = begun.bucket.zip(bucket_end).filter(|_| !begun.renewed);
         Phase {
@@ -177,6 +187,7 @@ impl Observer {
             transactions: (sum(|row| row.transactions.0), sum(|row| row.transactions.1)),
             retries: sum(|row| row.retries),
             server,
+            store,
             client,
             others_share: others,
             bucket: bucket.map(|(begin, end)| BucketCost::new(end - begin, &written)),
@@ -184,6 +195,12 @@ impl Observer {
     }
 }
 
-fn server(pids: &[u32]) -> Option<Usage> {
+/// CPU-seconds from one look to the next. Processes that were started anew count from 0.
+fn since(before: Option<Usage>, now: Option<Usage>) -> Option<f64> {
+    let before = before.map_or(0.0, |before| before.cpu_seconds);
+    now.map(|now| (now.cpu_seconds - before).max(0.0))
+}
+
+fn usage(pids: &[u32]) -> Option<Usage> {
     if pids.is_empty() { None } else { Usage::of(pids) }
 }

@@ -149,6 +149,8 @@ pub struct Phase {
     pub retries: u64,
     /// The server's processes, if they were named.
     pub server: Option<Cost>,
+    /// Those of the store that it uses, if they were named.
+    pub store: Option<Cost>,
     /// This process, and agents.
     pub client: Cost,
     /// The share of the machine's processors that others used: above a tenth, mistrust the figures.
@@ -287,6 +289,10 @@ pub struct Row {
     pub server_cpu: Option<f64>,
     /// Its resident memory, and the most that it ever was.
     pub server_rss: Option<(u64, u64)>,
+    /// CPU-seconds of the store that the server uses.
+    pub store_cpu: Option<f64>,
+    /// Its resident memory, and the most that it ever was.
+    pub store_rss: Option<(u64, u64)>,
     /// CPU-seconds of this process.
     pub client_cpu: f64,
     /// Its resident memory, and the most that it ever was.

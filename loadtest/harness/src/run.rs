@@ -45,6 +45,8 @@ pub struct Options {
     pub label: String,
     /// The server's processes on this machine.
     pub server_pids: Vec<u32>,
+    /// The processes on this machine of the store that the server uses: their cost is told apart.
+    pub store_pids: Vec<u32>,
     /// The URL of the server's metrics.
     pub server_metrics: Option<String>,
     /// The seed of keys, bytes and times; a random one if it is left out.
@@ -63,7 +65,9 @@ pub enum Error {
     #[error("{0}")]
     Metrics(String),
     /// The server's processes are not there.
-    #[error("there is no process {0:?}: --server-pid must name the server's, on this machine")]
+    #[error(
+        "there is no process {0:?}: --server-pid and --store-pid must name those of this machine"
+    )]
     NoProcess(Vec<u32>),
     /// There are faults to inject, and nothing to inject them on.
     #[error(
@@ -175,8 +179,10 @@ pub async fn run_on(
     if coordinator.is_some() && !options.workload.faults.is_empty() {
         return Err(Error::FaultsOnFleet);
     }
-    if !options.server_pids.is_empty() && process::Usage::of(&options.server_pids).is_none() {
-        return Err(Error::NoProcess(options.server_pids));
+    for pids in [&options.server_pids, &options.store_pids] {
+        if !pids.is_empty() && process::Usage::of(pids).is_none() {
+            return Err(Error::NoProcess(pids.clone()));
+        }
     }
     if let Some(url) = &options.server_metrics {
         scrape::bucket(url).await.map_err(Error::Metrics)?;
@@ -269,8 +275,8 @@ async fn lead(
     let start_us = load.timeline.now_us();
     // What agents have used before.
     gauge.gather(start_us).await;
-    let pids = options.server_pids.clone();
-    let observer = Observer::new(start_us, pids, gauge.usage(), gauge.is_here());
+    let (server, store) = (options.server_pids.clone(), options.store_pids.clone());
+    let observer = Observer::new(start_us, server, store, gauge.usage(), gauge.is_here());
     let observer = Arc::new(tokio::sync::Mutex::new(observer));
     let (stage, status) = (watch::Sender::new(Stage::Before), watch::Sender::default());
     let injector = victim.map(|victim| {

@@ -180,6 +180,9 @@ fn one_phase(out: &mut String, phase: &Phase) {
     if let Some(server) = &phase.server {
         cost(out, "server", server);
     }
+    if let Some(store) = &phase.store {
+        cost(out, "store", store);
+    }
     cost(out, "client", &phase.client);
     if let Some(others) = phase.others_share {
         let note = if others > 0.1 { ": mistrust the figures" } else { "" };
@@ -308,6 +311,10 @@ fn figures(phase: &Phase) -> Vec<(&'static str, Option<f64>)> {
         ("server CPU-s a GiB written", server.and_then(|cost| cost.cpu_seconds_per_gib_written)),
         ("server CPU-s a GiB moved", server.and_then(|cost| cost.cpu_seconds_per_gib_moved)),
         ("server RSS, MiB", server.map(|cost| cost.rss_max_bytes as f64 / MIB)),
+        (
+            "store CPU-s a GiB written",
+            phase.store.as_ref().and_then(|cost| cost.cpu_seconds_per_gib_written),
+        ),
         ("client CPU-s a GiB moved", phase.client.cpu_seconds_per_gib_moved),
         ("bucket PUT a GiB", bucket.map(|[puts, ..]| puts)),
         ("bucket GET a GiB", bucket.map(|[_, gets, _]| gets)),

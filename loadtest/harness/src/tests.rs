@@ -42,6 +42,7 @@ async fn load(workload: &str, lie: Lie) -> Report {
         bootstrap: server.address().to_string(),
         label: "null".to_owned(),
         server_pids: vec![std::process::id()],
+        store_pids: vec![std::process::id()],
         server_metrics: None,
         seed: Some(1),
         keep_topic: false,
@@ -88,6 +89,8 @@ async fn a_truthful_server_passes_and_is_measured() {
     assert!(produce.p50 > 0.0 && produce.p50 <= produce.p99 && produce.p99 <= produce.max);
     assert_eq!(steady.end_to_end.as_ref().expect("latencies").count, 2 * produce.count);
     assert!(steady.server.is_some_and(|cost| cost.rss_max_bytes > 0));
+    let store = steady.store.expect("it was named");
+    assert_eq!(store.rss_peak_bytes, steady.client.rss_peak_bytes, "here they are one process");
     let text = serde_json::to_string(&report).expect("JSON");
     let back = Report::parse(&text).expect("the same");
     assert_eq!((&back.workload, back.seed), (&report.workload, 1));
