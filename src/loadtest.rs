@@ -12,7 +12,9 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use sluice_loadtest::amount::{Rate, Time};
 use sluice_loadtest::fault::{Kind, Victim};
-use sluice_loadtest::{Coordinator, NullServer, Options, Progress, Report, Workload, summary};
+use sluice_loadtest::{
+    Coordinator, NullServer, Options, Progress, Report, Workload, repeat, summary,
+};
 use tokio::sync::watch;
 
 use crate::seams::{SystemClock, SystemEntropy};
@@ -20,6 +22,7 @@ use crate::tools::{self, Verdict};
 
 mod fleet;
 mod limit;
+mod peers;
 mod start;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -32,6 +35,7 @@ Examples:
   sluice loadtest run steady --bootstrap 10.0.0.5:9092 --listen 10.0.0.9:7070 --expect 3 --token-file token
   sluice loadtest agent --coordinator 10.0.0.9:7070 --token-file token      on each of three machines
   sluice loadtest compare before.json after.json
+  sluice loadtest peers --quick                      beside Kafka and Tansu, if they are installed
   sluice loadtest limit                              what the generator itself can do
 
 Any Kafka server of version 2.4 or later can be loaded. Exit codes: 0 success, 1 the verifier found
@@ -52,6 +56,8 @@ pub(crate) enum LoadtestCommand {
     },
     /// Compare two reports
     Compare(CompareArgs),
+    /// Compare Sluice with Apache Kafka, Tansu and others, started here one after the other
+    Peers(Box<peers::PeersArgs>),
     /// Measure what the generator itself can do, against a server that does next to nothing
     Limit(limit::LimitArgs),
     /// Be the server that does next to nothing, until killed
@@ -109,6 +115,9 @@ pub(crate) struct RunArgs {
     keep_topic: bool,
     #[command(flatten)]
     fleet: fleet::FleetArgs,
+    /// Runs it so often, and says which figures are too noisy to be believed; files get the run's number
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "listen", value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeat: u32,
 }
 
 /// Kinds of faults as they are written with commas.
@@ -169,6 +178,7 @@ pub(crate) fn run(command: LoadtestCommand) -> ExitCode {
                 Ok(Verdict::Clean)
             }
             LoadtestCommand::Compare(args) => compare(&args),
+            LoadtestCommand::Peers(args) => Box::pin(peers::run(*args)).await,
             LoadtestCommand::Limit(args) => limit::run(&args).await,
             LoadtestCommand::NullServer(args) => null_server(&args).await,
         }
@@ -207,8 +217,7 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
         workload.faults.retain(|fault| kinds.contains(&fault.kind));
     }
     workload.check()?;
-    let mut started = args.start.start(&workload, &args.bootstrap).await?;
-    let mut options = Options {
+    let options = Options {
         name,
         workload,
         bootstrap: args.bootstrap,
@@ -219,33 +228,73 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
         seed: args.seed,
         keep_topic: args.keep_topic,
     };
+    let mut reports: Vec<Report> = Vec::new();
+    for number in 1..=args.repeat {
+        let report = one_run(&args.start, &args.fleet, options.clone()).await?;
+        tools::print(&summary::text(&report));
+        let file =
+            |path: &Path| if args.repeat == 1 { path.into() } else { numbered(path, number) };
+        if let Some(path) = &args.json {
+            let text = serde_json::to_string_pretty(&report).context("writing the report")?;
+            write(&file(path), &text)?;
+        }
+        if let Some(path) = &args.html {
+            write(&file(path), &sluice_loadtest::page::report(&report)?)?;
+        }
+        let is_over = report.interrupted || is_cut_short(&report);
+        reports.push(report);
+        if is_over {
+            break;
+        }
+    }
+    if reports.len() > 1 {
+        tools::print(&format!("\n{}", repeat::text(&reports)));
+    }
+    // Only the last one can be cut short.
+    let verdict = |report: &Report| match is_cut_short(report) {
+        true if report.verification.findings.is_clean() => Verdict::Incomplete,
+        false if report.verification.is_passed() => Verdict::Clean,
+        true | false => Verdict::Findings,
+    };
+    let worst = reports.iter().map(verdict).find(|verdict| *verdict != Verdict::Clean);
+    Ok(worst.unwrap_or(Verdict::Clean))
+}
+
+/// Whether a run has ended before its time, and its proof may not be complete for that.
+fn is_cut_short(report: &Report) -> bool {
+    report.failed.is_some() || report.verification.lost_agents > 0
+}
+
+/// One run, against a server of its own if one is to be started.
+async fn one_run(
+    start: &start::StartArgs,
+    fleet: &fleet::FleetArgs,
+    mut options: Options,
+) -> anyhow::Result<Report> {
+    let mut started = start.start(&options.workload, &options.bootstrap).await?;
     if let Some(started) = &started {
         options.bootstrap.clone_from(&started.bootstrap);
         options.server_pids = started.victim.server.pids();
         options.server_metrics = options.server_metrics.or_else(|| started.metrics.clone());
     }
     let victim = started.as_mut().map(|started| &mut started.victim);
-    let outcome = fleet::measured(victim, options, &args.fleet).await;
+    let outcome = fleet::measured(victim, options, fleet).await;
     if let Some(started) = started {
         let is_clean = |report: &Report| report.failed.is_none() && report.verification.is_passed();
         started.end(!outcome.as_ref().is_ok_and(is_clean)).await;
     }
-    let report = outcome?;
-    tools::print(&summary::text(&report));
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report).context("writing the report")?;
-        write(path, &text)?;
+    outcome
+}
+
+/// `steady.json` of the second run: `steady-2.json`.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut name = format!("{stem}-{number}");
+    if let Some(extension) = path.extension() {
+        name.push('.');
+        name.push_str(&extension.to_string_lossy());
     }
-    if let Some(path) = &args.html {
-        write(path, &sluice_loadtest::page::report(&report)?)?;
-    }
-    let proof = &report.verification;
-    let is_cut_short = report.failed.is_some() || proof.lost_agents > 0;
-    Ok(match is_cut_short {
-        true if proof.findings.is_clean() => Verdict::Incomplete,
-        false if proof.is_passed() => Verdict::Clean,
-        true | false => Verdict::Findings,
-    })
+    path.with_file_name(name)
 }
 
 /// Runs a workload with a progress line; Ctrl-C ends it early, with a report.
@@ -254,15 +303,7 @@ async fn measured(
     coordinator: Option<Coordinator>,
     options: Options,
 ) -> anyhow::Result<Report> {
-    let (interrupted, interrupt) = watch::channel(false);
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            interrupted.send_replace(true);
-        }
-        // The run still looks at it.
-        interrupted.closed().await;
-    });
-    let is_terminal = std::io::stderr().is_terminal();
+    let (is_terminal, interrupt) = (is_terminal(), interrupted());
     let show = move |progress: &Progress| show(progress, is_terminal);
     let run = sluice_loadtest::run_on(
         victim,
@@ -278,6 +319,23 @@ async fn measured(
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
     Ok(report?)
+}
+
+/// Turns true at Ctrl-C.
+fn interrupted() -> watch::Receiver<bool> {
+    let (interrupted, interrupt) = watch::channel(false);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.send_replace(true);
+        }
+        // The run still looks at it.
+        interrupted.closed().await;
+    });
+    interrupt
+}
+
+fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
 }
 
 /// A workload by its name or its file, with the name.

@@ -1,9 +1,11 @@
 //! Reports as one page that needs nothing else: plots are inline, there is no script, and it fits a phone.
 
+mod bars;
 mod plot;
 
 use std::fmt::Write;
 
+pub(crate) use bars::{Bar, bars};
 pub use plot::PlotError;
 
 use crate::fault::Failover;
@@ -72,7 +74,7 @@ pub fn report(report: &Report) -> Result<String, PlotError> {
     body.push_str("</div><h2>Workload</h2><pre>");
     let workload = toml::to_string(&report.workload).unwrap_or_default();
     let _ = write!(body, "{}seed = {}</pre>", escape(&workload), report.seed);
-    Ok(page(&format!("Load test: {}", report.name), &body))
+    Ok(document(&format!("Load test: {}", report.name), &body))
 }
 
 const PERCENTILES: Axes = Axes { x: "percentile", y: "ms", is_log: true, is_percentile: true };
@@ -123,10 +125,11 @@ pub fn comparison(first: &Report, second: &Report) -> Result<String, PlotError> 
         figure(&mut body, &format!("End to end, {}", phase.name), &both, PERCENTILES)?;
     }
     body.push_str("</div>");
-    Ok(page(&format!("Load tests: {title}"), &body))
+    Ok(document(&format!("Load tests: {title}"), &body))
 }
 
-fn page(title: &str, body: &str) -> String {
+/// A document of this body, HTML already.
+pub(crate) fn document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html><html lang=en><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width,initial-scale=1\">\
@@ -332,6 +335,6 @@ fn marked(
 }
 
 /// Text as HTML: labels and findings come from outside.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -7,6 +7,7 @@
 //!
 //! A server dies with the *thread* that started it: start servers from threads that last, never from a blocking pool.
 
+pub mod kinds;
 mod ready;
 #[cfg(test)]
 mod tests;

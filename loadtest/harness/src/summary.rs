@@ -291,7 +291,8 @@ pub fn comparison(first: &Report, second: &Report) -> String {
     out
 }
 
-fn figures(phase: &Phase) -> Vec<(&'static str, Option<f64>)> {
+/// What is told of a phase, each with its unit; none where it was not measured.
+pub(crate) fn figures(phase: &Phase) -> Vec<(&'static str, Option<f64>)> {
     let of = |summary: &Option<Summary>, get: fn(&Summary) -> f64| summary.as_ref().map(get);
     let moved = |mib: f64| (mib > 0.0).then_some(mib);
     let server = phase.server.as_ref();

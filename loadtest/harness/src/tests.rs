@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::null_server::{Lie, NullServer};
 use crate::report::SCHEMA;
-use crate::{Options, Report, Workload, page, run, summary};
+use crate::{Options, Report, Workload, page, repeat, run, summary};
 
 /// Enough for all that these loads write.
 pub(crate) const KEEP_BYTES: usize = 256 << 20;
@@ -100,6 +100,15 @@ async fn a_truthful_server_passes_and_is_measured() {
     assert!(page.contains("<svg") && page.contains("verified: ") && !page.contains("<script"));
     let page = page::comparison(&report, &back).expect("a page");
     assert!(page.contains("produce p99, ms"));
+    let mut slower = back.clone();
+    for phase in &mut slower.phases {
+        phase.client.cpu_seconds_per_gib_moved =
+            phase.client.cpu_seconds_per_gib_moved.map(|cpu| cpu * 1.5);
+    }
+    let same = repeat::text(&[report.clone(), back.clone(), report.clone()]);
+    assert!(same.contains("all 3 runs are within 10 % of the medians"), "{same}");
+    let noisy = repeat::text(&[report.clone(), slower, report.clone()]);
+    assert!(noisy.contains("\n1 of ") && noisy.contains("too noisy |\n"), "{noisy}");
     let rows = summary::compare(&report, &back);
     let same = rows.iter().flat_map(|(_, rows)| rows).filter_map(|row| row.ratio());
     assert!(same.clone().count() > 5 && same.fold(0.0, f64::max) < 1.001);

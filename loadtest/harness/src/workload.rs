@@ -31,6 +31,10 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("transactions", include_str!("../../workloads/transactions.toml")),
     ("chaos", include_str!("../../workloads/chaos.toml")),
     ("soak", include_str!("../../workloads/soak.toml")),
+    ("peers-produce", include_str!("../../workloads/peers-produce.toml")),
+    ("peers-tail", include_str!("../../workloads/peers-tail.toml")),
+    ("peers-catch-up", include_str!("../../workloads/peers-catch-up.toml")),
+    ("peers-max", include_str!("../../workloads/peers-max.toml")),
     ("limit-produce", include_str!("../../workloads/limit-produce.toml")),
     ("limit-fetch", include_str!("../../workloads/limit-fetch.toml")),
 ];
@@ -311,6 +315,8 @@ pub struct Search {
     pub p99: Time,
     /// Where the search begins: each trial that holds doubles the rate, until one does not.
     pub from: Rate,
+    /// The search gives up below this rate.
+    pub least: Option<Rate>,
     /// The search ends when the best rate that holds and the least that does not are this close, in percent.
     #[serde(default = "precision")]
     pub precision_percent: u32,
@@ -417,6 +423,9 @@ impl Workload {
         }
         if let Some(search) = &self.search {
             between(wrong, "search.precision_percent", search.precision_percent.into(), 1, 50);
+            if search.least == Some(Rate::Max) {
+                wrong.push("search.least must be a rate, not max".to_owned());
+            }
             let from = search.from.records_per_second(self.records.size.0);
             if from.is_none_or(|rate| rate < 1.0) {
                 wrong.push("search.from must be a rate of at least one record a second".to_owned());

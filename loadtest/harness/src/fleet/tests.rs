@@ -64,6 +64,7 @@ async fn lead(workload: &str, lie: Lie, coordinator: Coordinator) -> Result<Repo
         bootstrap: server.address().to_string(),
         label: "null".to_owned(),
         server_pids: Vec::new(),
+        store_pids: Vec::new(),
         server_metrics: None,
         seed: Some(1),
         keep_topic: false,

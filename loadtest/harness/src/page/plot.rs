@@ -11,6 +11,12 @@ use plotters::prelude::*;
 #[error("a plot cannot be drawn: {0}")]
 pub struct PlotError(String);
 
+impl PlotError {
+    pub(super) fn new(error: &dyn std::error::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// One line.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
@@ -40,7 +46,7 @@ pub(super) struct Axes {
 const SIZE: (u32, u32) = (480, 300);
 const TEXT: (&str, u32) = ("sans-serif", 13);
 /// Told apart by people who see colours differently (Okabe and Ito).
-const COLOURS: [RGBColor; 6] = [
+pub(super) const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -82,9 +88,9 @@ pub(super) fn lines(
             let ends = (y.start, y.end);
             draw(&root, lines, (marks, ends), axes, x, y)
         };
-        outcome.map_err(|error| PlotError(error.to_string()))?;
+        outcome.map_err(|error| PlotError::new(&*error))?;
     }
-    Ok(Some(responsive(&svg)))
+    Ok(Some(responsive(&svg, SIZE)))
 }
 
 fn draw<'a, Y>(
@@ -149,8 +155,7 @@ where
 }
 
 /// The library gives a size in pixels; a page wants to scale it.
-fn responsive(svg: &str) -> String {
-    let (width, height) = SIZE;
+pub(super) fn responsive(svg: &str, (width, height): (u32, u32)) -> String {
     let fixed = format!("width=\"{width}\" height=\"{height}\" ");
     svg.replacen(&fixed, "", 1)
 }

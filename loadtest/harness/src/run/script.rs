@@ -110,7 +110,8 @@ impl Run {
         let workload = self.load.workload.clone();
         let size = workload.records.size.0;
         let mut rate = search.from.records_per_second(size).unwrap_or(1.0);
-        let mut bounds = Bounds::default();
+        let least = search.least.and_then(|least| least.records_per_second(size)).unwrap_or(1.0);
+        let mut bounds = Bounds { least, held: None, failed: None };
         let mut trials = Vec::new();
         while trials.len() < MAX_TRIALS {
             let Some(trial) = self.trial(rate, search.p99.0).await? else { break };
@@ -156,8 +157,10 @@ impl Run {
 }
 
 /// What is known of the rate that is looked for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Bounds {
+    /// Nothing below is tried.
+    least: f64,
     /// The highest that held.
     held: Option<f64>,
     /// The least that did not.
@@ -178,7 +181,7 @@ impl Bounds {
         match (self.held, self.failed) {
             (None, None) => None,
             (Some(held), None) => Some(held * 2.0),
-            (None, Some(failed)) => (failed >= 2.0).then_some(failed / 2.0),
+            (None, Some(failed)) => (failed >= 2.0 * self.least).then_some(failed / 2.0),
             (Some(held), Some(failed)) => {
                 let close = failed - held <= held * f64::from(precision_percent) / 100.0;
                 (!close).then_some((held * failed).sqrt())
@@ -191,10 +194,12 @@ impl Bounds {
 mod tests {
     use super::*;
 
+    const UNKNOWN: Bounds = Bounds { least: 1.0, held: None, failed: None };
+
     #[test]
     fn a_search_closes_in_on_the_limit_from_any_start() {
         for (from, limit) in [(1000.0, 70_000.0), (500_000.0, 70_000.0), (70_000.0, 70_000.0)] {
-            let (mut bounds, mut rate) = (Bounds::default(), from);
+            let (mut bounds, mut rate) = (UNKNOWN, from);
             for trial in 0.. {
                 bounds.note(rate, rate <= limit);
                 match bounds.next(5) {
@@ -206,8 +211,13 @@ mod tests {
             let held = bounds.held.expect("a rate that held");
             assert!(held <= limit && held * 1.05 >= limit, "{from}: {held}");
         }
-        let mut hopeless = Bounds::default();
+        let mut hopeless = UNKNOWN;
         hopeless.note(1.5, false);
         assert_eq!(hopeless.next(5), None);
+        let mut slow = Bounds { least: 100.0, ..UNKNOWN };
+        slow.note(200.0, false);
+        assert_eq!(slow.next(5), Some(100.0));
+        slow.note(100.0, false);
+        assert_eq!(slow.next(5), None, "less is not asked for");
     }
 }
