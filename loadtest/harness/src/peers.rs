@@ -53,7 +53,7 @@ pub enum Event {
     /// Words about what begins, or has failed.
     Said(String),
     /// About a second of a run.
-    Progress(Progress),
+    Progress(Box<Progress>),
 }
 
 /// Whom to tell.

@@ -97,7 +97,7 @@ impl Report {
         let goals = goals::judge(&figures, &sluices);
         let peers = plan.peers.iter().map(|peer| {
             let own = outcomes.iter().filter(|outcome| outcome.record.peer == peer.name);
-            let command = own.filter_map(|outcome| outcome.record.command.clone()).last();
+            let command = own.rev().find_map(|outcome| outcome.record.command.clone());
             let mut what = peer.kind.described().to_owned();
             if peer.kind.is_sluice() {
                 what.push_str(if plan.with_store {

@@ -103,8 +103,9 @@ impl Stage<'_> {
             };
             self.say(format!("  {name}"));
             let tell = self.tell.clone();
-            let progress =
-                move |progress: &crate::Progress| tell(&Event::Progress(progress.clone()));
+            let progress = move |progress: &crate::Progress| {
+                tell(&Event::Progress(Box::new(progress.clone())));
+            };
             let interrupt = self.interrupt.clone();
             let outcome = run(options, self.clock, self.entropy, interrupt, progress).await;
             if *self.interrupt.borrow() {

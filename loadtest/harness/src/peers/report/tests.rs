@@ -79,7 +79,7 @@ fn run(phase: Phase, best: Option<f64>) -> RunReport {
         failed: None,
         faults: Vec::new(),
         agents: Vec::new(),
-        failover: Default::default(),
+        failover: Vec::new(),
         interrupted: false,
     }
 }
