@@ -18,11 +18,14 @@ mod report;
 mod results;
 mod turn;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{FlockOperation, flock};
 use sluice_model::{Clock, Entropy};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use home::Home;
 pub use plan::{Invalid, Kind, Peer, Plan, WORKLOADS, Workloads};
@@ -73,6 +76,9 @@ pub enum Error {
     /// There is another comparison in the directory.
     #[error("{} holds a comparison already: continue it with --continue, or name another directory", .0.display())]
     Taken(PathBuf),
+    /// Another comparison has its data there.
+    #[error("another comparison is under way in {}: wait for it, or name another directory with --data", .0.display())]
+    Busy(PathBuf),
     /// The comparison that should be continued has another plan.
     #[error("the comparison in {} has another plan: give the same options, or name another directory", .0.display())]
     OtherPlan(PathBuf),
@@ -91,7 +97,10 @@ pub async fn compare(
     tell: Tell,
 ) -> Result<Report, Error> {
     let results = Results::open(&options.out, &options.plan, is_continued, clock)?;
+    let _alone = lock(&options.data)?;
     let turns = options.plan.turns();
+    let begun = Instant::now();
+    let mut played = 0;
     for (index, turn) in turns.iter().enumerate() {
         if *interrupt.borrow() {
             break;
@@ -102,17 +111,35 @@ pub async fn compare(
         }
         let (round, partitions) = (turn.round + 1, turn.partitions);
         let peer = &turn.peer.name;
-        let words = format!(
+        let mut words = format!(
             "turn {} of {}: {peer}, {partitions} partitions, round {round}",
             index + 1,
             turns.len()
         );
+        if played > 0 {
+            let left = begun.elapsed() / played * (turns.len() - index) as u32;
+            words.push_str(&format!("; about {} min left", left.as_secs().div_ceil(60)));
+        }
         tell(&Event::Said(words));
         let stage = Stage { options, clock, entropy, interrupt: &interrupt, tell: &tell };
         let record = stage.play(turn, &missing, &results).await;
         if !*interrupt.borrow() {
             results.keep(&record)?;
         }
+        played += 1;
     }
     results.report(&options.plan)
+}
+
+/// Makes the directory of data, and keeps others out of it as long as the file is open.
+fn lock(directory: &Path) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let failed =
+        |error: std::io::Error| Error::File { path: path.clone(), reason: error.to_string() };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let file = File::create(&path).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Error::Busy(directory.to_owned())),
+    }
 }

@@ -21,6 +21,8 @@ const FIRST_LIMIT: Duration = Duration::from_secs(60);
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// As large as the file of a volume of Sluice's defaults.
 const DEVICE_BYTES: u64 = 1 << 30;
+/// The file of the loop device.
+const DEVICE: &str = "device";
 
 /// What a turn needs.
 pub(super) struct Stage<'a> {
@@ -44,6 +46,30 @@ struct Scene {
 /// A directory that is removed when its turn ends, and whose removal reaches the disk then: the next server does not
 /// pay for this one's writes.
 struct Data(PathBuf);
+
+/// A file that says whose a directory is.
+const MARK: &str = "made-by-sluice-loadtest";
+
+impl Data {
+    /// Makes the directory. What a comparison that was killed has left there is removed; nothing else is. The caller
+    /// knows that no other one is under way.
+    async fn make(path: PathBuf) -> Result<Self, String> {
+        let failed = |error: std::io::Error| format!("cannot make {}: {error}", path.display());
+        if path.exists() {
+            if !path.join(MARK).exists() {
+                return Err(format!(
+                    "{} is there already: remove it, or name another directory with --data",
+                    path.display()
+                ));
+            }
+            detach_all(&path.join(DEVICE)).await;
+            std::fs::remove_dir_all(&path).map_err(failed)?;
+        }
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        std::fs::write(path.join(MARK), "").map_err(failed)?;
+        Ok(Self(path))
+    }
+}
 
 impl Drop for Data {
     fn drop(&mut self) {
@@ -152,13 +178,8 @@ impl Stage<'_> {
         results: &Results,
         record: &mut Record,
     ) -> Result<Scene, String> {
-        let data = Data(self.options.data.join(format!("{}-{}", turn.peer.name, turn.round + 1)));
-        if data.0.exists() {
-            return Err(format!(
-                "{} is there already: remove it, or name another directory with --data",
-                data.0.display()
-            ));
-        }
+        let data = format!("{}-{}", turn.peer.name, turn.round + 1);
+        let data = Data::make(self.options.data.join(data)).await?;
         let mut scene = Scene {
             address: turn.peer.address.clone().unwrap_or_default(),
             metrics: None,
@@ -204,7 +225,7 @@ impl Stage<'_> {
             Kind::SluiceFile | Kind::SluiceBlock | Kind::SluiceObject | Kind::Other => {
                 let volumes = match kind {
                     Kind::SluiceBlock => {
-                        let device = device(&place.data.with_file_name("device")).await?;
+                        let device = device(&scene._data.0.join(DEVICE)).await?;
                         let path = device.0.clone();
                         scene.device = Some(device);
                         Volumes::Block(path)
@@ -253,6 +274,17 @@ fn command(program: &Program) -> String {
     words.join(" ")
 }
 
+/// Loop devices over a file that were left behind.
+async fn detach_all(file: &Path) {
+    let Some(losetup) = losetup().filter(|_| file.exists()) else { return };
+    let mut command = Command::new(losetup);
+    command.args(["--output", "NAME", "--noheadings", "--associated"]).arg(file);
+    let Ok(output) = command.output().await else { return };
+    for device in String::from_utf8_lossy(&output.stdout).lines() {
+        drop(Loop(PathBuf::from(device.trim())));
+    }
+}
+
 /// A loop device over a file whose blocks have all been written, as those of a real device.
 async fn device(file: &Path) -> Result<Loop, String> {
     let failed = |error: std::io::Error| format!("cannot make a loop device: {error}");
@@ -276,4 +308,44 @@ async fn device(file: &Path) -> Result<Loop, String> {
         return Err(format!("cannot make a loop device: {}", said(&output.stderr)));
     }
     Ok(Loop(PathBuf::from(said(&output.stdout))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::servers::Ready;
+
+    #[tokio::test]
+    async fn only_what_a_comparison_has_made_is_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("kafka-1");
+        let first = Data::make(path.clone()).await.expect("made");
+        std::fs::write(path.join("x"), "data").expect("written");
+        // It was killed.
+        std::mem::forget(first);
+        let second = Data::make(path.clone()).await.expect("made anew");
+        assert!(!path.join("x").exists());
+        drop(second);
+        assert!(!path.exists());
+        std::fs::create_dir(&path).expect("somebody's");
+        let error = Data::make(path.clone()).await.err().expect("it is somebody's");
+        assert!(error.contains("is there already") && path.exists(), "{error}");
+    }
+
+    #[test]
+    fn the_command_is_told_without_what_is_secret() {
+        let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let program = Program {
+            name: "s".to_owned(),
+            executable: PathBuf::from("/bin/s"),
+            args: vec!["up".into()],
+            environment: vec![set("AWS_SECRET_ACCESS_KEY", "hush"), set("SLUICE_X", "1")],
+            hidden: Vec::new(),
+            directory: PathBuf::new(),
+            log: PathBuf::new(),
+            ready: Ready::Kafka(String::new()),
+            ready_limit: Duration::ZERO,
+        };
+        assert_eq!(command(&program), "SLUICE_X=1 /bin/s up");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sluice_model::Entropy;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Program, Ready};
 use crate::http;
@@ -299,24 +299,94 @@ impl Store {
             .map(|(name, value)| (name.to_owned(), value.clone()))
     }
 
-    /// Makes the bucket, once the store answers. It is a directory of its filer, which needs no signature.
+    /// Makes the bucket, and waits until an object can be written there and read: the store listens long before the parts
+    /// behind it can keep anything, and a server that begins then would wait for them. All through its filer, which
+    /// needs no signature; a bucket is a directory there.
     ///
     /// # Errors
     /// Words for the user, when that does not succeed in time.
     pub async fn make_bucket(&self) -> Result<(), String> {
         let until = Instant::now() + BUCKET_LIMIT;
-        let filer = format!("http://127.0.0.1:{}/buckets/{BUCKET}/", self.filer_port);
-        loop {
-            let reason = match http::call("POST", &filer).await {
-                Ok((status, _)) if status < 300 => return Ok(()),
-                Ok((status, body)) => format!("status {status}: {}", body.trim()),
-                Err(error) => error.to_string(),
-            };
-            // It listens before the parts behind it can store anything.
-            if Instant::now() > until {
-                return Err(format!("the S3 server makes no bucket: {reason}"));
+        let bucket = format!("http://127.0.0.1:{}/buckets/{BUCKET}/", self.filer_port);
+        let probe = format!("{bucket}loadtest-probe");
+        for (method, url, body) in [
+            ("POST", &bucket, ""),
+            ("PUT", &probe, "whether it keeps anything"),
+            ("GET", &probe, ""),
+            ("DELETE", &probe, ""),
+        ] {
+            loop {
+                let answer = timeout_at(until, http::call(method, url, body)).await;
+                let reason = match answer {
+                    Ok(Ok((status, _))) if status < 300 => break,
+                    Ok(Ok((status, body))) => format!("status {status}: {}", body.trim()),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no answer".to_owned(),
+                };
+                if Instant::now() > until {
+                    return Err(format!("the S3 server keeps nothing ({method}): {reason}"));
+                }
+                sleep(RETRY_AFTER).await;
             }
-            sleep(RETRY_AFTER).await;
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bytes(u8);
+
+    impl Entropy for Bytes {
+        fn fill(&self, out: &mut [u8]) {
+            out.fill(self.0);
+        }
+    }
+
+    fn place(directory: &Path) -> Place {
+        let (data, logs) = (directory.join("data"), directory.join("logs"));
+        Place { name: "s".to_owned(), data, logs, port: 9 }
+    }
+
+    #[test]
+    fn cluster_ids_have_the_shape_that_kafka_wants() {
+        for byte in [0, 0x7f, 0xfb, 0xff] {
+            let id = cluster_id(&Bytes(byte));
+            assert_eq!(id.len(), 22, "{id}");
+            let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            assert!(id.chars().all(known) && id.starts_with(|c: char| c.is_ascii_uppercase()));
+            // 128 bits in 22 digits leave four of the last one, which a decoder wants to be 0.
+            assert!(id.ends_with(['A', 'Q', 'g', 'w']), "{id}");
+        }
+        assert_ne!(cluster_id(&Bytes(1)), cluster_id(&Bytes(2)));
+    }
+
+    #[test]
+    fn a_server_on_the_store_knows_its_keys_and_a_bucket_of_its_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut ports = 100..;
+        let port = || Ok(ports.next().expect("endless"));
+        let place = place(directory.path());
+        let made = Store::new(Path::new("weed"), &place, &Bytes(7), port).expect("made");
+        let (store, program) = made;
+        assert!(program.args.contains(&"-s3.port=9".into()), "{:?}", program.args);
+        let identities = std::fs::read_to_string(place.data.join("identities.json"));
+        let identities = identities.expect("written");
+        for (_, secret) in store.credentials() {
+            assert!(identities.contains(&secret) && secret.len() > 16, "{identities}");
+        }
+        let device = Volumes::Block(PathBuf::from("/dev/loop9"));
+        let sluice = sluice(Path::new("sluice"), &place, &device, Some(&store), 8);
+        let set = |name: &str| {
+            let found = sluice.environment.iter().find(|(known, _)| known == name);
+            found.map_or("", |(_, value)| value.as_str())
+        };
+        assert_eq!(set("SLUICE_VOLUMES_KIND"), "block");
+        assert_eq!(set("SLUICE_VOLUMES_DEVICES"), "/dev/loop9");
+        assert_eq!(set("SLUICE_BUCKET_URL"), "s3://loadtest/s");
+        assert_eq!(set("SLUICE_BUCKET_ENDPOINT"), "http://127.0.0.1:9");
+        assert!(!set("AWS_SECRET_ACCESS_KEY").is_empty());
     }
 }
