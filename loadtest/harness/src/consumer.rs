@@ -3,9 +3,12 @@
 //! the last one are looked at.
 
 mod committed;
+mod group;
+mod member;
 mod session;
 
 use std::collections::{BTreeSet, HashMap};
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,12 +21,14 @@ use sluice_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTo
 use sluice_wire::messages::fetch_response::{FetchResponse, PartitionData};
 use sluice_wire::{ErrorCode, Str, Uuid};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::{Bound, CallError, Connection};
 use crate::load::Load;
 use crate::verify::{Findings, Verifier, Written};
 use committed::Aborted;
+pub(crate) use group::Group;
+use member::{Change, Member};
 use session::Session;
 
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -54,9 +59,28 @@ pub(crate) struct Consumer {
     next: HashMap<u32, i64>,
     nodes: HashMap<i32, Node>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
-    verifier: Verifier,
+    /// None in a group, which has one.
+    verifier: Option<Verifier>,
+    membership: Option<Membership>,
     goal: watch::Receiver<Goal>,
     has_arrived: bool,
+}
+
+/// A consumer's part in a group that shares its partitions by itself.
+struct Membership {
+    group: Arc<Group>,
+    member: Member,
+    /// Given by the coordinator; where to begin is not known yet.
+    wanted: BTreeSet<u32>,
+    churn: Option<Churn>,
+}
+
+/// When a consumer leaves its group, to join again.
+struct Churn {
+    next: Instant,
+    every: Duration,
+    /// Whether it commits what it has read before.
+    commits: bool,
 }
 
 /// The answer to one fetch.
@@ -79,7 +103,8 @@ struct Node {
 
 /// What a consumer has seen, at its end.
 pub(crate) struct Read {
-    verifier: Verifier,
+    /// None of one that was in a group: see [`Group::finish`].
+    verifier: Option<Verifier>,
     partitions: Vec<u32>,
     /// Whether it has come to the last goal.
     pub(crate) is_complete: bool,
@@ -90,7 +115,10 @@ pub(crate) struct Read {
 impl Read {
     /// Holds what was seen against what was written.
     pub(crate) fn verify(self, written: &[Written]) -> Findings {
-        self.verifier.finish(written, &self.partitions, self.is_complete)
+        let verifier = self.verifier;
+        verifier.map_or_else(Findings::default, |verifier| {
+            verifier.finish(written, &self.partitions, self.is_complete)
+        })
     }
 }
 
@@ -110,22 +138,57 @@ impl Consumer {
             next: partitions.map(|partition| (partition, 0)).collect(),
             nodes: HashMap::new(),
             answers: FuturesUnordered::new(),
-            verifier: Verifier::new(load.run, is_committed),
+            verifier: Some(Verifier::new(load.run, is_committed)),
+            membership: None,
             goal,
             has_arrived: false,
             load,
         }
     }
 
+    /// A consumer whose partitions the server gives it, as the member of a group with this name.
+    pub(crate) fn in_group(
+        load: Arc<Load>,
+        index: usize,
+        group: Arc<Group>,
+        name: Str,
+        goal: watch::Receiver<Goal>,
+    ) -> Self {
+        let id = Str::from(format!("{:016x}{index:08x}", load.run));
+        let churn = load.workload.consume.as_ref().and_then(|consume| {
+            let every = consume.rejoin_every?.0;
+            let place = index as u32 % consume.consumers + 1;
+            let next = Instant::now() + every * place;
+            Some(Churn { next, every: every * consume.consumers, commits: false })
+        });
+        let member = Member::new(name, id);
+        let membership = Membership { group, member, wanted: BTreeSet::new(), churn };
+        let mut consumer = Self::new(load, index, std::iter::empty(), goal);
+        consumer.verifier = None;
+        consumer.membership = Some(membership);
+        consumer
+    }
+
     /// Reads until the last goal is passed, or fails for good.
     pub(crate) async fn run(mut self) -> Read {
         let failure = self.follow().await.err();
+        if let Some(membership) = &mut self.membership {
+            let offsets = self.next.iter().map(|(partition, next)| (*partition, *next));
+            let (load, client_id) = (&self.load, &self.client_id);
+            // At the end nobody reads on: what is not committed is not missed.
+            let committed = membership.member.commit(load, client_id, offsets).await;
+            if let Err(error) = committed.and(membership.member.leave(load, client_id).await) {
+                load.noted(error.to_string());
+            }
+        }
         let goal = self.goal.borrow().clone();
         let is_complete = failure.is_none() && self.has_passed(&goal.ends);
         // Nobody can have read more than there is.
         for (partition, next) in self.next.iter().filter(|_| goal.is_last) {
-            if let Some(end) = goal.ends.get(*partition as usize).filter(|end| *end < next) {
-                self.verifier.shortened(*partition, *next, *end);
+            if let Some(verifier) = &mut self.verifier
+                && let Some(end) = goal.ends.get(*partition as usize).filter(|end| *end < next)
+            {
+                verifier.shortened(*partition, *next, *end);
             }
         }
         let partitions = self.next.into_keys().collect();
@@ -135,17 +198,20 @@ impl Consumer {
     async fn follow(&mut self) -> Result<(), CallError> {
         self.arrange();
         loop {
+            self.attend().await?;
             let nodes: Vec<i32> = self.nodes.keys().copied().collect();
             if self.answers.is_empty() {
                 for node in nodes {
                     self.fetch(node).await?;
                 }
             }
+            let is_last = self.goal.borrow().is_last;
             tokio::select! {
                 Some(answer) = self.answers.next(), if !self.answers.is_empty() => {
                     self.settle(answer).await?;
                 }
                 _ = self.goal.changed() => self.has_arrived = false,
+                () = wake(self.membership.as_ref(), is_last) => {}
             }
             let goal = self.goal.borrow().clone();
             let is_there = self.has_passed(&goal.ends);
@@ -159,7 +225,72 @@ impl Consumer {
         }
     }
 
+    /// Does its part in its group: says that it is alive, commits, gives partitions up and takes others.
+    async fn attend(&mut self) -> Result<(), CallError> {
+        let Some(mut membership) = self.membership.take() else { return Ok(()) };
+        let outcome = self.attend_with(&mut membership).await;
+        self.membership = Some(membership);
+        outcome
+    }
+
+    async fn attend_with(&mut self, membership: &mut Membership) -> Result<(), CallError> {
+        let Membership { group, member, wanted, churn } = membership;
+        let (load, client_id) = (Arc::clone(&self.load), self.client_id.clone());
+        let leaves = churn.as_ref().is_some_and(|churn| Instant::now() >= churn.next);
+        let commits = churn.as_ref().is_some_and(|churn| leaves && churn.commits);
+        if commits || (member.is_commit_due() && !leaves) {
+            let offsets = self.next.iter().map(|(partition, next)| (*partition, *next));
+            member.commit(&load, &client_id, offsets).await?;
+        }
+        let mut changed = false;
+        if leaves && let Some(churn) = churn {
+            churn.next += churn.every;
+            churn.commits = !churn.commits;
+            member.leave(&load, &client_id).await?;
+            self.next.clear();
+            wanted.clear();
+            changed = true;
+        }
+        let Change { revoked, lost, added } = member.beat(&load, &client_id).await?;
+        if lost {
+            self.next.clear();
+            wanted.clear();
+            changed = true;
+        }
+        if !revoked.is_empty() {
+            let offsets = self.next.iter().filter(|(partition, _)| revoked.contains(partition));
+            let offsets = offsets.map(|(partition, next)| (*partition, *next));
+            member.commit(&load, &client_id, offsets).await?;
+            self.next.retain(|partition, _| !revoked.contains(partition));
+            member.give_up(&revoked);
+            changed = true;
+        }
+        if let Some(added) = added {
+            *wanted = added;
+        }
+        if !wanted.is_empty()
+            && let Some(offsets) = member.committed(&load, &client_id, wanted).await?
+        {
+            let mut verifier = group.verifier.lock();
+            for (partition, offset) in offsets {
+                verifier.owns(self.index, partition, offset);
+                self.next.insert(partition, offset);
+            }
+            member.take(&std::mem::take(wanted));
+            changed = true;
+        }
+        if changed {
+            // What is under way for other partitions is asked for again.
+            self.answers.clear();
+            self.arrange();
+        }
+        Ok(())
+    }
+
     fn has_passed(&self, ends: &[i64]) -> bool {
+        if let Some(membership) = &self.membership {
+            return !ends.is_empty() && membership.group.has_passed(ends);
+        }
         // Without a goal nobody has.
         !ends.is_empty() && self.next.iter().all(|(index, next)| *next >= ends[*index as usize])
     }
@@ -311,7 +442,13 @@ impl Consumer {
             let Some(next) = self.next.get_mut(partition) else { continue };
             let [start, end] = [&bounds[0], &bounds[1]].map(|all| all[*partition as usize]);
             if *next > end {
-                self.verifier.shortened(*partition, *next, end);
+                match (&mut self.verifier, &self.membership) {
+                    (Some(verifier), _) => verifier.shortened(*partition, *next, end),
+                    (None, Some(membership)) => {
+                        membership.group.verifier.lock().shortened(*partition, *next, end);
+                    }
+                    (None, None) => {}
+                }
             }
             *next = (*next).clamp(start, end.max(start));
         }
@@ -358,6 +495,9 @@ impl Consumer {
             let is_old = batch.last_offset() < first;
             let is_left_out = self.is_committed && aborted.leaves_out(&batch);
             *next = (*next).max(batch.last_offset() + 1);
+            if let Some(membership) = &self.membership {
+                membership.group.reach(index, *next);
+            }
             if !is_old && !is_left_out && !batch.attributes().is_control() {
                 batches.push(batch);
             }
@@ -376,6 +516,15 @@ impl Consumer {
         batches: Vec<BatchView>,
         now_us: u64,
     ) -> Result<(), CallError> {
+        let mut shared;
+        let (verifier, owner) = match (&mut self.verifier, &self.membership) {
+            (Some(own), _) => (own, None),
+            (None, Some(membership)) => {
+                shared = membership.group.verifier.lock();
+                (&mut *shared, Some(self.index))
+            }
+            (None, None) => return Ok(()),
+        };
         for batch in batches {
             let unreadable = |_| {
                 let what =
@@ -386,7 +535,7 @@ impl Consumer {
             for record in batch.records(MAX_BATCH_BYTES).map_err(unreadable)? {
                 let record = record.map_err(unreadable)?;
                 let (key, value) = (record.key.as_deref(), record.value.as_deref());
-                let stamp = self.verifier.take(partition, record.offset, key, value);
+                let stamp = verifier.take(owner, partition, record.offset, key, value);
                 let counts = shard.counts();
                 counts.read += 1;
                 counts.read_bytes += value.map_or(0, <[u8]>::len) as u64;
@@ -397,6 +546,15 @@ impl Consumer {
         }
         Ok(())
     }
+}
+
+/// When a consumer has something to say to its group. At the end it looks often whether others have read the rest.
+async fn wake(membership: Option<&Membership>, is_last: bool) {
+    let Some(Membership { member, churn, .. }) = membership else { return pending().await };
+    let next = member.next_at();
+    let next = churn.as_ref().map_or(next, |churn| next.min(churn.next));
+    let soon = Instant::now() + BACKOFF;
+    sleep_until(if is_last { next.min(soon) } else { next }).await;
 }
 
 /// A setting for the wire: more than fits is as much as fits.

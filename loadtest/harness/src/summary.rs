@@ -51,8 +51,12 @@ pub fn verdict(report: &Report) -> String {
         return format!("not verified: nobody read; {acknowledged} records acknowledged");
     }
     if verification.is_passed() {
+        let again = match findings.reread {
+            0 => "once".to_owned(),
+            again => format!("(and {again} again after rebalances)"),
+        };
         return format!(
-            "verified: {acknowledged} records acknowledged, each read once and in order by each of {groups} group(s)"
+            "verified: {acknowledged} records acknowledged, each read {again} and in order by each of {groups} group(s)"
         );
     }
     let mut wrong: Vec<String> = [

@@ -36,6 +36,9 @@ pub struct Findings {
     pub aborted_read: u64,
     /// Offsets that do not grow.
     pub offsets_back: u64,
+    /// Read again by a consumer group after a rebalance: no fault, groups promise at least once.
+    #[serde(default)]
+    pub reread: u64,
     /// The first few, in words.
     pub told: Vec<String>,
 }
@@ -43,7 +46,7 @@ pub struct Findings {
 impl Findings {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        *self == Self::default()
+        Self { reread: 0, ..self.clone() } == Self::default()
     }
 
     /// Adds what another consumer found.
@@ -55,6 +58,7 @@ impl Findings {
         self.damaged = self.damaged.saturating_add(other.damaged);
         self.aborted_read = self.aborted_read.saturating_add(other.aborted_read);
         self.offsets_back = self.offsets_back.saturating_add(other.offsets_back);
+        self.reread = self.reread.saturating_add(other.reread);
         self.told.extend(other.told);
         self.told.truncate(MAX_TOLD);
     }
@@ -84,6 +88,9 @@ pub(crate) struct Verifier {
     /// Reads what is committed only.
     committed: bool,
     partitions: HashMap<u32, Seen>,
+    /// Where a group shares the partitions: what each of its consumers has seen of each partition since it was
+    /// given to it. `partitions` then has what all have seen together.
+    owned: HashMap<(usize, u32), Seen>,
     findings: Findings,
 }
 
@@ -152,7 +159,14 @@ enum Wrong {
 
 impl Verifier {
     pub(crate) fn new(run: u64, committed: bool) -> Self {
-        Self { run, committed, partitions: HashMap::new(), findings: Findings::default() }
+        let (partitions, owned) = (HashMap::new(), HashMap::new());
+        Self { run, committed, partitions, owned, findings: Findings::default() }
+    }
+
+    /// A consumer of a group gets a partition, and reads it from there: what was read before may come again.
+    pub(crate) fn owns(&mut self, owner: usize, partition: u32, offset: i64) {
+        let seen = Seen { next_offset: offset, producers: HashMap::new() };
+        self.owned.insert((owner, partition), seen);
     }
 
     /// The log ends before what was read of it: what was readable is gone.
@@ -163,18 +177,28 @@ impl Verifier {
         });
         // What comes at these offsets now is told by its sequences.
         self.partitions.entry(partition).or_default().next_offset = end;
+        for ((_, owned), seen) in &mut self.owned {
+            if *owned == partition {
+                seen.next_offset = seen.next_offset.min(end);
+            }
+        }
     }
 
-    /// Takes a record; gives its stamp if it is one of this run.
+    /// Takes a record; gives its stamp if it is one of this run. `owner` is who reads it, where a group shares the
+    /// partitions.
     pub(crate) fn take(
         &mut self,
+        owner: Option<usize>,
         partition: u32,
         offset: i64,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Option<Stamp> {
         let findings = &mut self.findings;
-        let seen = self.partitions.entry(partition).or_default();
+        let seen = match owner {
+            None => self.partitions.entry(partition).or_default(),
+            Some(owner) => self.owned.entry((owner, partition)).or_default(),
+        };
         if offset < seen.next_offset {
             findings.offsets_back += 1;
             let after = seen.next_offset - 1;
@@ -204,8 +228,23 @@ impl Verifier {
             }
             return Some(stamp);
         }
-        match seen.producers.entry(producer).or_default().take(sequence) {
+        // Who gets a partition of a group begins anywhere.
+        let first = if owner.is_some() { sequence } else { 0 };
+        let line = seen.producers.entry(producer);
+        let line = line.or_insert_with(|| Line { next: first, holes: BTreeMap::new() });
+        let wrong = line.take(sequence);
+        if owner.is_some() {
+            let all = self.partitions.entry(partition).or_default();
+            if let Some(Wrong::Again) = all.producers.entry(producer).or_default().take(sequence) {
+                findings.reread += 1;
+            }
+        }
+        match wrong {
             None => {}
+            Some(Wrong::Skipped(from)) if owner.is_some() => {
+                findings.reordered += 1;
+                findings.tell(|| format!("{} at offset {offset} comes before {from}", place()));
+            }
             Some(Wrong::Skipped(from)) => {
                 findings.tell(|| format!("{} at offset {offset} comes before {from}", place()));
             }

@@ -262,8 +262,7 @@ pub struct Transactions {
     pub abort_share: f64,
 }
 
-/// Who reads: each group reads everything, its consumers share the partitions. Partitions are given to
-/// consumers by the harness.
+/// Who reads: each group reads everything, its consumers share the partitions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Consume {
@@ -273,6 +272,12 @@ pub struct Consume {
     /// How many consumers each.
     #[serde(default = "one")]
     pub consumers: u32,
+    /// Who deals out the partitions.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// At this pace one consumer of each group after the other leaves it and joins again, each second time without
+    /// committing what it has read.
+    pub rejoin_every: Option<Time>,
     /// How long the server may wait for records.
     #[serde(default = "max_wait")]
     pub max_wait: Time,
@@ -285,6 +290,17 @@ pub struct Consume {
     /// The most of one partition in one answer.
     #[serde(default = "partition_bytes")]
     pub partition_bytes: Size,
+}
+
+/// Who deals a group's partitions out to its consumers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// The harness, once and for all: there is no group on the server.
+    #[default]
+    Assigned,
+    /// The server, by the protocol of KIP-848; offsets are committed each 5 s.
+    Consumer,
 }
 
 fn max_wait() -> Time {
@@ -439,6 +455,14 @@ impl Workload {
             between(wrong, "consume.groups x consume.consumers", all, 1, MAX_CLIENTS.into());
             let partitions = self.topic.partitions.into();
             between(wrong, "consume.consumers", consume.consumers.into(), 1, partitions);
+            if let Some(every) = consume.rejoin_every {
+                if consume.protocol == Protocol::Assigned {
+                    wrong.push("consume.rejoin_every needs protocol = \"consumer\"".to_owned());
+                }
+                if every.0.is_zero() {
+                    wrong.push("consume.rejoin_every must be more than 0s".to_owned());
+                }
+            }
             between(wrong, "consume.max_bytes", consume.max_bytes.0, 1, 1 << 30);
             between(wrong, "consume.partition_bytes", consume.partition_bytes.0, 1, 1 << 30);
         }
@@ -498,6 +522,10 @@ mod tests {
             ("[records]\ncompressibility = 1.5", "records.compressibility must be between 0 and 1"),
             ("[backlog]\nsize = '1MiB'", "a backlog needs [consume]"),
             ("[consume]\nconsumers = 9", "consume.consumers must be between 1 and 8, not 9"),
+            (
+                "[consume]\nrejoin_every = '0s'",
+                "consume.rejoin_every needs protocol = \"consumer\"",
+            ),
             ("[records]\nkeys = 'some'", "unknown variant `some`"),
             ("[[fault]]\nkind = 'stop'\nat = '1s'", "fault stop needs `for`"),
             ("[[fault]]\nkind = 'kill'\nat = '1s'\nfor = '1s'", "fault kill: `for` is not for it"),

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use sluice_wire::Str;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Failure, Produced, Share};
 use crate::client::CallError;
-use crate::consumer::{Consumer, Goal, Read};
+use crate::consumer::{Consumer, Goal, Group, Read};
 use crate::load::Load;
 use crate::pace::Segment;
 use crate::producer::{Ended, Producer, Stop};
 use crate::stamp::Payloads;
 use crate::verify::{Findings, Written};
+use crate::workload::Protocol;
 
 /// The clients of this process.
 pub(crate) struct Hands {
@@ -30,6 +32,8 @@ pub(crate) struct Hands {
     produced: Produced,
     /// What consumers that have ended saw.
     read: Vec<Read>,
+    /// Groups that share their partitions by themselves.
+    groups: Vec<Arc<Group>>,
 }
 
 /// A client that has ended.
@@ -50,6 +54,7 @@ impl Hands {
             goal: watch::Sender::default(),
             produced: Produced::default(),
             read: Vec::new(),
+            groups: Vec::new(),
         }
     }
 
@@ -73,10 +78,22 @@ impl Hands {
     /// Starts consumers, which read from the beginning of their partitions.
     pub(crate) fn start_consumers(&mut self) {
         let workload = &self.load.workload;
+        let Some(consume) = &workload.consume else { return };
+        if consume.protocol == Protocol::Consumer {
+            let (run, committed) = (self.load.run, workload.transactions.is_some());
+            let new = |_| Arc::new(Group::new(run, committed, workload.topic.partitions));
+            self.groups = (0..consume.groups).map(new).collect();
+        }
         for index in self.share.of(workload.consumers()) {
-            let own = workload.partitions_of(index);
             let load = Arc::clone(&self.load);
-            let consumer = Consumer::new(load, index as usize, own, self.goal.subscribe());
+            let (goal, group) = (self.goal.subscribe(), index / consume.consumers);
+            let consumer = match self.groups.get(group as usize) {
+                None => Consumer::new(load, index as usize, workload.partitions_of(index), goal),
+                Some(shared) => {
+                    let name = Str::from(format!("{}-{group}", load.topic));
+                    Consumer::in_group(load, index as usize, Arc::clone(shared), name, goal)
+                }
+            };
             self.consumers.spawn(consumer.run());
         }
     }
@@ -182,6 +199,12 @@ impl Hands {
         for read in self.read.drain(..) {
             is_complete &= read.is_complete;
             findings.add(read.verify(written));
+        }
+        let goal = self.goal.borrow();
+        for group in &self.groups {
+            let (complete, found) = group.finish(written, &goal.ends);
+            is_complete &= complete;
+            findings.add(found);
         }
         (is_complete, findings)
     }

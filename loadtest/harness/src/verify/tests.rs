@@ -16,7 +16,7 @@ fn read(stamps: &[Stamp], acknowledged: u64) -> Findings {
     for (offset, stamp) in stamps.iter().enumerate() {
         let mut value = [0; crate::stamp::BYTES];
         stamp.write(&mut value);
-        verifier.take(0, offset as i64, None, Some(&value));
+        verifier.take(None, 0, offset as i64, None, Some(&value));
     }
     let written = Written { producer: 1, partition: 0, acknowledged, sent: 100 };
     verifier.finish(&[written], &[0], true)
@@ -74,13 +74,13 @@ fn foreign_damaged_and_aborted_records_are_found() {
     let aborted = [Stamp { doomed: true, ..stamp(0) }, stamp(0)];
     assert_eq!(counts(&read(&aborted, 1)), [0, 0, 0, 0, 0, 1]);
     let mut verifier = Verifier::new(RUN, true);
-    verifier.take(0, 0, None, None);
-    verifier.take(0, 1, None, Some(b"hello"));
+    verifier.take(None, 0, 0, None, None);
+    verifier.take(None, 0, 1, None, Some(b"hello"));
     let mut value = [0; 60];
     stamp(0).write(&mut value);
     value[59] = 1;
-    verifier.take(0, 2, None, Some(&value));
-    verifier.take(0, 2, None, Some(b"again"));
+    verifier.take(None, 0, 2, None, Some(&value));
+    verifier.take(None, 0, 2, None, Some(b"again"));
     let findings = verifier.finish(&[], &[0], true);
     assert_eq!(counts(&findings), [0, 0, 0, 3, 1, 0]);
     assert_eq!(findings.offsets_back, 1);
@@ -91,11 +91,48 @@ fn a_reader_of_all_sees_aborted_records_and_finds_nothing() {
     let mut verifier = Verifier::new(RUN, false);
     let mut value = [0; crate::stamp::BYTES];
     Stamp { doomed: true, ..stamp(0) }.write(&mut value);
-    verifier.take(0, 0, None, Some(&value));
+    verifier.take(None, 0, 0, None, Some(&value));
     stamp(0).write(&mut value);
-    verifier.take(0, 1, None, Some(&value));
+    verifier.take(None, 0, 1, None, Some(&value));
     let written = Written { producer: 1, partition: 0, acknowledged: 1, sent: 1 };
     assert!(verifier.finish(&[written], &[0], true).is_clean());
+}
+
+/// Consumers of a group that read one partition one after the other: (who, from which offset, which sequences).
+fn shared(turns: &[(usize, i64, &[u64])], acknowledged: u64) -> Findings {
+    let mut verifier = Verifier::new(RUN, true);
+    for (owner, from, sequences) in turns {
+        verifier.owns(*owner, 0, *from);
+        for (offset, sequence) in (*from..).zip(*sequences) {
+            let mut value = [0; crate::stamp::BYTES];
+            stamp(*sequence).write(&mut value);
+            verifier.take(Some(*owner), 0, offset, None, Some(&value));
+        }
+    }
+    let written = Written { producer: 1, partition: 0, acknowledged, sent: 100 };
+    verifier.finish(&[written], &[0], true)
+}
+
+#[test]
+fn what_a_group_reads_again_after_a_rebalance_is_no_duplicate() {
+    let findings = shared(&[(0, 0, &[0, 1, 2, 3]), (1, 2, &[2, 3, 4]), (0, 5, &[5])], 6);
+    assert!(findings.is_clean(), "{findings:?}");
+    assert_eq!(findings.reread, 2);
+    // The one before is slower than the one after: together they have all.
+    let findings = shared(&[(1, 2, &[2, 3]), (0, 0, &[0, 1])], 4);
+    assert!(findings.is_clean() && findings.reread == 0, "{findings:?}");
+}
+
+#[test]
+fn what_a_group_loses_or_mixes_up_is_found_across_rebalances() {
+    // Committed further than it was read.
+    assert_eq!(counts(&shared(&[(0, 0, &[0, 1]), (1, 3, &[3, 4])], 5)), [1, 0, 0, 0, 0, 0]);
+    // Nobody reads the end.
+    assert_eq!(counts(&shared(&[(0, 0, &[0, 1]), (1, 1, &[1])], 5)), [3, 0, 0, 0, 0, 0]);
+    // Twice while one and the same has it.
+    assert_eq!(counts(&shared(&[(0, 0, &[0, 1, 1, 2])], 3)), [0, 1, 0, 0, 0, 0]);
+    // A hole in what one has read, though another has filled it.
+    assert_eq!(counts(&shared(&[(0, 0, &[0, 1, 2]), (1, 0, &[0, 2])], 3)), [0, 0, 1, 0, 0, 0]);
 }
 
 proptest! {
