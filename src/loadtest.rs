@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use sluice_loadtest::amount::{Rate, Time};
 use sluice_loadtest::fault::{Kind, Victim};
+use sluice_loadtest::servers::Server;
 use sluice_loadtest::{
     Coordinator, NullServer, Options, Progress, Report, Workload, repeat, summary,
 };
@@ -31,7 +32,7 @@ Examples:
   sluice loadtest run steady --bootstrap 127.0.0.1:9092
   sluice loadtest run my.toml --bootstrap 127.0.0.1:9092 --server-pid $(pidof sluice) \\
       --server-metrics http://127.0.0.1:8080/metrics --json steady.json --html steady.html
-  sluice loadtest run chaos --start sluice:sluice.toml   with faults, on a server of its own
+  sluice loadtest run chaos --start sluice --store   with faults, on a server of its own
   sluice loadtest run steady --bootstrap 10.0.0.5:9092 --listen 10.0.0.9:7070 --expect 3 --token-file token
   sluice loadtest agent --coordinator 10.0.0.9:7070 --token-file token      on each of three machines
   sluice loadtest compare before.json after.json
@@ -275,6 +276,7 @@ async fn one_run(
     if let Some(started) = &started {
         options.bootstrap.clone_from(&started.bootstrap);
         options.server_pids = started.victim.server.pids();
+        options.store_pids.extend(started.store.iter().flat_map(Server::pids));
         options.server_metrics = options.server_metrics.or_else(|| started.metrics.clone());
     }
     let victim = started.as_mut().map(|started| &mut started.victim);

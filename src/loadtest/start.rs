@@ -14,6 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use sluice_loadtest::fault::{Kind, Proxy, Victim};
+use sluice_loadtest::peers::Home;
+use sluice_loadtest::servers::kinds::{self, Place, Store, Volumes};
 use sluice_loadtest::servers::{Program, Ready, Server, free_port};
 use sluice_loadtest::workload::Workload;
 use sluice_model::Entropy;
@@ -30,6 +32,8 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 pub(super) enum Start {
     /// Sluice, with this configuration file.
     Sluice(Option<PathBuf>),
+    /// Apache Kafka, as `sluice loadtest peers` starts it.
+    Kafka,
     /// A program with its arguments.
     Command(Vec<String>),
 }
@@ -43,16 +47,17 @@ impl FromStr for Start {
         match kind {
             "sluice" if rest.is_empty() => Ok(Self::Sluice(None)),
             "sluice" => Ok(Self::Sluice(Some(rest.into()))),
+            "kafka" if rest.is_empty() => Ok(Self::Kafka),
             "command" if !words.is_empty() => Ok(Self::Command(words)),
-            _ => Err("write sluice, sluice:CONFIG or command:PROGRAM ARGUMENTS".to_owned()),
+            _ => Err("write sluice, sluice:CONFIG, kafka or command:PROGRAM ARGUMENTS".to_owned()),
         }
     }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct StartArgs {
-    /// Start the server, and inject the workload's faults on it: sluice, sluice:CONFIG, or "command:PROGRAM
-    /// ARGUMENTS", which listens at --bootstrap
+    /// Start the server, and inject the workload's faults on it: sluice, sluice:CONFIG, kafka, or
+    /// "command:PROGRAM ARGUMENTS", which listens at --bootstrap
     #[arg(long, value_name = "SERVER", conflicts_with = "server_pid")]
     start: Option<Start>,
     /// Data directory of the server that is started [default: a temporary one, removed if nothing is found]
@@ -61,6 +66,9 @@ pub(super) struct StartArgs {
     /// Another program than this one for --start sluice
     #[arg(long, value_name = "FILE", requires = "start")]
     program: Option<PathBuf>,
+    /// Start an S3 server, too, and keep the bucket of --start sluice there
+    #[arg(long, requires = "start")]
+    store: bool,
 }
 
 /// A server that was started for a run.
@@ -70,6 +78,8 @@ pub(super) struct Started {
     pub(super) bootstrap: String,
     /// Its metrics, where they are known.
     pub(super) metrics: Option<String>,
+    /// The S3 server behind it, if one was started.
+    pub(super) store: Option<Server>,
     /// What is removed in the end.
     temporary: Option<PathBuf>,
 }
@@ -94,8 +104,12 @@ impl StartArgs {
         let data = data.canonicalize().with_context(|| data.display().to_string())?;
         let mut log = data.clone().into_os_string();
         log.push(".log");
-        let plan = Plan { data: &data, log: log.into(), workload };
+        if self.store && !matches!(start, Start::Sluice(_)) {
+            bail!("--store goes with --start sluice");
+        }
+        let plan = Plan { data: &data, log: log.into(), workload, store: self.store };
         let started = match start {
+            Start::Kafka => plan.kafka().await,
             Start::Sluice(config) => plan.sluice(config.as_deref(), self.program.as_deref()).await,
             Start::Command(words) => plan.command(words, bootstrap).await,
         };
@@ -108,6 +122,8 @@ struct Plan<'a> {
     data: &'a Path,
     log: PathBuf,
     workload: &'a Workload,
+    /// With an S3 server.
+    store: bool,
 }
 
 impl Plan<'_> {
@@ -120,43 +136,96 @@ impl Plan<'_> {
             Some(program) => program.to_owned(),
             None => std::env::current_exe().context("finding this program")?,
         };
-        let [kafka, http] = [free_port(&SystemEntropy)?, free_port(&SystemEntropy)?]
-            .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string());
-        let data = self.data.display().to_string();
-        let mut args = vec![OsString::from("up")];
-        for (flag, value) in [("--data", &data), ("--kafka", &kafka), ("--http", &http)] {
-            args.extend([flag.into(), value.into()]);
-        }
+        let (place, http) = (self.place("sluice")?, free_port(&SystemEntropy)?);
+        let store = self.store().await?;
+        let behind = store.as_ref().map(|(store, _)| store);
+        let mut program = kinds::sluice(&executable, &place, &Volumes::File, behind, http);
+        // The user's settings and credentials are for the server that he starts.
+        program.hidden.clear();
+        program.log = self.log.clone();
         if let Some(config) = config {
             let config = config.canonicalize().with_context(|| config.display().to_string())?;
-            args.extend(["--config".into(), config.into()]);
+            program.args.extend(["--config".into(), config.into()]);
         }
-        let bucket = self.proxy(config).await?;
-        let environment = bucket
-            .iter()
-            .map(|(_, endpoint)| ("SLUICE_BUCKET_ENDPOINT".to_owned(), endpoint.clone()));
-        let environment = environment.collect();
-        let metrics = Some(format!("http://{http}/metrics"));
-        let program = self.program("sluice", executable, args, environment, kafka.clone());
+        let proxy = self.proxy(config, behind).await?;
+        let bucket = proxy.map(|(proxy, endpoint)| {
+            program.environment.push(("SLUICE_BUCKET_ENDPOINT".to_owned(), endpoint));
+            proxy
+        });
         let server = Server::start(program).await?;
-        let bucket = bucket.map(|(proxy, _)| proxy);
         let victim = Victim { server, data: self.data.to_owned(), bucket };
-        Ok(Started { victim, bootstrap: kafka, metrics, temporary: None })
+        let metrics = Some(format!("http://127.0.0.1:{http}/metrics"));
+        let store = store.map(|(_, server)| server);
+        Ok(Started { victim, bootstrap: place.address(), metrics, store, temporary: None })
+    }
+
+    /// Where a server lives, and on which port.
+    fn place(&self, name: &str) -> anyhow::Result<Place> {
+        let (data, logs) = (self.data.to_owned(), self.data.to_owned());
+        Ok(Place { name: name.to_owned(), data, logs, port: free_port(&SystemEntropy)? })
+    }
+
+    /// The S3 server, if there is to be one. Its data and log lie beside those of the server.
+    async fn store(&self) -> anyhow::Result<Option<(Store, Server)>> {
+        if !self.store {
+            return Ok(None);
+        }
+        let weed = Home::of_user().weed();
+        if !weed.exists() {
+            bail!("the S3 server is not installed: run loadtest/peers/install s3");
+        }
+        let beside = |ending: &str| {
+            let mut path = self.data.as_os_str().to_owned();
+            path.push(ending);
+            PathBuf::from(path)
+        };
+        let place = Place { data: beside(".s3"), ..self.place("s3")? };
+        let made = Store::new(&weed, &place, &SystemEntropy, || free_port(&SystemEntropy));
+        let (store, mut program) = made.context("preparing the S3 server")?;
+        program.log = beside(".s3.log");
+        let server = Server::start(program).await?;
+        store.make_bucket().await.map_err(anyhow::Error::msg)?;
+        Ok(Some((store, server)))
+    }
+
+    async fn kafka(self) -> anyhow::Result<Started> {
+        let jars = Home::of_user().kafka_jars();
+        if !jars.exists() {
+            bail!("Apache Kafka is not installed: run loadtest/peers/install kafka");
+        }
+        let (place, controller) = (self.place("kafka")?, free_port(&SystemEntropy)?);
+        let program = kinds::kafka(&jars, &place, controller, &[], &SystemEntropy).await;
+        let mut program = program.map_err(anyhow::Error::msg)?;
+        program.log = self.log.clone();
+        let server = Server::start(program).await?;
+        let victim = Victim { server, data: self.data.to_owned(), bucket: None };
+        let bootstrap = place.address();
+        Ok(Started { victim, bootstrap, metrics: None, store: None, temporary: None })
     }
 
     /// A proxy before the bucket that the configuration names, with the endpoint that leads through it; none where
     /// nothing will be cut.
-    async fn proxy(&self, config: Option<&Path>) -> anyhow::Result<Option<(Proxy, String)>> {
+    async fn proxy(
+        &self,
+        config: Option<&Path>,
+        store: Option<&Store>,
+    ) -> anyhow::Result<Option<(Proxy, String)>> {
         if self.workload.faults.iter().all(|fault| fault.kind != Kind::CutBucket) {
             return Ok(None);
         }
-        let environment = std::env::vars_os().collect();
-        let loaded = cli::load(config.map(Path::to_path_buf), environment, Vec::new());
-        let endpoint = loaded.map_err(anyhow::Error::msg)?.config.bucket.endpoint;
-        let endpoint = endpoint.as_ref().and_then(|endpoint| endpoint.0.strip_prefix("http://"));
+        let endpoint = match store {
+            Some(store) => Some(store.endpoint()),
+            None => {
+                let environment = std::env::vars_os().collect();
+                let loaded = cli::load(config.map(Path::to_path_buf), environment, Vec::new());
+                let bucket = loaded.map_err(anyhow::Error::msg)?.config.bucket;
+                bucket.endpoint.map(|endpoint| endpoint.0)
+            }
+        };
+        let endpoint = endpoint.as_ref().and_then(|endpoint| endpoint.strip_prefix("http://"));
         let Some(endpoint) = endpoint else {
             bail!(
-                "cut-bucket needs a bucket that is reached over plain HTTP: write --start sluice:CONFIG, with bucket.endpoint = \"http://...\" in it"
+                "cut-bucket needs a bucket that is reached over plain HTTP: add --store, or write --start sluice:CONFIG with bucket.endpoint = \"http://...\" in it"
             );
         };
         let (host, path) = endpoint.split_once('/').unwrap_or((endpoint, ""));
@@ -174,34 +243,21 @@ impl Plan<'_> {
             true => Path::new(executable).canonicalize().with_context(|| executable.clone())?,
             false => executable.into(),
         };
-        let args = args.iter().map(OsString::from).collect();
-        let program =
-            self.program("the server", executable, args, Vec::new(), bootstrap.to_owned());
-        let server = Server::start(program).await?;
-        let victim = Victim { server, data: self.data.to_owned(), bucket: None };
-        Ok(Started { victim, bootstrap: bootstrap.to_owned(), metrics: None, temporary: None })
-    }
-
-    fn program(
-        &self,
-        name: &str,
-        executable: PathBuf,
-        args: Vec<OsString>,
-        environment: Vec<(String, String)>,
-        address: String,
-    ) -> Program {
-        Program {
-            name: name.to_owned(),
+        let program = Program {
+            name: "the server".to_owned(),
             executable,
-            args,
-            environment,
-            // The user's settings and credentials are for the server that he starts.
+            args: args.iter().map(OsString::from).collect(),
+            environment: Vec::new(),
             hidden: Vec::new(),
             directory: self.data.to_owned(),
-            log: self.log.clone(),
-            ready: Ready::Kafka(address),
+            log: self.log,
+            ready: Ready::Kafka(bootstrap.to_owned()),
             ready_limit: READY_LIMIT,
-        }
+        };
+        let server = Server::start(program).await?;
+        let victim = Victim { server, data: self.data.to_owned(), bucket: None };
+        let (bootstrap, metrics, store) = (bootstrap.to_owned(), None, None);
+        Ok(Started { victim, bootstrap, metrics, store, temporary: None })
     }
 }
 
@@ -209,6 +265,9 @@ impl Started {
     /// Ends the server. Data in a temporary directory go, unless they are evidence.
     pub(super) async fn end(mut self, is_evidence: bool) {
         self.victim.server.terminate(END_LIMIT).await;
+        if let Some(mut store) = self.store {
+            store.terminate(END_LIMIT).await;
+        }
         let Some(temporary) = self.temporary else { return };
         if is_evidence {
             let shown = temporary.display();

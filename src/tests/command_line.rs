@@ -286,7 +286,7 @@ fn faults_are_refused_where_they_cannot_be_injected() {
             &["--faults", "kill,burn"],
             "there is no fault burn: write none, or of kill,",
         ),
-        ("kind = 'kill'", &["--start", "kafak"], "write sluice, sluice:CONFIG or command:"),
+        ("kind = 'kill'", &["--start", "kafak"], "write sluice, sluice:CONFIG, kafka or command:"),
     ];
     let data = dir.path().join("data");
     let data = data.to_str().expect("UTF-8");
@@ -298,4 +298,25 @@ fn faults_are_refused_where_they_cannot_be_injected() {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(text(&output.stderr).contains(told), "{output:?}");
     }
+}
+
+#[test]
+fn groups_whose_members_come_and_go_read_all_through_a_crash() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let workload = with_faults(dir.path(), "[[fault]]\nkind = 'kill'\nat = '3s'\n");
+    let text_of = std::fs::read_to_string(&workload).expect("the workload");
+    let groups = "groups = 2\nconsumers = 3\nprotocol = 'consumer'\nrejoin_every = '2500ms'\n";
+    std::fs::write(&workload, text_of.replace("consumers = 2\n", groups)).expect("a file");
+    let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (json, data) = (at("report.json"), at("data"));
+    let args = ["loadtest", "run", &workload, "--start", "sluice", "--data", &data];
+    let environment = [("SLUICE_VOLUMES_SIZE", "128MiB")];
+    let output = sluice(&[&args[..], &["--json", &json]].concat(), &environment);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = std::fs::read_to_string(&json).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    // The first that leaves has committed nothing.
+    let reread = report["verification"]["findings"]["reread"].as_u64();
+    assert!(reread > Some(0), "{report}");
+    assert!(text(&output.stdout).contains(" again after rebalances) and in order"), "{output:?}");
 }

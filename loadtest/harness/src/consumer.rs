@@ -236,7 +236,12 @@ impl Consumer {
     async fn attend_with(&mut self, membership: &mut Membership) -> Result<(), CallError> {
         let Membership { group, member, wanted, churn } = membership;
         let (load, client_id) = (Arc::clone(&self.load), self.client_id.clone());
-        let leaves = churn.as_ref().is_some_and(|churn| Instant::now() >= churn.next);
+        // At the end nobody leaves: what is left is read by those who have it.
+        let stays = self.goal.borrow().is_last;
+        if stays {
+            member.hurry();
+        }
+        let leaves = churn.as_ref().is_some_and(|churn| !stays && Instant::now() >= churn.next);
         let commits = churn.as_ref().is_some_and(|churn| leaves && churn.commits);
         if commits || (member.is_commit_due() && !leaves) {
             let offsets = self.next.iter().map(|(partition, next)| (*partition, *next));
@@ -552,9 +557,12 @@ impl Consumer {
 async fn wake(membership: Option<&Membership>, is_last: bool) {
     let Some(Membership { member, churn, .. }) = membership else { return pending().await };
     let next = member.next_at();
-    let next = churn.as_ref().map_or(next, |churn| next.min(churn.next));
-    let soon = Instant::now() + BACKOFF;
-    sleep_until(if is_last { next.min(soon) } else { next }).await;
+    sleep_until(match churn {
+        _ if is_last => next.min(Instant::now() + BACKOFF),
+        Some(churn) => next.min(churn.next),
+        None => next,
+    })
+    .await;
 }
 
 /// A setting for the wire: more than fits is as much as fits.

@@ -21,7 +21,7 @@ use crate::observe::{Begun, Observer};
 use crate::pace::{Segment, Tempo};
 use crate::report::{AgentSummary, Found, Machine, Phase, Report, Row, SCHEMA, Verification};
 use crate::timeline::Timeline;
-use crate::workload::Workload;
+use crate::workload::{Protocol, Workload};
 use crate::{process, scrape};
 
 /// Making a topic with many partitions takes its time.
@@ -82,6 +82,11 @@ pub enum Error {
         "this workload injects faults, which is not done to a load from agents: leave out the agents, or the faults with --faults none"
     )]
     FaultsOnFleet,
+    /// What the consumers of a group have seen together is known in one process only.
+    #[error(
+        "consumers that share partitions by the group protocol are verified in one process: leave out the agents, or write consume.protocol = \"assigned\""
+    )]
+    GroupsOnFleet,
     /// Agents have not come.
     #[error("{0}")]
     Fleet(String),
@@ -178,6 +183,10 @@ pub async fn run_on(
     }
     if coordinator.is_some() && !options.workload.faults.is_empty() {
         return Err(Error::FaultsOnFleet);
+    }
+    let protocol = options.workload.consume.as_ref().map(|consume| consume.protocol);
+    if coordinator.is_some() && protocol.is_some_and(|protocol| protocol != Protocol::Assigned) {
+        return Err(Error::GroupsOnFleet);
     }
     for pids in [&options.server_pids, &options.store_pids] {
         if !pids.is_empty() && process::Usage::of(pids).is_none() {

@@ -29,6 +29,8 @@ const GROUP: i8 = 0;
 const BACKOFF: Duration = Duration::from_millis(100);
 /// Kafka's `auto.commit.interval.ms`.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
+/// Between two heartbeats at the end of a run.
+const HURRY: Duration = Duration::from_millis(500);
 /// How long a member may take to give up partitions; as `max.poll.interval.ms`.
 const REBALANCE_TIMEOUT_MS: i32 = 300_000;
 /// What a member says when it leaves.
@@ -46,6 +48,7 @@ pub(super) struct Member {
     owned: BTreeSet<u32>,
     /// The coordinator knows what is owned.
     is_told: bool,
+    last_beat: Instant,
     next_beat: Instant,
     next_commit: Instant,
 }
@@ -72,6 +75,7 @@ impl Member {
             coordinator: None,
             owned: BTreeSet::new(),
             is_told: true,
+            last_beat: now,
             next_beat: now,
             next_commit: now + COMMIT_EVERY,
         }
@@ -80,6 +84,12 @@ impl Member {
     /// When it next has something to say.
     pub(super) fn next_at(&self) -> Instant {
         self.next_beat.min(self.next_commit)
+    }
+
+    /// The run is at its end: it asks for its partitions more often than the coordinator wants, so that the last
+    /// rebalance takes no longer than it has to.
+    pub(super) fn hurry(&mut self) {
+        self.next_beat = self.next_beat.min(self.last_beat + HURRY);
     }
 
     /// Whether offsets are to be committed now.
@@ -92,6 +102,7 @@ impl Member {
         if Instant::now() < self.next_beat {
             return Ok(Change::default());
         }
+        self.last_beat = Instant::now();
         let topic_id = load.leaders().topic_id;
         let joins = self.epoch == 0;
         let owned = TopicPartitions {
