@@ -167,7 +167,7 @@ pub(crate) struct NullServerArgs {
 pub(crate) fn run(command: LoadtestCommand) -> ExitCode {
     tools::run(async move {
         match command {
-            LoadtestCommand::Run(args) => run_workload(*args).await,
+            LoadtestCommand::Run(args) => Box::pin(run_workload(*args)).await,
             LoadtestCommand::Agent(args) => fleet::agent(args).await,
             LoadtestCommand::List => {
                 tools::print(&list());
