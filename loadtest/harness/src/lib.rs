@@ -2,8 +2,8 @@
 //! gives and what it costs, and proves that nothing was lost, changed, doubled or reordered.
 //!
 //! [`run()`] does one [`Workload`] and gives a [`Report`]. Start reading at `run.rs` and `run/script.rs` (the phases),
-//! then `producer.rs`, `consumer.rs` and `verify.rs`; `fleet.rs` for a load from many
-//! processes.
+//! then `producer.rs`, `consumer.rs` and `verify.rs`; `fault.rs` for what is done to servers meanwhile, `fleet.rs` for a
+//! load from many processes.
 //!
 //! What always holds: the load is an open loop, latencies count from when a record was due; memory is bounded by
 //! the workload's buffers, whatever the server does; the server is met on the network only.
