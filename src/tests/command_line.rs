@@ -275,6 +275,26 @@ fn a_fault_that_loses_what_was_acknowledged_is_found() {
 }
 
 #[test]
+fn a_server_that_ends_by_itself_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let workload = with_faults(dir.path(), "");
+    let text_of = std::fs::read_to_string(&workload).expect("the workload");
+    std::fs::write(&workload, text_of.replace("'10s'", "'1s'")).expect("a file");
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr());
+    let address = port.expect("a port").to_string();
+    let program = env!("CARGO_BIN_EXE_sluice");
+    let start = format!("command:timeout 2 {program} loadtest null-server --listen {address}");
+    let data = dir.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    let args = ["loadtest", "run", &workload, "--start", &start, "--bootstrap", &address];
+    let output = sluice(&[&args[..], &["--data", data]].concat(), &[]);
+    let said = text(&output.stdout);
+    assert!(said.contains("ended early by a failure: the server has ended by itself"), "{said}");
+    // Started again it holds nothing, which is found, unless it has ended once more before it could be asked.
+    assert!(matches!(output.status.code(), Some(1 | 3)), "{output:?}");
+}
+
+#[test]
 fn faults_are_refused_where_they_cannot_be_injected() {
     let dir = tempfile::tempdir().expect("a directory");
     let refused = [

@@ -271,6 +271,8 @@ impl<'a> Injector<'a> {
         let stage = &mut self.stage;
         tokio::select! {
             () = answered => {}
+            // Seen again by whoever called this, and told.
+            _ = self.victim.server.ended() => {}
             () = sleep(ANSWER_LIMIT) => {}
             _ = stage.wait_for(|stage| *stage == Stage::Over) => {}
         }
