@@ -13,8 +13,9 @@ use clap::{Args, Subcommand};
 use sluice_loadtest::amount::{Rate, Time};
 use sluice_loadtest::fault::{Kind, Victim};
 use sluice_loadtest::servers::Server;
+use sluice_loadtest::workload::Tenants;
 use sluice_loadtest::{
-    Coordinator, NullServer, Options, Progress, Report, Workload, repeat, summary,
+    Account, Coordinator, NullServer, Options, Progress, Report, Workload, repeat, summary,
 };
 use tokio::sync::watch;
 
@@ -114,6 +115,10 @@ pub(crate) struct RunArgs {
     /// Leave the topic there
     #[arg(long)]
     keep_topic: bool,
+    /// Tenants that the server knows, with their credentials for SASL/PLAIN: TOML, [[tenant]] with name, username
+    /// and password
+    #[arg(long, value_name = "FILE")]
+    tenants: Option<PathBuf>,
     #[command(flatten)]
     fleet: fleet::FleetArgs,
     /// Runs it so often, and says which figures are too noisy to be believed; files get the run's number
@@ -218,6 +223,10 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
         workload.faults.retain(|fault| kinds.contains(&fault.kind));
     }
     workload.check()?;
+    let accounts = match &args.tenants {
+        None => Vec::new(),
+        Some(path) => accounts(path, &mut workload)?,
+    };
     let options = Options {
         name,
         workload,
@@ -228,6 +237,7 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
         server_metrics: args.server_metrics,
         seed: args.seed,
         keep_topic: args.keep_topic,
+        accounts,
     };
     let mut reports: Vec<Report> = Vec::new();
     for number in 1..=args.repeat {
@@ -297,6 +307,19 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
         name.push_str(&extension.to_string_lossy());
     }
     path.with_file_name(name)
+}
+
+/// The tenants in a file. A workload that says nothing of tenants has these.
+fn accounts(path: &Path, workload: &mut Workload) -> anyhow::Result<Vec<Account>> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let accounts = Account::parse(&text).map_err(|wrong| anyhow::anyhow!("{shown}: {wrong}"))?;
+    workload.tenants.get_or_insert_with(|| Tenants {
+        count: u32::try_from(accounts.len()).ok(),
+        classes: Vec::new(),
+    });
+    workload.check()?;
+    Ok(accounts)
 }
 
 /// Runs a workload with a progress line; Ctrl-C ends it early, with a report.

@@ -53,6 +53,7 @@ pub(super) async fn run(args: &LimitArgs) -> anyhow::Result<Verdict> {
             server_metrics: None,
             seed: None,
             keep_topic: false,
+            accounts: Vec::new(),
         };
         tools::print(&summary::text(&measured(None, None, options).await?));
         tools::print("");

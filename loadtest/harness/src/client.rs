@@ -1,13 +1,16 @@
 //! A Kafka client for load: pipelined connections, and what a cluster tells of itself. Through our own wire
 //! crate; it does what producers and consumers here need and nothing more.
 //!
-//! Tenants' credentials belong into [`Endpoint`]: it is what every connection is made from.
+//! A tenant's credentials are in its [`Endpoint`]s: they are what every connection is made from.
 
 mod cluster;
 mod connection;
+mod credentials;
 
 pub(crate) use cluster::{Bound, Cluster, Leaders};
 pub(crate) use connection::{Connection, Endpoint};
+pub use credentials::Account;
+pub(crate) use credentials::Credentials;
 
 use sluice_wire::{ApiKey, DecodeError, EncodeError, ErrorCode};
 

@@ -6,8 +6,10 @@
 //! do at one instant must be said [`Crew::ahead`] of it.
 
 mod hands;
+mod tenants;
 
 pub(crate) use hands::Hands;
+pub(crate) use tenants::{Books, Tenants};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,15 +19,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::CallError;
 use crate::fleet::{Fleet, Roster};
+use crate::load::Load;
 use crate::pace::Segment;
 use crate::process::Usage;
-use crate::report::AgentSummary;
+use crate::report::{AgentSummary, TenantClass};
+use crate::stamp::Payloads;
 use crate::verify::{Findings, Written};
 
 /// Producers and consumers, wherever they are.
 pub(crate) enum Crew {
     /// In this process.
     Here(Hands),
+    /// In this process, by tenant.
+    Tenants(Tenants),
     /// In agents.
     Fleet(Fleet),
 }
@@ -34,6 +40,7 @@ pub(crate) enum Crew {
 #[derive(Clone)]
 pub(crate) enum Gauge {
     Here,
+    Tenants(Arc<Books>),
     Fleet(Arc<Roster>),
 }
 
@@ -101,6 +108,7 @@ impl Gauge {
     pub(crate) async fn gather(&self, at_us: u64) {
         match self {
             Self::Here => {}
+            Self::Tenants(books) => books.gather(),
             Self::Fleet(roster) => roster.gather(at_us).await,
         }
     }
@@ -109,7 +117,7 @@ impl Gauge {
     pub(crate) fn usage(&self) -> Usage {
         let own = Usage::of(&[std::process::id()]).unwrap_or_default();
         match self {
-            Self::Here => own,
+            Self::Here | Self::Tenants(_) => own,
             Self::Fleet(roster) => own + roster.usage(),
         }
     }
@@ -117,7 +125,7 @@ impl Gauge {
     /// How many agents are gone that had something to do.
     pub(crate) fn lost_agents(&self) -> usize {
         match self {
-            Self::Here => 0,
+            Self::Here | Self::Tenants(_) => 0,
             Self::Fleet(roster) => roster.lost(),
         }
     }
@@ -125,7 +133,7 @@ impl Gauge {
     /// How many consumers are gone with them.
     pub(crate) fn lost_consumers(&self) -> usize {
         match self {
-            Self::Here => 0,
+            Self::Here | Self::Tenants(_) => 0,
             Self::Fleet(roster) => roster.lost_consumers(),
         }
     }
@@ -133,15 +141,32 @@ impl Gauge {
     /// What the report says of each agent.
     pub(crate) fn agents(&self, start_us: u64) -> Vec<AgentSummary> {
         match self {
-            Self::Here => Vec::new(),
+            Self::Here | Self::Tenants(_) => Vec::new(),
             Self::Fleet(roster) => roster.summaries(start_us),
+        }
+    }
+
+    /// What each class of tenants has done in a phase that took so long.
+    pub(crate) fn classes(&self, phase: usize, seconds: f64) -> Vec<TenantClass> {
+        match self {
+            Self::Tenants(books) => books.classes(phase, seconds),
+            Self::Here | Self::Fleet(_) => Vec::new(),
+        }
+    }
+
+    /// How long to wait until it is worth while to [`Self::gather`] again.
+    pub(crate) fn pause(&self) -> Duration {
+        match self {
+            Self::Here => Duration::from_millis(10),
+            // Each time costs a look at every tenant, or a message to every agent.
+            Self::Tenants(_) | Self::Fleet(_) => Duration::from_millis(100),
         }
     }
 
     /// Whether all of that was used on this machine.
     pub(crate) fn is_here(&self) -> bool {
         match self {
-            Self::Here => true,
+            Self::Here | Self::Tenants(_) => true,
             Self::Fleet(roster) => roster.is_here(),
         }
     }
@@ -151,6 +176,7 @@ impl Crew {
     pub(crate) fn gauge(&self) -> Gauge {
         match self {
             Self::Here(_) => Gauge::Here,
+            Self::Tenants(tenants) => Gauge::Tenants(Arc::clone(tenants.books())),
             Self::Fleet(fleet) => Gauge::Fleet(Arc::clone(fleet.roster())),
         }
     }
@@ -158,7 +184,7 @@ impl Crew {
     /// How long before its instant something must be said.
     pub(crate) fn ahead(&self) -> Duration {
         match self {
-            Self::Here(_) => Duration::ZERO,
+            Self::Here(_) | Self::Tenants(_) => Duration::ZERO,
             Self::Fleet(fleet) => fleet.ahead(),
         }
     }
@@ -166,7 +192,11 @@ impl Crew {
     /// Starts producers, all of which then follow the pace.
     pub(crate) async fn start_producers(&mut self) -> Result<(), Failure> {
         match self {
-            Self::Here(hands) => hands.start_producers().await,
+            Self::Here(hands) => {
+                let payloads = Payloads::of(hands.load());
+                hands.start_producers(payloads).await
+            }
+            Self::Tenants(tenants) => tenants.start_producers().await,
             Self::Fleet(fleet) => {
                 fleet.start_producers().await;
                 Ok(())
@@ -178,6 +208,7 @@ impl Crew {
     pub(crate) fn start_consumers(&mut self) {
         match self {
             Self::Here(hands) => hands.start_consumers(),
+            Self::Tenants(tenants) => tenants.start_consumers(),
             Self::Fleet(fleet) => fleet.start_consumers(),
         }
     }
@@ -186,6 +217,7 @@ impl Crew {
     pub(crate) fn consumers(&self) -> usize {
         match self {
             Self::Here(hands) => hands.consumers(),
+            Self::Tenants(tenants) => tenants.consumers(),
             Self::Fleet(fleet) => fleet.consumers(),
         }
     }
@@ -194,14 +226,16 @@ impl Crew {
     pub(crate) fn begin_phase(&self, at_us: u64) {
         match self {
             Self::Here(hands) => hands.begin_phase(at_us),
+            Self::Tenants(tenants) => tenants.begin_phase(at_us),
             Self::Fleet(fleet) => fleet.begin_phase(at_us),
         }
     }
 
-    /// Another rate.
-    pub(crate) fn set(&self, segment: Segment) {
+    /// Another rate over all producers, in a stage of this name.
+    pub(crate) fn set(&self, segment: Segment, stage: &str) {
         match self {
             Self::Here(hands) => hands.set(segment),
+            Self::Tenants(tenants) => tenants.set(segment, stage),
             Self::Fleet(fleet) => fleet.set(segment),
         }
     }
@@ -210,6 +244,8 @@ impl Crew {
     pub(crate) fn aim(&self, ends: Arc<Vec<i64>>) {
         match self {
             Self::Here(hands) => hands.aim(ends),
+            // Tenants have no ends in common, and no backlog.
+            Self::Tenants(_) => {}
             Self::Fleet(fleet) => fleet.aim(&ends),
         }
     }
@@ -219,6 +255,7 @@ impl Crew {
     pub(crate) async fn failed(&mut self) -> Result<String, Failure> {
         match self {
             Self::Here(hands) => hands.failed().await,
+            Self::Tenants(tenants) => tenants.failed().await,
             Self::Fleet(fleet) => Ok(fleet.failed().await),
         }
     }
@@ -227,21 +264,24 @@ impl Crew {
     pub(crate) async fn end_producers(&mut self, limit: Duration) -> Result<Produced, Failure> {
         match self {
             Self::Here(hands) => hands.end_producers(limit).await,
+            Self::Tenants(tenants) => tenants.end_producers(limit).await,
             Self::Fleet(fleet) => Ok(fleet.end_producers(limit).await),
         }
     }
 
-    /// Ends consumers at these ends, or after `limit`; at once if nobody knows the ends. Gives the first failure.
+    /// Ends consumers at the ends of all that was written, or after `limit`. Gives all failures.
     pub(crate) async fn end_consumers(
         &mut self,
-        ends: Option<Arc<Vec<i64>>>,
+        load: &Load,
         limit: Duration,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Vec<String>, Failure> {
         match self {
-            Self::Here(hands) => hands.end_consumers(ends, limit).await,
+            Self::Here(hands) => hands.end_consumers_at_last(limit).await,
+            Self::Tenants(tenants) => tenants.end_consumers(limit).await,
             Self::Fleet(fleet) => {
-                let ends = ends.map(|ends| ends.to_vec());
-                Ok(fleet.end_consumers(ends, limit).await)
+                let (ends, unknown) = load.last_ends().await;
+                let failure = fleet.end_consumers(ends, limit).await;
+                Ok(unknown.into_iter().chain(failure).collect())
             }
         }
     }
@@ -250,6 +290,7 @@ impl Crew {
     pub(crate) async fn verify(&mut self, written: &[Written]) -> (bool, Findings) {
         match self {
             Self::Here(hands) => hands.verify(written),
+            Self::Tenants(tenants) => tenants.verify(),
             Self::Fleet(fleet) => fleet.verify(written).await,
         }
     }
@@ -258,6 +299,7 @@ impl Crew {
     pub(crate) async fn dismiss(&mut self) {
         match self {
             Self::Here(hands) => hands.abandon(),
+            Self::Tenants(tenants) => tenants.abandon(),
             Self::Fleet(fleet) => fleet.dismiss().await,
         }
     }

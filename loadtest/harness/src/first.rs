@@ -30,7 +30,7 @@ pub async fn record(
     let until = Instant::now() + limit;
     let name = format!("loadtest-first-{:08x}", entropy.random_u64() as u32);
     let client_id = Str::from_static("loadtest");
-    let cluster = Cluster::new(bootstrap);
+    let cluster = Cluster::new(bootstrap, None);
     let topic = Topic { partitions: 1, ..Topic::default() };
     let connection = again(until, async || cluster.any(&client_id).await).await?;
     let create = async || cluster.create(&connection, &name, &topic, limit).await;

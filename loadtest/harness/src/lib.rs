@@ -43,7 +43,7 @@ pub mod workload;
 #[cfg(test)]
 mod tests;
 
-pub use client::CallError;
+pub use client::{Account, CallError};
 pub use fleet::{
     AgentError, AgentOptions, Coordinator, Driver, LocalProcesses, Token, TokenError, agent,
 };

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use sluice_wire::{ErrorCode, Str};
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::client::{CallError, Cluster, Leaders};
+use crate::client::{Bound, CallError, Cluster, Leaders};
 use crate::keys::Chooser;
 use crate::outage::Outages;
 use crate::pace::Pace;
@@ -21,6 +21,9 @@ pub(crate) const MAX_FAILURES: usize = 50;
 /// All servers know the topic after so long.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Transactions are decided after so long, and leaders known again.
+const ENDS_LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(10);
 
 /// One load on one topic of one cluster.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub(crate) struct Load {
     /// Consumers that have passed the goal: see [`crate::consumer::Goal`].
     pub(crate) arrived: AtomicUsize,
     /// What came after each fault.
-    pub(crate) outages: Outages,
+    pub(crate) outages: Arc<Outages>,
     /// What failed and was repeated, in words.
     pub(crate) failures: Mutex<HashSet<String>>,
 }
@@ -78,7 +81,7 @@ impl Load {
             leaders: RwLock::new(Arc::new(leaders)),
             outstanding: AtomicU64::new(0),
             arrived: AtomicUsize::new(0),
-            outages: Outages::default(),
+            outages: Arc::default(),
             failures: Mutex::default(),
             cluster,
             workload,
@@ -92,7 +95,7 @@ impl Load {
         timeline: Timeline,
     ) -> Result<Self, CallError> {
         let client_id = Str::from_static("loadtest");
-        let cluster = Cluster::new(&plan.bootstrap);
+        let cluster = Cluster::new(&plan.bootstrap, None);
         let until = Instant::now() + JOIN_LIMIT;
         loop {
             let met = async {
@@ -124,6 +127,54 @@ impl Load {
         }
         *self.leaders.write() = Arc::new(leaders);
         Ok(())
+    }
+
+    /// How far consumers shall come at last, and what has kept us from knowing it.
+    pub(crate) async fn last_ends(&self) -> (Option<Vec<i64>>, Option<String>) {
+        match self.decided_ends().await {
+            Ok(ends) => (Some(ends), None),
+            // A topic that nobody has deleted is gone: it holds nothing, and what it held is lost.
+            Err(failure) if failure.is_unknown_topic() => {
+                let ends = vec![0; self.workload.topic.partitions as usize];
+                (Some(ends), Some(failure.to_string()))
+            }
+            // Where nobody knows the ends, the proof is not whole.
+            Err(failure) => (None, Some(failure.to_string())),
+        }
+    }
+
+    /// The ends of all partitions when every transaction is decided there: its end is answered before its
+    /// markers are written (KIP-890), and until then nobody can read it.
+    async fn decided_ends(&self) -> Result<Vec<i64>, CallError> {
+        let until = Instant::now() + ENDS_LIMIT;
+        loop {
+            // In this order: what is stable cannot pass what was the end later.
+            let stable = self.ends(Bound::Stable).await?;
+            let ends = self.ends(Bound::End).await?;
+            if stable == ends || Instant::now() > until {
+                return Ok(ends);
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// The ends of all partitions: of all that was written, or of what is stable.
+    pub(crate) async fn ends(&self, bound: Bound) -> Result<Vec<i64>, CallError> {
+        let client_id = Str::from_static("loadtest");
+        let until = Instant::now() + self.workload.produce.delivery_timeout.0.min(ENDS_LIMIT);
+        loop {
+            let leaders = self.leaders();
+            match self.cluster.bounds(&client_id, &self.topic, &leaders, bound).await {
+                Err(error) if error.is_retriable() && Instant::now() < until => {
+                    self.repeated(0, error.to_string());
+                    sleep(RETRY_AFTER).await;
+                    if let Err(error) = self.refresh(&client_id).await {
+                        self.repeated(0, error.to_string());
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Deletes the topic.

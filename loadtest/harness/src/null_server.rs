@@ -21,7 +21,8 @@ use sluice_wire::messages::{
     create_topics_request::CreateTopicsRequest, delete_topics_request::DeleteTopicsRequest,
     fetch_request::FetchRequest, init_producer_id_response::InitProducerIdResponse,
     list_offsets_request::ListOffsetsRequest, metadata_request::MetadataRequest,
-    produce_request::ProduceRequest,
+    produce_request::ProduceRequest, sasl_authenticate_response::SaslAuthenticateResponse,
+    sasl_handshake_response::SaslHandshakeResponse,
 };
 use sluice_wire::{
     AnyRequest, AnyResponse, ApiKey, Chain, Decoder, Encoder, ErrorCode, Message, Str, Uuid,
@@ -31,7 +32,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-const SERVED: [ApiKey; 8] = [
+const SERVED: [ApiKey; 10] = [
     ApiKey::ApiVersions,
     ApiKey::Metadata,
     ApiKey::CreateTopics,
@@ -40,6 +41,8 @@ const SERVED: [ApiKey; 8] = [
     ApiKey::Produce,
     ApiKey::Fetch,
     ApiKey::ListOffsets,
+    ApiKey::SaslHandshake,
+    ApiKey::SaslAuthenticate,
 ];
 const MAX_FRAME_BYTES: usize = 256 << 20;
 const MAX_PARTITIONS: i32 = 200_000;
@@ -63,6 +66,9 @@ pub(crate) enum Lie {
     /// order, as a server with idempotence does.
     #[cfg(test)]
     Refuse,
+    /// Keeps each tenth batch in another topic.
+    #[cfg(test)]
+    Mix,
     /// Forgets what is in a partition at each tenth batch, as one that comes back without its disk's last writes.
     #[cfg(test)]
     Shorten,
@@ -215,6 +221,26 @@ impl Shared {
                 state.producers += 1;
                 AnyResponse::InitProducerId(Box::new(InitProducerIdResponse {
                     producer_id: state.producers,
+                    ..Default::default()
+                }))
+            }
+            AnyRequest::SaslHandshake(request) => {
+                let is_known = &*request.mechanism == "PLAIN";
+                let error =
+                    if is_known { ErrorCode::None } else { ErrorCode::UnsupportedSaslMechanism };
+                AnyResponse::SaslHandshake(Box::new(SaslHandshakeResponse {
+                    error_code: error.code(),
+                    mechanisms: vec![Str::from_static("PLAIN")],
+                }))
+            }
+            // Everybody is welcome whose password is his name.
+            AnyRequest::SaslAuthenticate(request) => {
+                let mut words = request.auth_bytes.split(|byte| *byte == 0).skip(1);
+                let is_right = words.next().is_some_and(|name| words.next() == Some(name));
+                let error =
+                    if is_right { ErrorCode::None } else { ErrorCode::SaslAuthenticationFailed };
+                AnyResponse::SaslAuthenticate(Box::new(SaslAuthenticateResponse {
+                    error_code: error.code(),
                     ..Default::default()
                 }))
             }
@@ -421,6 +447,10 @@ impl State {
         self.batches += 1;
         #[cfg(test)]
         let turn = self.batches.is_multiple_of(10);
+        #[cfg(test)]
+        let other = self.topics.keys().find(|name| Some(*name) != topic).cloned();
+        #[cfg(test)]
+        let topic = other.as_ref().filter(|_| turn && shared.lie == Lie::Mix).or(topic);
         let topic = topic.and_then(|name| self.topics.get_mut(name)).ok_or(unknown)?;
         let index = usize::try_from(index).map_err(|_| unknown)?;
         let log = topic.logs.get_mut(index).ok_or(unknown)?;
@@ -442,7 +472,7 @@ impl State {
             #[cfg(test)]
             Lie::Fence if self.batches > 100 => return Err(ErrorCode::InvalidProducerEpoch),
             #[cfg(test)]
-            Lie::Fence => 1,
+            Lie::Fence | Lie::Mix => 1,
             #[cfg(test)]
             Lie::Forget | Lie::Refuse => {
                 let expected = log.expected.entry(batch.producer_id()).or_default();

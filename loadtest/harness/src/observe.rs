@@ -190,6 +190,7 @@ impl Observer {
             store,
             client,
             others_share: others,
+            tenants: Vec::new(),
             bucket: bucket.map(|(begin, end)| BucketCost::new(end - begin, &written)),
         }
     }

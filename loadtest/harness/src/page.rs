@@ -38,6 +38,7 @@ pub fn report(report: &Report) -> Result<String, PlotError> {
     costs(&mut body, report);
     search(&mut body, report);
     faults(&mut body, report);
+    tenants(&mut body, report);
     body.push_str("<h2>Over time</h2><div class=plots>");
     let at = |row: &Row| row.at;
     let marks = marks(report);
@@ -169,6 +170,37 @@ fn proof(body: &mut String, report: &Report, label: &str) {
     for finding in &report.verification.findings.told {
         let _ = write!(body, "<div class=bad>{}</div>", escape(finding));
     }
+}
+
+/// What each class of tenants had, phase by phase.
+fn tenants(body: &mut String, report: &Report) {
+    if report.measured().all(|phase| phase.tenants.is_empty()) {
+        return;
+    }
+    body.push_str(
+        "<h2>Tenants</h2><div class=scroll><table><tr><th>phase<th>class<th>tenants<th>MiB/s<th>produce p50, ms<th>p99<th>end to end p50, ms<th>p99<th>worst<th>its p99, ms",
+    );
+    for phase in report.measured() {
+        for class in &phase.tenants {
+            let two = |summary: &Option<Summary>| {
+                let two = summary.as_ref().map(|all| [ms(all.p50), ms(all.p99)]);
+                two.unwrap_or_default()
+            };
+            let ([p50, p99], [e50, e99]) = (two(&class.produce), two(&class.end_to_end));
+            let worst = class.worst.as_ref();
+            let _ = write!(
+                body,
+                "<tr><td>{}<td>{}<td>{}<td>{:.1}<td>{p50}<td>{p99}<td>{e50}<td>{e99}<td>{}<td>{}",
+                escape(&phase.name),
+                escape(&class.name),
+                class.tenants,
+                class.written.mib_per_second,
+                escape(worst.map_or("", |worst| &worst.tenant)),
+                worst.and_then(|worst| worst.produce_p99).map(ms).unwrap_or_default()
+            );
+        }
+    }
+    body.push_str("</table></div>");
 }
 
 fn latencies(body: &mut String, report: &Report) {

@@ -157,6 +157,39 @@ pub struct Phase {
     pub others_share: Option<f64>,
     /// What the server asked of its bucket, if its metrics were named.
     pub bucket: Option<BucketCost>,
+    /// What each class of tenants had of it; none without tenants.
+    #[serde(default)]
+    pub tenants: Vec<TenantClass>,
+}
+
+/// What tenants of one class had of a phase.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TenantClass {
+    /// The class's.
+    pub name: String,
+    /// How many.
+    pub tenants: u32,
+    /// What was acknowledged to all of them.
+    pub written: Moved,
+    /// What all of them read.
+    pub read: Moved,
+    /// Over all of them.
+    pub produce: Option<Summary>,
+    /// Over all of them.
+    pub end_to_end: Option<Summary>,
+    /// The one with the highest p99 of produce latencies.
+    pub worst: Option<Worst>,
+}
+
+/// The tenant that had it worst.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Worst {
+    /// Its name.
+    pub tenant: String,
+    /// Its own, in ms.
+    pub produce_p99: Option<f64>,
+    /// Its own, in ms.
+    pub end_to_end_p99: Option<f64>,
 }
 
 /// Records that were written or read.

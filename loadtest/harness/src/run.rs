@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sluice_model::{Clock, Entropy};
-use sluice_wire::Str;
+use sluice_wire::{Str, Uuid};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-use crate::client::{Bound, CallError, Cluster};
-use crate::crew::{self, Crew, Gauge, Hands, Produced, Share};
+use crate::client::{Account, CallError, Cluster, Leaders};
+use crate::crew::{self, Books, Crew, Hands, Produced, Share, Tenants};
 use crate::fault::{self, Failover, Injected, Injector, Stage, Status, Unfit, Victim};
-use crate::fleet::{Coordinator, Fleet};
+use crate::fleet::Coordinator;
 use crate::load::{Load, Plan};
 use crate::observe::{Begun, Observer};
 use crate::pace::{Segment, Tempo};
@@ -30,7 +30,6 @@ const TOPIC_LIMIT: Duration = Duration::from_secs(120);
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// What is written may take so long to be read when the load ends.
 const READ_LIMIT: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(10);
 
 /// What to run against what.
 #[derive(Clone, Debug)]
@@ -53,6 +52,8 @@ pub struct Options {
     pub seed: Option<u64>,
     /// The topic stays when the run ends.
     pub keep_topic: bool,
+    /// Who the tenants are to the server, in their order; nobody if it wants no credentials.
+    pub accounts: Vec<Account>,
 }
 
 /// Why a run gave no report.
@@ -87,6 +88,19 @@ pub enum Error {
         "consumers that share partitions by the group protocol are verified in one process: leave out the agents, or write consume.protocol = \"assigned\""
     )]
     GroupsOnFleet,
+    /// Agents know no tenants.
+    #[error(
+        "this workload has tenants, whose load does not come from agents yet: leave out the agents"
+    )]
+    TenantsOnFleet,
+    /// Some tenants have no credentials.
+    #[error("the workload has {wanted} tenants, and there are credentials for {there} only")]
+    Accounts {
+        /// In the file.
+        there: usize,
+        /// In the workload.
+        wanted: usize,
+    },
     /// Agents have not come.
     #[error("{0}")]
     Fleet(String),
@@ -181,6 +195,15 @@ pub async fn run_on(
         None if options.workload.faults.is_empty() => {}
         None => return Err(Error::NoVictim),
     }
+    if let Some(tenants) = &options.workload.tenants {
+        let (there, wanted) = (options.accounts.len(), tenants.total() as usize);
+        if coordinator.is_some() {
+            return Err(Error::TenantsOnFleet);
+        }
+        if there > 0 && there < wanted {
+            return Err(Error::Accounts { there, wanted });
+        }
+    }
     if coordinator.is_some() && !options.workload.faults.is_empty() {
         return Err(Error::FaultsOnFleet);
     }
@@ -213,17 +236,39 @@ pub async fn run_on(
         run,
         seed: options.seed.unwrap_or_else(|| entropy.random_u64()),
     };
-    let topic = plan.topic.clone();
-    let cluster = Cluster::new(&options.bootstrap);
-    let connection = cluster.any(&client_id).await?;
-    let leaders = cluster.create(&connection, &topic, &options.workload.topic, TOPIC_LIMIT).await?;
+    let cluster = Cluster::new(&options.bootstrap, None);
+    let has_tenants = options.workload.tenants.is_some();
+    let leaders = if has_tenants {
+        // Each has a topic of its own.
+        Leaders { topic_id: Uuid::ZERO, partitions: Vec::new() }
+    } else {
+        let connection = cluster.any(&client_id).await?;
+        let topic = &options.workload.topic;
+        cluster.create(&connection, &plan.topic, topic, TOPIC_LIMIT).await?
+    };
     let load = Load::new(options.workload.clone(), &plan, timeline, cluster, leaders);
     let load = Arc::new(load);
-    let outcome = lead(&options, victim, plan, &load, fleet, interrupt, progress).await;
-    if !options.keep_topic
-        && let Err(error) = load.delete_topic(&client_id).await
-    {
-        load.noted(error.to_string());
+    let books = match has_tenants {
+        true => Some(Books::open(&load, &plan, &options.accounts).await?),
+        false => None,
+    };
+    let crew = match (fleet, &books) {
+        (Some(fleet), _) => {
+            fleet.employ(&load, plan).await;
+            Crew::Fleet(fleet)
+        }
+        (None, Some(books)) => Crew::Tenants(Tenants::new(Arc::clone(books))),
+        (None, None) => Crew::Here(Hands::new(Arc::clone(&load), Share::ALL)),
+    };
+    let outcome = lead(&options, victim, &load, crew, interrupt, progress).await;
+    match &books {
+        _ if options.keep_topic => {}
+        Some(books) => books.delete_topics().await,
+        None => {
+            if let Err(error) = load.delete_topic(&client_id).await {
+                load.noted(error.to_string());
+            }
+        }
     }
     let Led { verification, phases, series, found, faults, agents, failed, interrupted } = outcome?;
     let (cpus, memory_bytes, model, kernel) = process::describe();
@@ -267,19 +312,11 @@ struct Led {
 async fn lead(
     options: &Options,
     victim: Option<&mut Victim>,
-    plan: Plan,
     load: &Arc<Load>,
-    fleet: Option<Fleet>,
+    crew: Crew,
     interrupt: watch::Receiver<bool>,
     progress: impl Fn(&Progress) + Send + 'static,
 ) -> Result<Led, Error> {
-    let crew = match fleet {
-        None => Crew::Here(Hands::new(Arc::clone(load), Share::ALL)),
-        Some(fleet) => {
-            fleet.employ(load, plan).await;
-            Crew::Fleet(fleet)
-        }
-    };
     let gauge = crew.gauge();
     let start_us = load.timeline.now_us();
     // What agents have used before.
@@ -312,13 +349,16 @@ async fn lead(
     ticker.abort();
     fault::settle(&mut faults, &load.outages.all());
     let bucket = under_way.bucket().await;
-    let (phases, series) = {
+    let (mut phases, series) = {
         let mut observer = under_way.observer.lock().await;
         let now_us = load.timeline.now_us();
         gauge.gather(now_us).await;
         observer.observe(&load.stats, now_us, gauge.usage());
         observer.finish(&load.stats, bucket)
     };
+    for (index, phase) in phases.iter_mut().enumerate() {
+        phase.tenants = gauge.classes(index, phase.seconds);
+    }
     under_way.crew.dismiss().await;
     let interrupted = *under_way.interrupt.borrow();
     let agents = gauge.agents(start_us);
@@ -389,19 +429,25 @@ impl Run {
 
     /// Records are due at this rate from now on.
     fn set(&self, tempo: Tempo, abandon: bool) {
-        self.crew.set(Segment { from_us: self.soon_us(), tempo, abandon });
+        let stage = self.phase_name.lock().clone();
+        self.crew.set(Segment { from_us: self.soon_us(), tempo, abandon }, &stage);
     }
 
     /// A phase begins, and with it another rate, if there is one. Comes back when it has begun.
     async fn begin(&self, name: &str, measured: bool, offered: Option<f64>, turn: Turn) -> usize {
         let bucket = self.bucket().await;
         let mut observer = self.observer.lock().await;
-        let at_us = self.soon_us();
-        self.crew.begin_phase(at_us);
-        match turn {
-            Turn::None => {}
-            Turn::To(tempo) => self.crew.set(Segment { from_us: at_us, tempo, abandon: false }),
-            Turn::Drop(tempo) => self.crew.set(Segment { from_us: at_us, tempo, abandon: true }),
+        let (at_us, gauge) = (self.soon_us(), self.crew.gauge());
+        // What is near goes into the last phase's figures before anybody turns; what is far turns by itself.
+        let is_far = !self.crew.ahead().is_zero();
+        if is_far {
+            self.turn(at_us, name, turn);
+        }
+        gauge.gather(at_us).await;
+        let begun = Begun { name: name.to_owned(), measured, offered, bucket, renewed: false };
+        observer.begin(&self.load.stats, at_us, gauge.usage(), begun);
+        if !is_far {
+            self.turn(self.load.timeline.now_us(), name, turn);
         }
         if measured {
             self.stage.send_if_modified(|stage| {
@@ -412,13 +458,19 @@ impl Run {
                 begins
             });
         }
-        let gauge = self.crew.gauge();
-        gauge.gather(at_us).await;
         name.clone_into(&mut self.phase_name.lock());
-        let name = name.to_owned();
-        let begun = Begun { name, measured, offered, bucket, renewed: false };
-        observer.begin(&self.load.stats, at_us, gauge.usage(), begun);
         observer.phase()
+    }
+
+    /// What is due from that instant on is of the new phase.
+    fn turn(&self, at_us: u64, name: &str, turn: Turn) {
+        self.crew.begin_phase(at_us);
+        let segment = |tempo, abandon| Segment { from_us: at_us, tempo, abandon };
+        match turn {
+            Turn::None => {}
+            Turn::To(tempo) => self.crew.set(segment(tempo, false), name),
+            Turn::Drop(tempo) => self.crew.set(segment(tempo, true), name),
+        }
     }
 
     /// What the bucket was asked for so far; none where the server does not say, as while it is down.
@@ -460,17 +512,12 @@ impl Run {
     ) -> Result<bool, Error> {
         let until = Instant::now() + limit;
         let gauge = self.crew.gauge();
-        let poll = match gauge {
-            Gauge::Here => POLL,
-            // Each time costs a message to every agent.
-            Gauge::Fleet(_) => 10 * POLL,
-        };
         loop {
             gauge.gather(self.load.timeline.now_us()).await;
             if holds(&self.load) {
                 return Ok(true);
             }
-            if Instant::now() > until || !self.wait(poll).await? {
+            if Instant::now() > until || !self.wait(gauge.pause()).await? {
                 return Ok(false);
             }
         }
@@ -485,21 +532,8 @@ impl Run {
             self.crew.end_producers(DRAIN_LIMIT).await?;
         failure.into_iter().for_each(|failure| self.fail(failure));
         if self.crew.consumers() > 0 {
-            let ends = match self.decided_ends().await {
-                Ok(ends) => Some(Arc::new(ends)),
-                // A topic that nobody has deleted is gone: it holds nothing, and what it held is lost.
-                Err(failure) if failure.is_unknown_topic() => {
-                    self.fail(failure.to_string());
-                    Some(Arc::new(vec![0; self.load.workload.topic.partitions as usize]))
-                }
-                // Where nobody knows the ends, the proof is not whole.
-                Err(failure) => {
-                    self.fail(failure.to_string());
-                    None
-                }
-            };
-            let failure = self.crew.end_consumers(ends, READ_LIMIT).await?;
-            failure.into_iter().for_each(|failure| self.fail(failure));
+            let failures = self.crew.end_consumers(&self.load, READ_LIMIT).await?;
+            failures.into_iter().for_each(|failure| self.fail(failure));
         }
         let groups = self.load.workload.consume.as_ref().map_or(0, |consume| consume.groups);
         let (complete, findings) = self.crew.verify(&written).await;
@@ -512,41 +546,6 @@ impl Run {
             unsettled,
             lost_agents: self.crew.gauge().lost_agents(),
         })
-    }
-
-    /// The ends of all partitions when every transaction is decided there: its end is answered before its
-    /// markers are written (KIP-890), and until then nobody can read it.
-    async fn decided_ends(&self) -> Result<Vec<i64>, CallError> {
-        let until = Instant::now() + DRAIN_LIMIT;
-        loop {
-            // In this order: what is stable cannot pass what was the end later.
-            let stable = self.ends(Bound::Stable).await?;
-            let ends = self.ends(Bound::End).await?;
-            if stable == ends || Instant::now() > until {
-                return Ok(ends);
-            }
-            sleep(POLL).await;
-        }
-    }
-
-    /// The ends of all partitions: of all that was written, or of what is stable.
-    async fn ends(&self, bound: Bound) -> Result<Vec<i64>, CallError> {
-        let load = &self.load;
-        let client_id = Str::from_static("loadtest");
-        let until = Instant::now() + load.workload.produce.delivery_timeout.0.min(DRAIN_LIMIT);
-        loop {
-            let leaders = load.leaders();
-            match load.cluster.bounds(&client_id, &load.topic, &leaders, bound).await {
-                Err(error) if error.is_retriable() && Instant::now() < until => {
-                    load.repeated(0, error.to_string());
-                    sleep(Duration::from_millis(100)).await;
-                    if let Err(error) = load.refresh(&client_id).await {
-                        load.repeated(0, error.to_string());
-                    }
-                }
-                outcome => return outcome,
-            }
-        }
     }
 }
 

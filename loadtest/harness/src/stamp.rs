@@ -11,6 +11,7 @@
 //! ```
 //! Little-endian. The layout is between the producers and consumers of one run: it may change at any time.
 
+use crate::load::Load;
 use crate::{keys, random::Random};
 
 /// Bytes before the payload: the least that a record can have.
@@ -112,6 +113,12 @@ impl Payloads {
         let words = (POOL_BYTES + random_bytes).div_ceil(8);
         let pool = (0..words).flat_map(|_| random.next().to_le_bytes()).collect();
         Self { pool, random_bytes, value: vec![0; size] }
+    }
+
+    /// The values of a load.
+    pub(crate) fn of(load: &Load) -> Self {
+        let records = &load.workload.records;
+        Self::new(records.size.0 as usize, records.compressibility, load.seed)
     }
 
     /// The value of the next record.

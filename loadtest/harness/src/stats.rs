@@ -116,7 +116,7 @@ impl Counts {
         all.iter().all(|count| *count < bound)
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.written += other.written;
         self.written_bytes += other.written_bytes;
         self.read += other.read;

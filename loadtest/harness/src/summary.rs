@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use crate::fault::Failover;
-use crate::report::{AgentSummary, Cost, Loss, Phase, Report, Summary, Verification};
+use crate::report::{
+    AgentSummary, Cost, Loss, Phase, Report, Summary, TenantClass, Verification, Worst,
+};
 
 const GIB: f64 = (1u64 << 30) as f64;
 const MIB: f64 = (1u64 << 20) as f64;
@@ -195,6 +197,7 @@ fn one_phase(out: &mut String, phase: &Phase) {
             &format!("  {:<12}{:>9.1} % of the processors{note}", "others", others * 100.0),
         );
     }
+    tenants(out, phase);
     if let Some(bucket) = &phase.bucket
         && let Some([puts, gets, lists]) = bucket.per_gib_written
     {
@@ -209,6 +212,38 @@ fn one_phase(out: &mut String, phase: &Phase) {
     }
     if phase.retries > 0 {
         line_to(out, &format!("  {:<12}{:>9}", "retries", phase.retries));
+    }
+}
+
+/// A line for each class of tenants.
+fn tenants(out: &mut String, phase: &Phase) {
+    if phase.tenants.is_empty() {
+        return;
+    }
+    line_to(
+        out,
+        "  tenants          MiB/s   produce p50 / p99, end to end p50 / p99; the worst one's p99, ms",
+    );
+    for class in &phase.tenants {
+        let TenantClass { name, tenants, written, produce, end_to_end, worst, .. } = class;
+        let two = |summary: &Option<Summary>| {
+            let two = summary.as_ref().map(|all| format!("{} / {}", ms(all.p50), ms(all.p99)));
+            two.unwrap_or_else(|| "-".to_owned())
+        };
+        let mut line = format!(
+            "    {:<16}{:>7.1}   {}, {}",
+            format!("{name} ({tenants})"),
+            written.mib_per_second,
+            two(produce),
+            two(end_to_end)
+        );
+        if let Some(Worst { tenant, produce_p99: Some(p99), end_to_end_p99 }) = worst {
+            let _ = write!(line, "; {tenant}: {}", ms(*p99));
+            if let Some(p99) = end_to_end_p99 {
+                let _ = write!(line, ", {}", ms(*p99));
+            }
+        }
+        line_to(out, &line);
     }
 }
 

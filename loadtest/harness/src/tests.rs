@@ -46,6 +46,7 @@ async fn load(workload: &str, lie: Lie) -> Report {
         server_metrics: None,
         seed: Some(1),
         keep_topic: false,
+        accounts: Vec::new(),
     };
     let serving = tokio::spawn(server.serve());
     let (_go_on, interrupt) = watch::channel(false);

@@ -4,6 +4,8 @@
 //! What always holds: a [`Workload`] that [`Workload::parse`] gave is whole and makes sense; nothing that a
 //! file says is ignored.
 
+mod tenants;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,7 @@ use sluice_wire::batch::Compression;
 use crate::amount::{Rate, Size, Time};
 use crate::fault::Fault;
 use crate::stamp;
+pub use tenants::{Class, Tenants};
 
 /// Bounds that keep a typing error from taking the machine down.
 const MAX_PARTITIONS: u32 = 200_000;
@@ -29,6 +32,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("many-partitions", include_str!("../../workloads/many-partitions.toml")),
     ("small-batches", include_str!("../../workloads/small-batches.toml")),
     ("transactions", include_str!("../../workloads/transactions.toml")),
+    ("many-tenants", include_str!("../../workloads/many-tenants.toml")),
+    ("noisy-neighbour", include_str!("../../workloads/noisy-neighbour.toml")),
     ("chaos", include_str!("../../workloads/chaos.toml")),
     ("soak", include_str!("../../workloads/soak.toml")),
     ("peers-produce", include_str!("../../workloads/peers-produce.toml")),
@@ -71,6 +76,8 @@ pub struct Workload {
     pub produce: Produce,
     /// Writes them in transactions.
     pub transactions: Option<Transactions>,
+    /// Many tenants, each with a topic and clients of its own; one without a name if it is left out.
+    pub tenants: Option<Tenants>,
     /// Who reads them; nobody if it is left out.
     pub consume: Option<Consume>,
     /// What is written before anybody reads: consumers then catch up while producers go on.
@@ -247,8 +254,8 @@ pub struct Stage {
     pub name: String,
     /// How long it takes.
     pub duration: Time,
-    /// What all producers write together.
-    pub rate: Rate,
+    /// What all producers write together. Left out where tenants' classes say it.
+    pub rate: Option<Rate>,
 }
 
 /// Each producer commits, and begins anew, at a steady pace.
@@ -373,6 +380,7 @@ impl Workload {
         self.check_records(&mut wrong);
         self.check_produce(&mut wrong);
         self.check_consume(&mut wrong);
+        self.check_tenants(&mut wrong);
         self.faults.iter().for_each(|fault| fault.check(&mut wrong));
         if !self.faults.is_empty() && self.search.is_some() {
             wrong.push("faults do not go with [search]: no rate would hold".to_owned());
@@ -413,13 +421,6 @@ impl Workload {
         between(wrong, "produce.request", produce.request.0, produce.batch.0, 1 << 30);
         let least = produce.batch.0.max(self.records.size.0);
         between(wrong, "produce.buffer", produce.buffer.0, least, 16 << 30);
-        let rates = [produce.rate.is_some(), !produce.stages.is_empty(), self.search.is_some()];
-        if rates.iter().filter(|given| **given).count() != 1 {
-            wrong.push(
-                "the rate must be said once: by produce.rate, by [[produce.stage]] or by [search]"
-                    .to_owned(),
-            );
-        }
         if produce.delivery_timeout.0.is_zero() {
             wrong.push("produce.delivery_timeout must be more than 0s".to_owned());
         }

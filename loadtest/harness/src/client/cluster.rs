@@ -15,7 +15,7 @@ use sluice_wire::messages::metadata_request::{MetadataRequest, MetadataRequestTo
 use sluice_wire::{ErrorCode, Str, Uuid};
 use tokio::time::{Instant, sleep};
 
-use super::{CallError, Connection, Endpoint};
+use super::{CallError, Connection, Credentials, Endpoint};
 use crate::workload::Topic;
 
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -50,22 +50,27 @@ pub(crate) struct Leaders {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     bootstrap: Vec<String>,
+    credentials: Option<Credentials>,
     /// Address by node id, as last told.
     nodes: Mutex<HashMap<i32, String>>,
 }
 
 impl Cluster {
-    /// The cluster behind a list of `host:port`, separated by commas.
-    pub(crate) fn new(bootstrap: &str) -> Self {
+    /// The cluster behind a list of `host:port`, separated by commas, to whoever shows these credentials.
+    pub(crate) fn new(bootstrap: &str, credentials: Option<Credentials>) -> Self {
         let bootstrap = bootstrap.split(',').map(|address| address.trim().to_owned());
-        Self { bootstrap: bootstrap.collect(), nodes: Mutex::default() }
+        Self { bootstrap: bootstrap.collect(), credentials, nodes: Mutex::default() }
+    }
+
+    fn endpoint(&self, address: String, client_id: &Str) -> Endpoint {
+        Endpoint { address, client_id: client_id.clone(), credentials: self.credentials.clone() }
     }
 
     /// A connection to any server that was named.
     pub(crate) async fn any(&self, client_id: &Str) -> Result<Connection, CallError> {
         let mut failure = None;
         for address in &self.bootstrap {
-            let endpoint = Endpoint { address: address.clone(), client_id: client_id.clone() };
+            let endpoint = self.endpoint(address.clone(), client_id);
             match Connection::open(endpoint).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => failure = Some(error),
@@ -92,7 +97,7 @@ impl Cluster {
         address: String,
         client_id: &Str,
     ) -> Result<Connection, CallError> {
-        Connection::open(Endpoint { address, client_id: client_id.clone() }).await
+        Connection::open(self.endpoint(address, client_id)).await
     }
 
     /// Makes a topic, and waits until all its partitions have leaders.

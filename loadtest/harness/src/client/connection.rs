@@ -21,7 +21,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::CallError;
+use super::{CallError, Credentials};
 
 /// The largest answer that is taken: far over what is ever asked for.
 const MAX_FRAME_BYTES: usize = 1 << 30;
@@ -40,6 +40,8 @@ pub(crate) struct Endpoint {
     pub(crate) address: String,
     /// What we call ourselves.
     pub(crate) client_id: Str,
+    /// How we show who we are, where the server wants that.
+    pub(crate) credentials: Option<Credentials>,
 }
 
 /// A cheap handle on a connection.
@@ -93,7 +95,7 @@ impl<R: Request> Pending<R> {
 }
 
 impl Connection {
-    /// Connects, and agrees on versions.
+    /// Connects, agrees on versions and shows who we are.
     pub(crate) async fn open(endpoint: Endpoint) -> Result<Self, CallError> {
         let broken =
             |reason: String| CallError::Connection { address: endpoint.address.clone(), reason };
@@ -110,6 +112,9 @@ impl Connection {
         let (versions, requests) = (Arc::default(), Arc::default());
         let mut connection = Self { endpoint, out, versions, requests };
         connection.versions = Arc::new(connection.agree().await?);
+        if let Some(credentials) = connection.endpoint.credentials.clone() {
+            credentials.show(&connection).await?;
+        }
         Ok(connection)
     }
 

@@ -58,11 +58,13 @@ impl Hands {
         }
     }
 
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
     /// Starts producers, all of which then follow the load's pace.
-    pub(crate) async fn start_producers(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn start_producers(&mut self, payloads: Payloads) -> Result<(), Failure> {
         let load = &self.load;
-        let records = &load.workload.records;
-        let payloads = Payloads::new(records.size.0 as usize, records.compressibility, load.seed);
         let mut starting = JoinSet::new();
         for index in self.share.of(load.workload.produce.producers) {
             let (load, payloads) = (Arc::clone(load), payloads.clone());
@@ -162,6 +164,19 @@ impl Hands {
             self.keep_ended(one)?;
         }
         Ok(std::mem::take(&mut self.produced))
+    }
+
+    /// Ends consumers at the ends of all that was written, or after `limit`. Gives all failures.
+    pub(crate) async fn end_consumers_at_last(
+        &mut self,
+        limit: Duration,
+    ) -> Result<Vec<String>, Failure> {
+        if self.consumers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (ends, unknown) = self.load.last_ends().await;
+        let failure = self.end_consumers(ends.map(Arc::new), limit).await?;
+        Ok(unknown.into_iter().chain(failure).collect())
     }
 
     /// Ends consumers at these ends, or after `limit`; at once if nobody knows the ends. Gives the first failure.

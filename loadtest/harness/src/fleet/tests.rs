@@ -68,6 +68,7 @@ async fn lead(workload: &str, lie: Lie, coordinator: Coordinator) -> Result<Repo
         server_metrics: None,
         seed: Some(1),
         keep_topic: false,
+        accounts: Vec::new(),
     };
     let serving = tokio::spawn(server.serve());
     let (_go_on, interrupt) = watch::channel(false);

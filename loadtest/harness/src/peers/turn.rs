@@ -126,6 +126,7 @@ impl Stage<'_> {
                 server_metrics: scene.metrics.clone(),
                 seed: None,
                 keep_topic: false,
+                accounts: Vec::new(),
             };
             self.say(format!("  {name}"));
             let tell = self.tell.clone();

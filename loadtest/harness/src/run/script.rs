@@ -31,7 +31,7 @@ impl Run {
             return self.search(search).await;
         }
         let produce = &workload.produce;
-        let first = produce.stages.first().map(|stage| stage.rate).or(produce.rate);
+        let first = produce.stages.first().and_then(|stage| stage.rate).or(produce.rate);
         if !workload.warm_up.0.is_zero()
             && !self.phase("warm-up", first, false, workload.warm_up.0).await?
         {
@@ -41,7 +41,7 @@ impl Run {
             self.phase("steady", produce.rate, true, workload.duration.0).await?;
         }
         for stage in &produce.stages {
-            if !self.phase(&stage.name, Some(stage.rate), true, stage.duration.0).await? {
+            if !self.phase(&stage.name, stage.rate, true, stage.duration.0).await? {
                 break;
             }
         }
@@ -57,8 +57,7 @@ impl Run {
         measured: bool,
         time: Duration,
     ) -> Result<bool, Error> {
-        let size = self.load.workload.records.size.0;
-        let rate = rate.map_or(Some(0.0), |rate| rate.records_per_second(size));
+        let rate = self.load.workload.due(name, rate);
         self.begin(name, measured, rate, Turn::To(Tempo::from(rate))).await;
         self.last(time).await
     }
@@ -92,7 +91,7 @@ impl Run {
         self.begin("catching up", true, rate, Turn::None).await;
         let committed = self.load.workload.transactions.is_some();
         let bound = if committed { Bound::Stable } else { Bound::End };
-        let ends = Arc::new(self.ends(bound).await?);
+        let ends = Arc::new(self.load.ends(bound).await?);
         self.crew.aim(ends);
         self.crew.start_consumers();
         let (all, gauge) = (self.crew.consumers(), self.crew.gauge());

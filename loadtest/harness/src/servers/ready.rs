@@ -28,7 +28,8 @@ impl Ready {
         match self {
             Self::Kafka(address) => {
                 let client_id = Str::from_static("loadtest");
-                let endpoint = Endpoint { address: address.clone(), client_id };
+                let (address, credentials) = (address.clone(), None);
+                let endpoint = Endpoint { address, client_id, credentials };
                 Connection::open(endpoint).await.map(drop).map_err(|error| error.to_string())
             }
             Self::Http(url) => match http::call("GET", url, "").await {

@@ -14,6 +14,7 @@ use crate::crew::{Hands, Share};
 use crate::fleet::message::{Report, ToAgent, ToCoordinator};
 use crate::load::Load;
 use crate::process::Usage;
+use crate::stamp::Payloads;
 use crate::verify::Written;
 
 /// The clock is put right by at most this much at a time, far less than passes in between.
@@ -113,7 +114,7 @@ impl<'a> Desk<'a> {
             {
                 return senseless("another number of partitions");
             }
-            ToAgent::StartProducers => Order::StartProducers,
+            ToAgent::StartProducers => Order::StartProducers(Payloads::of(&self.load)),
             ToAgent::StartConsumers => Order::StartConsumers,
             ToAgent::Aim { ends } => Order::Aim(Arc::new(ends)),
             ToAgent::EndProducers { limit_ms } => {

@@ -7,12 +7,13 @@ use tokio::sync::mpsc;
 
 use crate::crew::{Failure, Hands, Produced};
 use crate::fleet::message::{ToCoordinator, WRITTEN_CHUNK};
+use crate::stamp::Payloads;
 use crate::verify::Written;
 
 /// What clients shall do.
 #[derive(Debug)]
 pub(super) enum Order {
-    StartProducers,
+    StartProducers(Payloads),
     StartConsumers,
     Aim(Arc<Vec<i64>>),
     EndProducers(Duration),
@@ -57,8 +58,8 @@ pub(super) async fn work(
 
 async fn obey(hands: &mut Hands, order: Order) -> Result<Vec<ToCoordinator>, Failure> {
     let answer = match order {
-        Order::StartProducers => {
-            hands.start_producers().await?;
+        Order::StartProducers(payloads) => {
+            hands.start_producers(payloads).await?;
             ToCoordinator::Started
         }
         Order::StartConsumers => {

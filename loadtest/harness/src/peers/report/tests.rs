@@ -53,6 +53,7 @@ fn phase(name: &str, is_read: bool, server_cpu: f64, p99: f64) -> Phase {
         client: cost,
         others_share: Some(0.01),
         bucket: None,
+        tenants: Vec::new(),
     }
 }
 
