@@ -48,7 +48,7 @@ pub(crate) enum Gauge {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// A client could not begin.
-    #[error("{0}")]
+    #[error(transparent)]
     Call(#[from] CallError),
     /// A part of the harness has panicked, or ended before its time.
     #[error("{0}")]

@@ -60,7 +60,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server could not be reached, or refused.
-    #[error("{0}")]
+    #[error(transparent)]
     Call(#[from] CallError),
     /// The metrics could not be read.
     #[error("{0}")]

@@ -56,7 +56,7 @@ pub enum AgentError {
     #[error("the coordinator is gone: {0}")]
     Lost(String),
     /// The server cannot be loaded from here.
-    #[error("{0}")]
+    #[error(transparent)]
     Call(#[from] CallError),
     /// A part of the harness has panicked: a fault of this program.
     #[error("a part of the load test has failed: {0}")]
