@@ -444,10 +444,11 @@ impl Run {
             self.turn(at_us, name, turn);
         }
         gauge.gather(at_us).await;
+        let at_us = if is_far { at_us } else { self.load.timeline.now_us() };
         let begun = Begun { name: name.to_owned(), measured, offered, bucket, renewed: false };
         observer.begin(&self.load.stats, at_us, gauge.usage(), begun);
         if !is_far {
-            self.turn(self.load.timeline.now_us(), name, turn);
+            self.turn(at_us, name, turn);
         }
         if measured {
             self.stage.send_if_modified(|stage| {

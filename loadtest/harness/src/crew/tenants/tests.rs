@@ -81,7 +81,7 @@ async fn each_class_has_its_rate_and_its_figures() {
         for (phase, quiet) in [(alone, quiet), (beside, &beside.tenants[0])] {
             let due = 1000.0 * phase.seconds;
             let produce = quiet.produce.as_ref().expect("latencies");
-            assert!((produce.count as f64 - due).abs() < 20.0, "{due} {}", produce.count);
+            assert!((produce.count as f64 - due).abs() < 40.0, "{due} {}", produce.count);
             assert_eq!(quiet.end_to_end.as_ref().map(|all| all.count), Some(produce.count));
             let worst = quiet.worst.as_ref().expect("one is");
             assert!(worst.produce_p99 >= Some(produce.p50), "{worst:?}");
