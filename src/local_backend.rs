@@ -21,7 +21,7 @@ use sluice_gateway::backend::{
     Append, AppendRequest, Appended, Backend, Caller, DeleteOffsets, OffsetFound, OffsetQuery,
     Read, ReadAnswer, ReadRequest, Refused,
 };
-use sluice_model::StreamId;
+use sluice_model::{StreamId, VolumeId};
 use sluice_reader::{ReadError, Reader};
 use sluice_wire::messages::{
     delete_groups_request::DeleteGroupsRequest, delete_groups_response::DeleteGroupsResponse,
@@ -35,9 +35,9 @@ use sluice_wire::messages::{
     offset_fetch_response::OffsetFetchResponse, sync_group_request::SyncGroupRequest,
     sync_group_response::SyncGroupResponse,
 };
-use sluice_wire::{Chain, ErrorCode, Str};
+use sluice_wire::{ErrorCode, Str};
 use sluice_writer::group::GroupCaller;
-use sluice_writer::{AppendError, Offsets, TailError, Unverified, Writer};
+use sluice_writer::{AppendError, Offsets, Tail, Unverified, Writer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -149,18 +149,18 @@ impl LocalBackend {
     /// Reads from the bucket, of committed records up to `stable`; nothing if that takes too long.
     async fn read_bucket(
         &self,
+        volume: VolumeId,
         stream: StreamId,
         offset: i64,
         max_bytes: u64,
         stable: Option<i64>,
     ) -> Result<Records, ReadError> {
-        let volume = self.writer.volume_of(stream).map_err(|_| ReadError::NotHere)?.0;
         let Ok(permit) = Arc::clone(&self.bucket_reads).try_acquire_owned() else {
             return Ok(Records::default());
         };
         let reader = Arc::clone(&self.reader);
         let read = self.low.handle().spawn(async move {
-            let read = read_bucket(&reader, volume, stream, offset, max_bytes, stable).await;
+            let read = read_bucket(&reader, volume.0, stream, offset, max_bytes, stable).await;
             drop(permit);
             read
         });
@@ -174,72 +174,31 @@ impl LocalBackend {
     /// Checks the epoch that a client believes in.
     fn check_epoch(&self, stream: StreamId, current: Option<i32>) -> Result<(), ErrorCode> {
         let ours = self.writer.leader_epoch(stream).ok_or(ErrorCode::NotLeaderOrFollower)?;
-        match current {
-            Some(theirs) if theirs < ours => Err(ErrorCode::FencedLeaderEpoch),
-            Some(theirs) if theirs > ours => Err(ErrorCode::UnknownLeaderEpoch),
-            _ => Ok(()),
-        }
+        compare_epochs(ours, current)
     }
 
-    /// Where the client's log parts from ours, if it does (KIP-595). A record of an epoch that is yet to
-    /// come is out of range.
-    fn divergence(&self, read: &Read) -> Result<Option<(i32, i64)>, ErrorCode> {
-        let Some(last) = read.last_fetched_epoch else { return Ok(None) };
-        if self.writer.leader_epoch(read.stream).is_some_and(|ours| last > ours) {
-            return Err(ErrorCode::OffsetOutOfRange);
-        }
-        let found = self.writer.epoch_end(read.stream, last).ok().flatten();
-        Ok(found.filter(|(epoch, end)| *epoch < last || *end < read.offset))
-    }
-
-    /// Reads one stream now, without waiting.
-    async fn read_one(
-        &self,
-        read: &Read,
-        committed: bool,
-        max_bytes: u64,
-    ) -> Result<ReadAnswer, ErrorCode> {
-        self.check_epoch(read.stream, read.current_leader_epoch)?;
-        let offsets = self.writer.offsets(read.stream).map_err(|error| error.code())?;
-        if let Some(diverging) = self.divergence(read)? {
-            return Ok(answer(offsets, Records::default(), Some(diverging)));
-        }
-        if read.offset < offsets.log_start || read.offset > offsets.high_watermark {
-            return Err(ErrorCode::OffsetOutOfRange);
-        }
-        let stable = committed.then_some(offsets.last_stable);
-        let end = stable.unwrap_or(offsets.high_watermark);
-        let records = if max_bytes == 0 || read.offset >= end {
-            Records::default()
-        } else {
-            self.records(read.stream, read.offset, max_bytes, stable).await?
-        };
-        // Taken before the read: it may have grown since, which no client minds.
-        Ok(answer(offsets, records, None))
-    }
-
+    /// Records of one stream from the tail, or from the bucket.
     async fn records(
         &self,
+        tail: &Tail,
         stream: StreamId,
         offset: i64,
         max_bytes: u64,
         stable: Option<i64>,
     ) -> Result<Records, ErrorCode> {
-        let code = |error: TailError| error.code();
         let mut at = offset;
         for _ in 0..READ_TRIES {
             // Before the records are read: what leaves the tail after this is in the bucket.
             let aborted = match stable {
-                Some(stable) if at < stable => {
-                    self.writer.aborted_over(stream, &(at..stable)).map_err(code)?
-                }
+                Some(stable) if at < stable => tail.aborted_over(&(at..stable)),
                 Some(_) => return Ok(Records::default()),
                 None => Vec::new(),
             };
-            if let Some(chain) = self.writer.read(stream, at, max_bytes).await.map_err(code)? {
+            let here = tail.read(at, max_bytes).await.map_err(|error| error.code())?;
+            if let Some(chain) = here {
                 return Ok(Records::new(chain, stable).with(&aborted));
             }
-            match self.read_bucket(stream, at, max_bytes, stable).await {
+            match self.read_bucket(tail.volume(), stream, at, max_bytes, stable).await {
                 Ok(records) => return Ok(records.with(&aborted)),
                 // Retention or compaction took it between the two looks, or the tail has it again.
                 Err(ReadError::NotHere) => {}
@@ -255,61 +214,77 @@ impl LocalBackend {
         Err(ErrorCode::KafkaStorageError)
     }
 
+    /// Finds each stream; none for one that is not here.
+    fn find(&self, reads: &[Read]) -> Vec<Option<Tail>> {
+        reads.iter().map(|read| self.writer.tail(read.stream).ok()).collect()
+    }
+
     /// Reads all streams once, within the request's bound. As many at once as may all be answered in
     /// full, so that those in the bucket do not wait for each other.
-    async fn read_all(&self, request: &ReadRequest) -> Vec<Result<ReadAnswer, ErrorCode>> {
+    async fn read_all(
+        &self,
+        request: &ReadRequest,
+        tails: &[Option<Tail>],
+    ) -> Vec<Result<ReadAnswer, ErrorCode>> {
         let mut left = u64::from(request.max_bytes);
         let mut nothing_yet = true;
         let mut answers = Vec::with_capacity(request.reads.len());
-        let mut rest = &request.reads[..];
-        while !rest.is_empty() {
-            let mut wave = 0;
+        let mut rest = 0;
+        while rest < request.reads.len() {
+            let first = rest;
             let mut wanted = 0;
-            while wave < rest.len() && (wave == 0 || wanted + room(&rest[wave]) <= left) {
-                wanted += room(&rest[wave]);
-                wave += 1;
+            let mut wave = Vec::new();
+            while rest < request.reads.len() {
+                let read = &request.reads[rest];
+                let sight = look(read, tails[rest].as_ref(), request.read_committed);
+                // Most streams have nothing new: they cost no more than the look.
+                let room = if matches!(sight, Ok(Sight::Records { .. })) { room(read) } else { 0 };
+                if !wave.is_empty() && wanted + room > left {
+                    break;
+                }
+                wanted += room;
+                answers.push(match sight {
+                    Ok(Sight::Records { offsets, stable }) => {
+                        wave.push((rest, stable));
+                        Ok(answer(offsets, Records::default(), None))
+                    }
+                    Ok(Sight::Nothing(answer)) => Ok(answer),
+                    Err(code) => Err(code),
+                });
+                rest += 1;
             }
+            debug_assert!(rest > first, "each wave answers something");
             // The first batch comes whole, however small the bounds are (KIP-74).
             let least = u64::from(nothing_yet);
-            let reads = rest[..wave].iter().map(|read| {
+            let reads = wave.iter().filter_map(|(index, stable)| {
+                let (read, tail) = (&request.reads[*index], tails[*index].as_ref()?);
                 let bytes = left.min(room(read)).max(least);
-                self.read_one(read, request.read_committed, bytes)
-            });
-            for mut answer in join_all(reads).await {
-                if let Ok(given) = &mut answer {
-                    if !nothing_yet && given.records.len() as u64 > left {
-                        given.records = Chain::default();
-                        given.aborted = Vec::new();
+                Some(async move {
+                    // A bound of no bytes reads nothing.
+                    if bytes == 0 {
+                        return Ok(Records::default());
                     }
-                    nothing_yet &= given.records.is_empty();
-                    left = left.saturating_sub(given.records.len() as u64);
+                    self.records(tail, read.stream, read.offset, bytes, *stable).await
+                })
+            });
+            let all = join_all(reads).await;
+            for ((index, _), records) in wave.iter().zip(all) {
+                match records {
+                    Ok(records) if nothing_yet || records.chain.len() as u64 <= left => {
+                        nothing_yet &= records.chain.is_empty();
+                        left = left.saturating_sub(records.chain.len() as u64);
+                        if let Ok(answer) = &mut answers[*index] {
+                            answer.records = records.chain;
+                            answer.aborted = records.aborted;
+                        }
+                    }
+                    // There is no room any more.
+                    Ok(_) => {}
+                    Err(code) => answers[*index] = Err(code),
                 }
-                answers.push(answer);
             }
-            rest = &rest[wave..];
         }
         answers
-    }
-
-    /// Whether an answer could be made now: enough bytes, or something that must be told at once.
-    fn is_ready(&self, request: &ReadRequest) -> bool {
-        let enough = u64::from(request.min_bytes);
-        let mut bytes = 0;
-        for read in &request.reads {
-            if self.check_epoch(read.stream, read.current_leader_epoch).is_err()
-                || self.divergence(read) != Ok(None)
-            {
-                return true;
-            }
-            let room = u64::from(read.max_bytes);
-            let committed = request.read_committed;
-            let available = self.writer.available(read.stream, read.offset, committed, enough);
-            bytes += available.min(room.max(1));
-            if bytes >= enough {
-                return true;
-            }
-        }
-        bytes >= enough
     }
 
     async fn by_timestamp(
@@ -363,6 +338,71 @@ fn room(read: &Read) -> u64 {
     u64::from(read.max_bytes)
 }
 
+fn compare_epochs(ours: i32, current: Option<i32>) -> Result<(), ErrorCode> {
+    match current {
+        Some(theirs) if theirs < ours => Err(ErrorCode::FencedLeaderEpoch),
+        Some(theirs) if theirs > ours => Err(ErrorCode::UnknownLeaderEpoch),
+        _ => Ok(()),
+    }
+}
+
+/// Where the client's log parts from ours, if it does (KIP-595). A record of an epoch that is yet to
+/// come is out of range.
+fn divergence(read: &Read, tail: &Tail) -> Result<Option<(i32, i64)>, ErrorCode> {
+    let Some(last) = read.last_fetched_epoch else { return Ok(None) };
+    if last > tail.leader_epoch() {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    Ok(tail.epoch_end(last).filter(|(epoch, end)| *epoch < last || *end < read.offset))
+}
+
+/// What there is of a stream for one who reads it.
+enum Sight {
+    /// No records: this is the answer.
+    Nothing(ReadAnswer),
+    /// Records from the wanted offset on, up to the last stable offset if that is a bound.
+    Records { offsets: Offsets, stable: Option<i64> },
+}
+
+/// Looks at a stream without reading it.
+fn look(read: &Read, tail: Option<&Tail>, committed: bool) -> Result<Sight, ErrorCode> {
+    let tail = tail.filter(|tail| tail.is_here()).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    compare_epochs(tail.leader_epoch(), read.current_leader_epoch)?;
+    // Taken before records are read: there may be more by then, which no client minds.
+    let offsets = tail.offsets();
+    if let Some(diverging) = divergence(read, tail)? {
+        return Ok(Sight::Nothing(answer(offsets, Records::default(), Some(diverging))));
+    }
+    if read.offset < offsets.log_start || read.offset > offsets.high_watermark {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    let stable = committed.then_some(offsets.last_stable);
+    if read.offset >= stable.unwrap_or(offsets.high_watermark) {
+        return Ok(Sight::Nothing(answer(offsets, Records::default(), None)));
+    }
+    Ok(Sight::Records { offsets, stable })
+}
+
+/// Whether an answer could be made now: enough bytes, or something that must be told at once.
+fn is_ready(request: &ReadRequest, tails: &[Option<Tail>]) -> bool {
+    let enough = u64::from(request.min_bytes);
+    let mut bytes = 0;
+    for (read, tail) in request.reads.iter().zip(tails) {
+        let Some(tail) = tail.as_ref().filter(|tail| tail.is_here()) else { return true };
+        if compare_epochs(tail.leader_epoch(), read.current_leader_epoch).is_err()
+            || divergence(read, tail) != Ok(None)
+        {
+            return true;
+        }
+        let available = tail.available(read.offset, request.read_committed, enough);
+        bytes += available.min(room(read).max(1));
+        if bytes >= enough {
+            return true;
+        }
+    }
+    bytes >= enough
+}
+
 const NOTHING: OffsetFound = OffsetFound { offset: -1, timestamp: -1, leader_epoch: -1 };
 
 fn answer(offsets: Offsets, records: Records, diverging: Option<(i32, i64)>) -> ReadAnswer {
@@ -394,17 +434,22 @@ impl Backend for LocalBackend {
         _caller: &Caller,
         request: ReadRequest,
     ) -> Vec<Result<ReadAnswer, ErrorCode>> {
-        if !request.max_wait.is_zero() && !self.is_ready(&request) {
+        let mut tails = self.find(&request.reads);
+        if !request.max_wait.is_zero() && !is_ready(&request, &tails) {
             let deadline = Instant::now() + request.max_wait;
-            let waiter = self.writer.waiter(request.reads.iter().map(|read| read.stream));
+            let waiter = Tail::waiter(tails.iter().flatten());
             // Looked at again after the waiter is in place, so that nothing is missed between.
-            while !self.is_ready(&request) {
+            while !is_ready(&request, &tails) {
                 if tokio::time::timeout_at(deadline, waiter.changed()).await.is_err() {
                     break;
                 }
             }
+            drop(waiter);
+            if tails.iter().flatten().any(|tail| !tail.is_here()) {
+                tails = self.find(&request.reads);
+            }
         }
-        self.read_all(&request).await
+        self.read_all(&request, &tails).await
     }
 
     async fn find_offset(

@@ -65,7 +65,8 @@ impl ShareSource for Source<'_> {
     }
 
     fn available(&self, stream: StreamId, offset: i64, enough: u64) -> u64 {
-        self.backend.writer.available(stream, offset, false, enough)
+        let tail = self.backend.writer.tail(stream);
+        tail.map_or(enough, |tail| tail.available(offset, false, enough))
     }
 
     async fn read(

@@ -32,6 +32,7 @@ mod retire;
 mod sequence;
 pub mod share;
 mod stream;
+mod tail;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -48,5 +49,6 @@ pub use options::{CompactionOptions, OrphanOptions, VolumePlace, WriterOptions};
 pub use payload::{Entry, EntryKind, decode as decode_payload};
 pub use sequence::{ActiveProducer, SequenceError};
 pub use stream::{Offsets, Waiter};
+pub use tail::Tail;
 pub use task::Appended;
 pub use writer::{Found, Unverified, Writer, WriterParts};

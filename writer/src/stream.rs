@@ -226,6 +226,10 @@ impl Stream {
         }
     }
 
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.shared.lock().deleted
+    }
+
     /// The run that begins at `base_offset`.
     pub(crate) fn run_at(&self, base_offset: i64) -> Option<Run> {
         let shared = self.shared.lock();

@@ -35,6 +35,7 @@ use crate::recovery::Surroundings;
 use crate::sequence::{BatchHeader, Voucher};
 use crate::share::{LeaderEpochOf, SHARE_KINDS, Shares};
 use crate::stream::{Offsets, Stream, Waiter};
+use crate::tail::Tail;
 use crate::task::Appended;
 use crate::topics::CatalogTopics;
 use crate::transaction::{TransactionConfig, TransactionCoordinator, record};
@@ -286,6 +287,12 @@ impl Writer {
         Some((volume, topic))
     }
 
+    /// The stream, to ask several things of it.
+    pub fn tail(&self, stream: StreamId) -> Result<Tail, TailError> {
+        let (volume, stream) = self.stream(stream)?;
+        Ok(Tail::new(Arc::clone(volume), stream))
+    }
+
     fn stream(&self, stream: StreamId) -> Result<(&Arc<OwnedVolume>, Arc<Stream>), TailError> {
         let (volume, _) = self.locate(stream).ok_or(TailError::NotOwner)?;
         Ok((volume, volume.stream(stream)))
@@ -347,25 +354,14 @@ impl Writer {
         self.locate(stream).map_or(0, |(volume, _)| volume.stream_bytes(stream))
     }
 
-    /// Whole batches from the one that holds `offset` on: at least one, then up to `max_bytes`. None
-    /// if they are only in the bucket; empty at the high watermark.
+    /// See [`Tail::read`].
     pub async fn read(
         &self,
         stream: StreamId,
         offset: i64,
         max_bytes: u64,
     ) -> Result<Option<Chain>, TailError> {
-        let (volume, stream) = self.stream(stream)?;
-        volume.read(&stream, offset, max_bytes).await
-    }
-
-    /// About how many bytes lie from `offset` on, up to `enough`; all of `enough` if reading there is
-    /// an error, so that nobody waits for it. With `committed`, up to the last stable offset.
-    pub fn available(&self, stream: StreamId, offset: i64, committed: bool, enough: u64) -> u64 {
-        self.stream(stream).map_or(enough, |(_, stream)| {
-            let end = if committed { stream.offsets().last_stable } else { i64::MAX };
-            stream.available(offset, end, enough)
-        })
+        self.tail(stream)?.read(offset, max_bytes).await
     }
 
     /// Waits on several streams; those that are not here are left out.
@@ -408,18 +404,9 @@ impl Writer {
         }
     }
 
-    /// The largest epoch not above `epoch` that has records, with its end offset. None for an epoch
-    /// that is yet to come, as in Kafka.
+    /// See [`Tail::epoch_end`].
     pub fn epoch_end(&self, stream: StreamId, epoch: i32) -> Result<Option<(i32, i64)>, TailError> {
-        let (volume, stream) = self.stream(stream)?;
-        if epoch == volume.leader_epoch() {
-            // The current epoch ends at the high watermark, even if it has no records yet.
-            return Ok(Some((epoch, stream.offsets().high_watermark)));
-        }
-        if epoch > volume.leader_epoch() {
-            return Ok(None);
-        }
-        Ok(stream.epoch_end(epoch))
+        Ok(self.tail(stream)?.epoch_end(epoch))
     }
 
     /// The leader epoch under which a record was written; -1 if that is not known.

@@ -113,8 +113,7 @@ impl Writer {
         ended.unwrap_or(Err(AppendError::TimedOut)).map(|_| ())
     }
 
-    /// Aborted transactions that may have records in `range` and whose marker lies in the tail, by their
-    /// markers; [`super::Offsets::tail_start`] says where the tail begins.
+    /// See [`crate::Tail::aborted_over`].
     pub fn aborted_over(
         &self,
         stream: StreamId,
