@@ -248,7 +248,7 @@ fn a_load_test_kills_stops_and_restarts_the_server_that_it_started() {
         assert!(fault["first_read"].as_f64() > Some(0.0), "{fault}");
         assert!(fault["silence"].as_f64() > Some(0.0), "{fault}");
     }
-    assert!(std::fs::read_to_string(&html).expect("a page").contains(">restart<"));
+    assert!(std::fs::read_to_string(&html).expect("a page").contains("</span>restart<"));
     assert!(text(&output.stdout).contains("  stop           1 times; acknowledged "), "{output:?}");
 }
 
@@ -325,7 +325,7 @@ fn groups_whose_members_come_and_go_read_all_through_a_crash() {
     let dir = tempfile::tempdir().expect("a directory");
     let workload = with_faults(dir.path(), "[[fault]]\nkind = 'kill'\nat = '3s'\n");
     let text_of = std::fs::read_to_string(&workload).expect("the workload");
-    let groups = "groups = 2\nconsumers = 3\nprotocol = 'consumer'\nrejoin_every = '2500ms'\n";
+    let groups = "groups = 2\nconsumers = 3\nprotocol = 'consumer'\nrejoin_every = '1500ms'\n";
     std::fs::write(&workload, text_of.replace("consumers = 2\n", groups)).expect("a file");
     let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
     let (json, data) = (at("report.json"), at("data"));
@@ -335,8 +335,8 @@ fn groups_whose_members_come_and_go_read_all_through_a_crash() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let report = std::fs::read_to_string(&json).expect("a report");
     let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
-    // The first that leaves has committed nothing.
+    // Each has left once before it has committed anything, whoever had the partitions.
     let reread = report["verification"]["findings"]["reread"].as_u64();
     assert!(reread > Some(0), "{report}");
-    assert!(text(&output.stdout).contains(" again after rebalances) and in order"), "{output:?}");
+    assert!(text(&output.stdout).contains(" of them again after rebalances\n"), "{output:?}");
 }

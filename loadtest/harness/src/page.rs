@@ -5,13 +5,15 @@ mod plot;
 
 use std::fmt::Write;
 
+use plotters::style::RGBColor;
+
 pub(crate) use bars::{Bar, bars};
 pub use plot::PlotError;
 
 use crate::fault::Failover;
 use crate::report::{Report, Row, Summary};
 use crate::summary::{self, Compared, ms};
-use plot::{Axes, Line, Marks, lines, tail};
+use plot::{Axes, Line, Marks, lines, mark_colour, tail};
 
 const MIB: f64 = (1u64 << 20) as f64;
 /// Points of a line: more than a screen has are put together.
@@ -277,7 +279,6 @@ fn search(body: &mut String, report: &Report) {
 fn marks(report: &Report) -> Vec<Marks> {
     let kinds = report.failover.iter().map(|failover| failover.kind);
     let marks = kinds.map(|kind| Marks {
-        name: kind.name().to_owned(),
         at: report.faults.iter().filter(|fault| fault.kind == kind).map(|fault| fault.at).collect(),
     });
     marks.collect()
@@ -289,12 +290,18 @@ fn faults(body: &mut String, report: &Report) {
     }
     body.push_str(
         "<h2>Faults</h2><p>From a fault to the first acknowledgement of something that was sent after it, to the first \
-         records of a fetch that was sent after it, and the longest time without an acknowledgement around it; ms.</p>\
+         records of a fetch that was sent after it, and the longest time without an acknowledgement around it; ms. Plots over time have a line for each.</p>\
          <div class=scroll><table><tr><th>fault<th>times<th>acknowledged p50<th>p90<th>max<th>read p50<th>p90<th>max\
          <th>silence p50<th>p90<th>max",
     );
-    for Failover { kind, count, first_acknowledged, first_read, silence } in &report.failover {
-        let _ = write!(body, "<tr><td>{}<td>{count}", kind.name());
+    for (index, failover) in report.failover.iter().enumerate() {
+        let Failover { kind, count, first_acknowledged, first_read, silence } = failover;
+        let RGBColor(red, green, blue) = mark_colour(index);
+        let _ = write!(
+            body,
+            "<tr><td><span style=\"color:rgb({red},{green},{blue})\">&#9612;</span>{}<td>{count}",
+            kind.name()
+        );
         for figures in [first_acknowledged, first_read, silence] {
             for place in 0..3 {
                 let value = figures.map(|figures| figures[place]);

@@ -53,13 +53,13 @@ pub fn verdict(report: &Report) -> String {
         return format!("not verified: nobody read; {acknowledged} records acknowledged");
     }
     if verification.is_passed() {
-        let again = match findings.reread {
-            0 => "once".to_owned(),
-            again => format!("(and {again} again after rebalances)"),
+        let read = format!("verified: {acknowledged} records acknowledged, each read");
+        return match findings.reread {
+            0 => format!("{read} once and in order by each of {groups} group(s)"),
+            again => format!(
+                "{read} in order by each of {groups} group(s), {again} of them again after rebalances"
+            ),
         };
-        return format!(
-            "verified: {acknowledged} records acknowledged, each read {again} and in order by each of {groups} group(s)"
-        );
     }
     let mut wrong: Vec<String> = [
         (findings.lost, "lost"),

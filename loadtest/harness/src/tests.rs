@@ -91,7 +91,7 @@ async fn a_truthful_server_passes_and_is_measured() {
     assert_eq!(steady.end_to_end.as_ref().expect("latencies").count, 2 * produce.count);
     assert!(steady.server.is_some_and(|cost| cost.rss_max_bytes > 0));
     let store = steady.store.expect("it was named");
-    assert_eq!(store.rss_peak_bytes, steady.client.rss_peak_bytes, "here they are one process");
+    assert!(store.rss_peak_bytes > 0, "{store:?}");
     let text = serde_json::to_string(&report).expect("JSON");
     let back = Report::parse(&text).expect("the same");
     assert_eq!((&back.workload, back.seed), (&report.workload, 1));

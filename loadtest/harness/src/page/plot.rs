@@ -24,10 +24,9 @@ pub(super) struct Line {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// Instants that stand in a plot as vertical lines.
+/// Instants that stand in a plot as vertical lines, in the colour of [`mark_colour`].
 #[derive(Clone, Debug)]
 pub(super) struct Marks {
-    pub(super) name: String,
     pub(super) at: Vec<f64>,
 }
 
@@ -54,6 +53,11 @@ pub(super) const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
     RGBColor(230, 159, 0),
 ];
+
+/// The colour of the marks with this index. From the other end than lines have theirs.
+pub(super) fn mark_colour(index: usize) -> RGBColor {
+    COLOURS[COLOURS.len() - 1 - index % COLOURS.len()]
+}
 
 /// Where a percentile lies on an axis that gives each further nine the same room: 90 is at 1, 99 at 2.
 pub(super) fn tail(percent: f64) -> f64 {
@@ -124,15 +128,11 @@ where
         .axis_desc_style(TEXT)
         .x_label_formatter(if axes.is_percentile { &percentile } else { &plain })
         .draw()?;
-    // From the other end, and thin: they stand behind the lines.
-    for (marks, colour) in marks.iter().zip(COLOURS.iter().rev().cycle()) {
-        let style = colour.mix(0.6).stroke_width(1);
+    for (index, marks) in marks.iter().enumerate() {
+        let style = mark_colour(index).mix(0.6).stroke_width(1);
         let inside = marks.at.iter().filter(|at| x.contains(at));
         let posts = inside.map(|at| PathElement::new(vec![(*at, ends.0), (*at, ends.1)], style));
-        chart
-            .draw_series(posts)?
-            .label(marks.name.as_str())
-            .legend(move |(x, y)| PathElement::new(vec![(x + 7, y - 6), (x + 7, y + 6)], style));
+        chart.draw_series(posts)?;
     }
     for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
         let style = colour.stroke_width(2);
@@ -178,15 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn marks_stand_where_they_were_and_are_named() {
+    fn marks_stand_where_they_were() {
         let line = Line { name: "p99".to_owned(), points: vec![(0.0, 1.0), (10.0, 100.0)] };
-        let marks = Marks { name: "kill".to_owned(), at: vec![5.0, 50.0] };
+        let marks = Marks { at: vec![5.0, 50.0] };
         let plain = lines(std::slice::from_ref(&line), &[], AXES).expect("drawn").expect("points");
         let marked = lines(&[line], &[marks], AXES).expect("drawn").expect("points");
         let posts = |svg: &str| svg.matches("<polyline").count();
-        // One inside the axis, and one in the legend.
-        assert_eq!(posts(&marked), posts(&plain) + 2);
-        assert!(marked.contains("kill"));
+        // One is inside the axis.
+        assert_eq!(posts(&marked), posts(&plain) + 1);
     }
 
     #[test]
