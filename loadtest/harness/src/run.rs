@@ -31,6 +31,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// What is written may take so long to be read when the load ends.
 const READ_LIMIT: Duration = Duration::from_secs(120);
 
+/// A phase is told of so long before it begins, so that all of a record's latencies belong to the same one.
+const NEAR_US: u64 = 2000;
+
 /// What to run against what.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -437,19 +440,22 @@ impl Run {
     async fn begin(&self, name: &str, measured: bool, offered: Option<f64>, turn: Turn) -> usize {
         let bucket = self.bucket().await;
         let mut observer = self.observer.lock().await;
-        let (at_us, gauge) = (self.soon_us(), self.crew.gauge());
-        // What is near goes into the last phase's figures before anybody turns; what is far turns by itself.
-        let is_far = !self.crew.ahead().is_zero();
-        if is_far {
+        let gauge = self.crew.gauge();
+        let at_us = if self.crew.ahead().is_zero() {
+            // Before anybody turns: what was done so far is the last phase's.
+            gauge.gather(self.load.timeline.now_us()).await;
+            let at_us = self.load.timeline.now_us() + NEAR_US;
             self.turn(at_us, name, turn);
-        }
-        gauge.gather(at_us).await;
-        let at_us = if is_far { at_us } else { self.load.timeline.now_us() };
+            sleep_until(self.load.timeline.instant(at_us)).await;
+            at_us
+        } else {
+            let at_us = self.soon_us();
+            self.turn(at_us, name, turn);
+            gauge.gather(at_us).await;
+            at_us
+        };
         let begun = Begun { name: name.to_owned(), measured, offered, bucket, renewed: false };
         observer.begin(&self.load.stats, at_us, gauge.usage(), begun);
-        if !is_far {
-            self.turn(at_us, name, turn);
-        }
         if measured {
             self.stage.send_if_modified(|stage| {
                 let begins = *stage == Stage::Before;
