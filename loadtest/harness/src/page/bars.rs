@@ -44,6 +44,7 @@ fn draw<'a>(
     let most = bars.iter().map(|bar| bar.value.max(bar.range.1)).fold(0.0, f64::max).max(1e-3);
     let mut chart = ChartBuilder::on(root)
         .margin(6)
+        .margin_left(16)
         .x_label_area_size(AXIS - 6)
         .build_cartesian_2d(0.0..most * 1.05, bars.len() as f64..0.0)?;
     chart
