@@ -24,7 +24,7 @@ const DIFFERENCES: &str = "
 | replicas | every partition has one replica, its owner; a replication factor above 1 is refused (INVALID_REPLICATION_FACTOR), as by one broker | durability comes from the volume and the bucket |
 | compressed batches | records are inflated and checked at produce only for compacted topics; otherwise header and checksum are | inflating costs more than all else |
 | largest batch | about 6.8 MiB, whatever max.message.bytes says (MESSAGE_TOO_LARGE) | one batch must fit one frame of the log |
-| fetch sessions | none are made (session id 0): every fetch names all its partitions, as Kafka allows; that is 33 bytes asked and 37 answered for each, 70 KB a fetch of 1,000 partitions | a session is state that a gateway would have to keep |
+| fetch sessions | one to each connection, which ends with it; Kafka's may be gone on with on another connection | a client that comes back on another connection is told that there is none, and begins anew |
 | __consumer_offsets | an empty internal topic, from the first FindCoordinator for a group on | committed offsets do not lie in a topic |
 | leader epoch | grows at each start | it is the epoch of the volume's owner |
 | cleanup.policy=compact | as Kafka's cleaner does, on what is in the bucket; what is not uploaded yet is the active segment | records go to the bucket by `upload.*`, not by `segment.bytes` and `segment.ms` |

@@ -337,6 +337,7 @@ fn gateway_config(config: &Config, advertised: &HostPort) -> GatewayConfig {
         request_budget_bytes: kafka.buffer_budget_bytes as usize,
         answer_budget_bytes: kafka.answer_budget_bytes as usize,
         fetch_max_bytes: bytes(kafka.fetch_max_bytes),
+        max_fetch_session_partitions: kafka.max_fetch_session_partitions as usize,
         idle_timeout: kafka.idle_timeout,
         stall_timeout: kafka.write_stall_timeout,
         drain_timeout: config.shutdown.drain,

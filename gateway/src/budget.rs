@@ -1,4 +1,4 @@
-//! Bytes that many connections share. A [`Budget`] is only a count: whoever wants memory takes a
+//! Bytes, or other things, that many connections share. A [`Budget`] is only a count: whoever wants memory takes a
 //! [`Lease`] first and gives it back by dropping it. Nothing here allocates the memory itself.
 //!
 //! Always: the sum of all leases is at most the budget's size.
@@ -48,7 +48,6 @@ impl Budget {
     }
 
     /// All of `bytes`, or none.
-    #[cfg(test)]
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Lease> {
         self.try_take_above(bytes, 0)
     }

@@ -45,6 +45,9 @@ pub struct Limits {
     pub answer_budget_bytes: usize,
     /// The most one fetch gives; Kafka's `fetch.max.bytes`.
     pub fetch_max_bytes: u32,
+    /// Partitions that fetch sessions remember, over all connections; when they are used up, no more sessions are
+    /// made, and clients name all partitions in each fetch.
+    pub max_fetch_session_partitions: usize,
     /// A connection without traffic is closed after this; Kafka's `connections.max.idle.ms`.
     pub idle_timeout: Duration,
     /// A connection that neither takes its answers nor finishes its frame is closed after this.
@@ -64,6 +67,7 @@ impl Default for Limits {
             request_budget_bytes: 256 << 20,
             answer_budget_bytes: 512 << 20,
             fetch_max_bytes: 55 << 20,
+            max_fetch_session_partitions: 100_000,
             idle_timeout: Duration::from_secs(600),
             stall_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(4),

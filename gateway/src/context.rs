@@ -10,6 +10,7 @@ use sluice_wire::{ApiKey, Str};
 use tokio::time::Instant;
 
 use crate::backend::Caller;
+use crate::fetch_session::FetchSession;
 
 /// What the client of a connection says it is, in its ApiVersions request (KIP-511); empty before.
 #[derive(Debug, Default)]
@@ -32,11 +33,17 @@ pub(crate) struct Connected {
     /// No other has it in this gateway's life.
     pub(crate) number: u64,
     fetches_shares: AtomicBool,
+    /// What its consumer reads.
+    pub(crate) fetch_session: FetchSession,
 }
 
 impl Connected {
     pub(crate) fn new(number: u64) -> Arc<Self> {
-        Arc::new(Self { number, fetches_shares: AtomicBool::new(false) })
+        Arc::new(Self {
+            number,
+            fetches_shares: AtomicBool::new(false),
+            fetch_session: FetchSession::default(),
+        })
     }
 
     /// A ShareFetch came: there may be a share session.

@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::backend::Backend;
 use crate::budget::Budget;
 use crate::config::GatewayConfig;
+use crate::fetch_session::FetchSessions;
 use crate::listener::{self, Clients};
 use crate::metrics::Metrics;
 use crate::telemetry::Telemetry;
@@ -32,6 +33,7 @@ pub(crate) struct Core {
     pub(crate) admission: Admission,
     pub(crate) request_budget: Budget,
     pub(crate) answer_budget: Budget,
+    pub(crate) fetch_sessions: FetchSessions,
     /// How many connections there have been.
     pub(crate) connections: AtomicU64,
 }
@@ -52,6 +54,10 @@ impl Gateway {
             admission: Admission::new(limits),
             request_budget: Budget::new(limits.request_budget_bytes, metrics.request_bytes.clone()),
             answer_budget: Budget::new(limits.answer_budget_bytes, metrics.answer_bytes.clone()),
+            fetch_sessions: FetchSessions::new(Budget::new(
+                limits.max_fetch_session_partitions,
+                metrics.fetch_session_partitions.clone(),
+            )),
             config,
             catalog,
             backend,

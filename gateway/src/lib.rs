@@ -18,6 +18,7 @@ mod context;
 mod dispatch;
 mod drain;
 mod failure;
+mod fetch_session;
 mod frame;
 mod gateway;
 mod handlers;

@@ -76,6 +76,8 @@ pub(crate) struct Metrics {
     pub(crate) request_bytes: Gauge,
     /// Record bytes promised to fetches or waiting to be written.
     pub(crate) answer_bytes: Gauge,
+    /// Partitions that fetch sessions remember.
+    pub(crate) fetch_session_partitions: Gauge,
 }
 
 impl Metrics {
@@ -105,6 +107,7 @@ impl Metrics {
             connections: Gauge::default(),
             request_bytes: Gauge::default(),
             answer_bytes: Gauge::default(),
+            fetch_session_partitions: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("gateway");
         registry.register(
@@ -149,6 +152,11 @@ impl Metrics {
             "record bytes promised to fetches or not yet written",
             Unit::Bytes,
             metrics.answer_bytes.clone(),
+        );
+        registry.register(
+            "fetch_session_partitions",
+            "partitions that fetch sessions remember",
+            metrics.fetch_session_partitions.clone(),
         );
         metrics
     }

@@ -133,6 +133,14 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.kafka.fetch_max_bytes,
     },
     Key {
+        name: "kafka.max_fetch_session_partitions",
+        doc: "Partitions that fetch sessions (KIP-227) remember, over all connections, at about 250 bytes each; when \
+              they are used up, clients name all partitions in each fetch. As Kafka's \
+              `max.incremental.fetch.session.cache.slots`, which counts sessions.",
+        bounds: Some((0, 100_000_000)),
+        field: |c| &mut c.kafka.max_fetch_session_partitions,
+    },
+    Key {
         name: "kafka.max_in_flight",
         doc: "Requests of one connection that are worked on at a time; the next ones wait unread.",
         bounds: Some((1, 10_000)),

@@ -1,11 +1,9 @@
-//! Fetch: full fetches only. Every answer has session id 0, with which a broker says that it keeps
-//! no session, and clients go on naming all partitions each time (KIP-227).
+//! Fetch: full ones, and those that go on with a session (KIP-227, see [`crate::fetch_session`]).
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_catalog::Topic;
 use sluice_model::StreamId;
 use sluice_model::topic_config::Compression;
 use sluice_wire::messages::fetch_request::{FetchPartition, FetchRequest};
@@ -13,11 +11,12 @@ use sluice_wire::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
     NodeEndpoint, PartitionData,
 };
-use sluice_wire::{Chain, ErrorCode, Uuid};
+use sluice_wire::{Chain, ErrorCode};
 
 use super::resolve;
 use crate::backend::{Read, ReadAnswer, ReadRequest};
 use crate::context::Context;
+use crate::fetch_session::{TopicKey, Wanted};
 use crate::gateway::Core;
 
 /// Topics are named by id from this version on (KIP-516).
@@ -32,81 +31,114 @@ const LEADERS_FROM: i16 = 16;
 const STORAGE_ERROR_FROM: i16 = 6;
 
 /// See the module.
-pub(crate) async fn fetch(core: &Arc<Core>, ctx: &Context, request: FetchRequest) -> FetchResponse {
-    // Epochs 0 and -1 ask for a full fetch; any other goes on with a session, and there is none.
-    if !matches!(request.session_epoch, 0 | -1) {
-        return FetchResponse {
-            error_code: ErrorCode::FetchSessionIdNotFound.code(),
-            ..Default::default()
-        };
-    }
+pub(crate) async fn fetch(
+    core: &Arc<Core>,
+    ctx: &Context,
+    mut request: FetchRequest,
+) -> FetchResponse {
     let read_committed = match request.isolation_level {
         0 => false,
         1 => true,
         _ => return unknown_isolation(ctx.version, request),
     };
+    let session = &ctx.connected.fetch_session;
+    let begun = match session.begin(&core.fetch_sessions, &mut request, ctx.version >= IDS_FROM) {
+        Ok(begun) => begun,
+        Err(code) => return FetchResponse { error_code: code.code(), ..Default::default() },
+    };
     let replica = request.replica_id.max(request.replica_state.replica_id);
     let max_bytes = u32::try_from(ctx.answer_bytes).unwrap_or(u32::MAX);
     let mut reads = Vec::new();
     let mut places = Vec::new();
+    let mut answers: Vec<(TopicKey, PartitionData)> = Vec::with_capacity(begun.wanted.len());
+    let mut topics = TopicsOfOne::default();
+    for Wanted { topic, partition } in &begun.wanted {
+        let found = topics.find(core, ctx, topic);
+        let resolved = resolve::stream_of(&found.topic, partition.partition);
+        let is_there = resolved.is_ok();
+        let checked = match resolved {
+            // Only brokers fetch as replicas, and a tenant has none.
+            Ok(_) if replica >= 0 => Err(ErrorCode::NotLeaderOrFollower),
+            Ok(_) if found.is_beyond => Err(ErrorCode::UnsupportedCompressionType),
+            other => other,
+        };
+        let code = match checked {
+            Ok(stream) => {
+                places.push(answers.len());
+                reads.push(read(stream, partition));
+                ErrorCode::UnknownServerError
+            }
+            Err(code) => code,
+        };
+        let of = if is_there { nothing } else { unread };
+        answers.push((topic.clone(), of(partition.partition, code)));
+    }
     let mut answer = FetchResponse::default();
-    // Kafka keeps partitions, not topics: one without any is not in the answer.
-    for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
-        let found = resolve::by_either(core, ctx, IDS_FROM, &topic.topic, topic.topic_id);
-        let zstd = found.as_ref().is_ok_and(|topic| {
-            ctx.version < ZSTD_FROM && matches!(topic.config.compression, Compression::Zstd(_))
-        });
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in last_of_each(topic.partitions) {
-            let resolved = resolve::stream_of(&found, partition.partition);
-            let is_there = resolved.is_ok();
-            let checked = match resolved {
-                // Only brokers fetch as replicas, and a tenant has none.
-                Ok(_) if replica >= 0 => Err(ErrorCode::NotLeaderOrFollower),
-                Ok(_) if zstd => Err(ErrorCode::UnsupportedCompressionType),
-                other => other,
-            };
-            let code = match checked {
-                Ok(stream) => {
-                    places.push((answer.responses.len(), partitions.len()));
-                    reads.push(read(stream, &partition));
-                    ErrorCode::UnknownServerError
+    if !reads.is_empty() {
+        let streams: Vec<StreamId> = reads.iter().map(|read| read.stream).collect();
+        let read = ReadRequest {
+            // What can never be reached is not waited for; at least one byte is, if the client waits.
+            min_bytes: u32::try_from(request.min_bytes).unwrap_or(0).min(max_bytes.max(1)),
+            max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+            max_bytes,
+            read_committed,
+            reads,
+        };
+        let results = core.backend.read(&ctx.caller, read).await;
+        for ((place, stream), result) in places.into_iter().zip(streams).zip(results) {
+            let place = &mut answers[place].1;
+            match result {
+                Ok(read) => *place = found_data(ctx, place.partition_index, read_committed, read),
+                Err(code) => {
+                    *place = nothing(place.partition_index, downgraded(ctx.version, code));
+                    tell_leader(core, ctx, stream, code, place, &mut answer.node_endpoints);
                 }
-                Err(code) => code,
-            };
-            let of = if is_there { nothing } else { unread };
-            partitions.push(of(partition.partition, code));
-        }
-        answer.responses.push(FetchableTopicResponse {
-            topic: topic.topic,
-            topic_id: found.map_or(topic.topic_id, |topic| Uuid(topic.id.0)),
-            partitions,
-        });
-    }
-    if reads.is_empty() {
-        return answer;
-    }
-    let streams: Vec<StreamId> = reads.iter().map(|read| read.stream).collect();
-    let read = ReadRequest {
-        // What can never be reached is not waited for; at least one byte is, if the client waits.
-        min_bytes: u32::try_from(request.min_bytes).unwrap_or(0).min(max_bytes.max(1)),
-        max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
-        max_bytes,
-        read_committed,
-        reads,
-    };
-    let results = core.backend.read(&ctx.caller, read).await;
-    for (((topic, partition), stream), result) in places.into_iter().zip(streams).zip(results) {
-        let place = &mut answer.responses[topic].partitions[partition];
-        match result {
-            Ok(read) => *place = found_data(ctx, place.partition_index, read_committed, read),
-            Err(code) => {
-                *place = nothing(place.partition_index, downgraded(ctx.version, code));
-                tell_leader(core, ctx, stream, code, place, &mut answer.node_endpoints);
             }
         }
     }
+    answer.session_id = session.finish(&begun, &mut answers);
+    answer.responses = by_topic(answers);
     answer
+}
+
+/// The topic that was found last: partitions of one topic come one after the other.
+#[derive(Default)]
+struct TopicsOfOne(Option<(TopicKey, FoundTopic)>);
+
+struct FoundTopic {
+    topic: Result<Arc<Topic>, ErrorCode>,
+    /// It is compressed in a way that the client cannot know.
+    is_beyond: bool,
+}
+
+impl TopicsOfOne {
+    fn find(&mut self, core: &Core, ctx: &Context, key: &TopicKey) -> &FoundTopic {
+        let known = self.0.take_if(|(known, _)| known == key);
+        let found = known.unwrap_or_else(|| {
+            let topic = resolve::by_either(core, ctx, IDS_FROM, &key.name, key.id);
+            let is_beyond = topic.as_ref().is_ok_and(|topic| {
+                ctx.version < ZSTD_FROM && matches!(topic.config.compression, Compression::Zstd(_))
+            });
+            (key.clone(), FoundTopic { topic, is_beyond })
+        });
+        &self.0.insert(found).1
+    }
+}
+
+/// As an answer has them: each topic with those of its partitions that follow each other.
+fn by_topic(answers: Vec<(TopicKey, PartitionData)>) -> Vec<FetchableTopicResponse> {
+    let mut topics: Vec<FetchableTopicResponse> = Vec::new();
+    for (key, data) in answers {
+        match topics.last_mut().filter(|last| last.topic == key.name && last.topic_id == key.id) {
+            Some(last) => last.partitions.push(data),
+            None => topics.push(FetchableTopicResponse {
+                topic: key.name,
+                topic_id: key.id,
+                partitions: vec![data],
+            }),
+        }
+    }
+    topics
 }
 
 /// Kafka's answer to an isolation level that does not exist: the request could not be handled. Where topics have
@@ -123,25 +155,6 @@ fn unknown_isolation(version: i16, request: FetchRequest) -> FetchResponse {
         answer.responses = topics.collect();
     }
     answer
-}
-
-/// A partition that is named again is fetched once: where it first stood, as it was last asked for.
-fn last_of_each(partitions: Vec<FetchPartition>) -> Vec<FetchPartition> {
-    if partitions.is_sorted_by(|one, next| one.partition < next.partition) {
-        return partitions;
-    }
-    let mut places = HashMap::with_capacity(partitions.len());
-    let mut each: Vec<FetchPartition> = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        match places.entry(partition.partition) {
-            Entry::Occupied(place) => each[*place.get()] = partition,
-            Entry::Vacant(place) => {
-                place.insert(each.len());
-                each.push(partition);
-            }
-        }
-    }
-    each
 }
 
 fn read(stream: StreamId, partition: &FetchPartition) -> Read {

@@ -141,23 +141,45 @@ async fn a_refused_append_tells_the_leader() {
 }
 
 #[tokio::test]
-async fn fetch_keeps_no_sessions() {
+async fn a_fetch_session_is_its_connections_and_tells_what_is_new() {
     let server = Server::start().await;
-    let mut client = server.client().await;
+    let (mut client, mut other) = (server.client().await, server.client().await);
     client.create_topic("t", 1).await;
-    for (id, epoch, error) in [
-        (0, -1, ErrorCode::None),
-        (0, 0, ErrorCode::None),
-        (5, -1, ErrorCode::None),
-        (5, 0, ErrorCode::None),
-        (5, 1, ErrorCode::FetchSessionIdNotFound),
-        (0, 1, ErrorCode::FetchSessionIdNotFound),
+    let whole =
+        |session_id, session_epoch| FetchRequest { session_id, session_epoch, ..fetch("t", 0, 0) };
+    let next = |session_id, session_epoch| FetchRequest {
+        topics: Vec::new(),
+        ..whole(session_id, session_epoch)
+    };
+    let id = client.call(&whole(0, 0), 12).await.session_id;
+    assert!(id > 0);
+    let quiet = client.call(&next(id, 1), 12).await;
+    assert_eq!((quiet.error_code, quiet.session_id, quiet.responses.len()), (0, id, 0));
+    other.call(&produce("t", 0, -1, batch(1, b"x")), 9).await;
+    let news = client.call(&next(id, 2), 12).await;
+    let partition = &news.responses[0].partitions[0];
+    assert_eq!((news.responses[0].topic.as_ref(), partition.high_watermark), ("t", 1));
+    assert!(partition.records.as_ref().is_some_and(|records| !records.is_empty()));
+    // Not there for another connection, nor under another id or epoch; each without partitions.
+    for (is_other, request, error) in [
+        (true, next(id, 3), ErrorCode::FetchSessionIdNotFound),
+        (false, next(id + 1, 3), ErrorCode::FetchSessionIdNotFound),
+        (false, next(id, 4), ErrorCode::InvalidFetchSessionEpoch),
+        (false, next(0, 1), ErrorCode::FetchSessionIdNotFound),
     ] {
-        let request = FetchRequest { session_id: id, session_epoch: epoch, ..fetch("t", 0, 0) };
-        let response = client.call(&request, 12).await;
-        assert_eq!((response.error_code, response.session_id), (error.code(), 0));
-        assert_eq!(response.responses.len(), usize::from(error.is_none()));
+        let client = if is_other { &mut other } else { &mut client };
+        let refused = client.call(&request, 12).await;
+        let refused = (refused.error_code, refused.session_id, refused.responses.len());
+        assert_eq!(refused, (error.code(), 0, 0));
     }
+    let mixed = client.call(&next(id, 3), 13).await;
+    assert_eq!(mixed.error_code, ErrorCode::FetchSessionTopicIdError.code());
+    assert_eq!(client.call(&next(id, 3), 12).await.error_code, 0);
+    // Ended, with the partitions that the request names itself.
+    let last = client.call(&whole(id, -1), 12).await;
+    assert_eq!((last.error_code, last.session_id, last.responses.len()), (0, 0, 1));
+    let gone = client.call(&next(id, 4), 12).await;
+    assert_eq!(gone.error_code, ErrorCode::FetchSessionIdNotFound.code());
 }
 
 #[tokio::test]

@@ -112,10 +112,6 @@ ACCEPTED: tuple[Accepted, ...] = (
         (Where("Produce", "Responses.PartitionResponses.ErrorCode", step="unknown codec", kafka=-1, ours=76),
          Where("Produce", "Responses.PartitionResponses.LogStartOffset", step="unknown codec"))),
     Accepted(
-        "fetch sessions", "a session is made", "session id 0: every fetch names all its partitions",
-        "a session is state that a gateway would have to keep; KIP-227 allows it",
-        (Where("Fetch", "SessionId", "core.fetch_sessions", ours=0),)),
-    Accepted(
         "the leader beside the error of a fetch as a replica", "told", "not told",
         "a tenant has no brokers that replicate, and could do nothing with it",
         (Where("Fetch", "Responses.Partitions.CurrentLeader.*", step="replica 5", ours=ABSENT),)),

@@ -282,6 +282,43 @@ def fetch_sessions(s, v):
     fetch(s, v, "end of no session", [], SessionId=77, SessionEpoch=-1)
 
 
+@scenario("Fetch", range(7, 19))
+def fetch_session_goes_on(s, v):
+    t, other = s.topic(partitions=3), s.topic()
+    s.produce(t, batch([b"a"]))
+
+    def each(topic, *offsets):
+        return [(topic.name, topic.id, [(index, {"FetchOffset": offset}) for index, offset in offsets])]
+
+    def forget(topic, *partitions):
+        return [{"Topic": topic.name, "TopicId": topic.id, "Partitions": list(partitions)}]
+    session = fetch(s, v, "begin", each(t, (0, 0), (1, 0), (2, 0)), SessionId=0, SessionEpoch=0)["SessionId"]
+
+    def on(label, epoch, topics=(), session=session, **more):
+        fetch(s, v, label, list(topics), SessionId=session, SessionEpoch=epoch, **more)
+    on("the same again", 1)
+    on("records are taken", 2, each(t, (0, 1)))
+    on("nothing new", 3)
+    s.produce(t, batch([b"b"]), partition=2)
+    s.produce(t, batch([b"c"]), partition=1)
+    on("two have records", 4)
+    on("one goes on", 5, each(t, (2, 1)))
+    on("another topic", 6, each(other, (0, 0)))
+    on("one forgotten", 7, ForgottenTopicsData=forget(t, 1))
+    on("one that is not there", 8, each(t, (9, 0)))
+    on("is still not there", 9)
+    on("out of range", 10, each(t, (2, 50)), ForgottenTopicsData=forget(t, 9))
+    on("back in range", 11, each(t, (2, 1)))
+    on("wrong epoch", 17)
+    on("another session", 12, session=session + 1000)
+    on("forgotten twice", 12, ForgottenTopicsData=forget(t, 1))
+    on("the last are forgotten", 13, ForgottenTopicsData=forget(t, 0, 2) + forget(other, 0))
+    on("ended by that", 14)
+    again = fetch(s, v, "begin again", each(t, (0, 1)), SessionId=0, SessionEpoch=0)["SessionId"]
+    fetch(s, v, "end", each(t, (0, 1)), SessionId=again, SessionEpoch=-1)
+    on("after the end", 1, session=again)
+
+
 @scenario("Fetch")
 def fetch_read_committed(s, v):
     t = filled(s)
