@@ -284,7 +284,7 @@ def fetch_sessions(s, v):
 
 @scenario("Fetch", range(7, 19))
 def fetch_session_goes_on(s, v):
-    t, other = s.topic(partitions=3), s.topic()
+    t, other = s.topic(partitions=3), s.topic("other")
     s.produce(t, batch([b"a"]))
 
     def each(topic, *offsets):
