@@ -33,20 +33,37 @@ impl Entropy for Counted {
     }
 }
 
-async fn load(workload: &str, lie: Lie) -> Report {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = NullServer::lying(address, KEEP_BYTES, lie).await.expect("listens");
-    let options = Options {
+/// A run of a workload against a server of the test.
+pub(crate) fn options(workload: &str, server: &NullServer) -> Options {
+    Options {
         name: "test".to_owned(),
         workload: Workload::parse(workload).expect("a workload"),
         bootstrap: server.address().to_string(),
         label: "null".to_owned(),
-        server_pids: vec![std::process::id()],
-        store_pids: vec![std::process::id()],
+        server_pids: Vec::new(),
+        store_pids: Vec::new(),
         server_metrics: None,
         seed: Some(1),
         keep_topic: false,
         accounts: Vec::new(),
+    }
+}
+
+/// Records written and read, over all phases.
+pub(crate) fn moved(report: &Report) -> (u64, u64) {
+    let phases = report.phases.iter();
+    phases.fold((0, 0), |(written, read), phase| {
+        (written + phase.written.records, read + phase.read.records)
+    })
+}
+
+async fn load(workload: &str, lie: Lie) -> Report {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = NullServer::lying(address, KEEP_BYTES, lie).await.expect("listens");
+    let options = Options {
+        server_pids: vec![std::process::id()],
+        store_pids: vec![std::process::id()],
+        ..options(workload, &server)
     };
     let serving = tokio::spawn(server.serve());
     let (_go_on, interrupt) = watch::channel(false);
@@ -82,9 +99,7 @@ async fn a_truthful_server_passes_and_is_measured() {
     assert!(proof.is_passed(), "{proof:?} {:?}", report.failures);
     // About 2000 by chance; exactly what was acknowledged, twice.
     assert!((1500..2500).contains(&proof.acknowledged), "{proof:?}");
-    let written: u64 = report.phases.iter().map(|phase| phase.written.records).sum();
-    let read: u64 = report.phases.iter().map(|phase| phase.read.records).sum();
-    assert_eq!((written, read), (proof.acknowledged, 2 * proof.acknowledged));
+    assert_eq!(moved(&report), (proof.acknowledged, 2 * proof.acknowledged));
     let [steady] = &report.measured().collect::<Vec<_>>()[..] else { panic!("one phase") };
     let produce = steady.produce.as_ref().expect("latencies");
     assert!(produce.p50 > 0.0 && produce.p50 <= produce.p99 && produce.p99 <= produce.max);

@@ -12,8 +12,8 @@ use super::message::{Assignment, ToAgent, ToCoordinator, VERSION};
 use super::{AgentError, AgentOptions, Coordinator, Driver, Token, agent, frame};
 use crate::crew::Share;
 use crate::null_server::{Lie, NullServer};
-use crate::tests::{Counted, Fixed, KEEP_BYTES};
-use crate::{Error, Options, Report, Workload, run_on};
+use crate::tests::{Counted, Fixed, KEEP_BYTES, moved, options};
+use crate::{Error, Report, Workload, run_on};
 
 const TOKEN: &str = "a token of the tests";
 
@@ -58,18 +58,7 @@ async fn coordinator(expected: usize, limit: Duration) -> Coordinator {
 /// Runs a workload with a coordinator against a server of its own.
 async fn lead(workload: &str, lie: Lie, coordinator: Coordinator) -> Result<Report, Error> {
     let server = NullServer::lying(loopback(), KEEP_BYTES, lie).await.expect("listens");
-    let options = Options {
-        name: "fleet".to_owned(),
-        workload: Workload::parse(workload).expect("a workload"),
-        bootstrap: server.address().to_string(),
-        label: "null".to_owned(),
-        server_pids: Vec::new(),
-        store_pids: Vec::new(),
-        server_metrics: None,
-        seed: Some(1),
-        keep_topic: false,
-        accounts: Vec::new(),
-    };
+    let options = options(workload, &server);
     let serving = tokio::spawn(server.serve());
     let (_go_on, interrupt) = watch::channel(false);
     let outcome =
@@ -115,9 +104,7 @@ async fn any_number_of_agents_makes_the_load_and_the_proof() {
         assert!(proof.is_passed() && proof.groups == 2, "{proof:?} {:?}", report.failures);
         // At least the second that was asked for: phases take longer on a busy machine.
         assert!(proof.acknowledged > 2900, "{proof:?}");
-        let written: u64 = report.phases.iter().map(|phase| phase.written.records).sum();
-        let read: u64 = report.phases.iter().map(|phase| phase.read.records).sum();
-        assert_eq!((written, read), (proof.acknowledged, 2 * proof.acknowledged));
+        assert_eq!(moved(&report), (proof.acknowledged, 2 * proof.acknowledged));
         let [steady] = &report.measured().collect::<Vec<_>>()[..] else { panic!("one phase") };
         let produce = steady.produce.as_ref().expect("latencies");
         // Phases begin and end everywhere at one instant.

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::sync::watch;
 
 use crate::null_server::{Lie, NullServer};
-use crate::tests::{Counted, Fixed, KEEP_BYTES};
-use crate::{Account, Error, Options, Report, Workload, page, run, summary};
+use crate::tests::{Counted, Fixed, KEEP_BYTES, options};
+use crate::{Account, Error, Options, Report, page, run, summary};
 
 const NOISY: &str = "
 description = 'four quiet tenants, first alone and then beside a noisy one'
@@ -39,20 +39,12 @@ async fn load(workload: &str, accounts: &str, lie: Lie) -> Result<Report, Error>
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = NullServer::lying(address, KEEP_BYTES, lie).await.expect("listens");
     let options = Options {
-        name: "tenants".to_owned(),
-        workload: Workload::parse(workload).expect("a workload"),
-        bootstrap: server.address().to_string(),
-        label: "null".to_owned(),
-        server_pids: Vec::new(),
-        store_pids: Vec::new(),
-        server_metrics: None,
-        seed: Some(1),
-        keep_topic: false,
         accounts: if accounts.is_empty() {
             Vec::new()
         } else {
             Account::parse(accounts).expect("accounts")
         },
+        ..options(workload, &server)
     };
     let serving = tokio::spawn(server.serve());
     let (_go_on, interrupt) = watch::channel(false);
