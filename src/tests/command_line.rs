@@ -252,22 +252,25 @@ fn a_load_test_kills_stops_and_restarts_the_server_that_it_started() {
     assert!(text(&output.stdout).contains("  stop           1 times; acknowledged "), "{output:?}");
 }
 
-#[test]
-fn a_fault_that_loses_what_was_acknowledged_is_found() {
+/// A short load with these faults on a server that holds everything in memory alone. `through` runs it.
+fn load_on_memory(faults: &str, through: &str) -> Output {
     let dir = tempfile::tempdir().expect("a directory");
-    let faults = "[[fault]]\nkind = 'kill'\nat = '1s'\n";
     let workload = with_faults(dir.path(), faults);
     let text_of = std::fs::read_to_string(&workload).expect("the workload");
     std::fs::write(&workload, text_of.replace("'10s'", "'1s'")).expect("a file");
-    // It holds everything in memory alone.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr());
     let address = port.expect("a port").to_string();
     let program = env!("CARGO_BIN_EXE_sluice");
-    let start = format!("command:{program} loadtest null-server --listen {address}");
+    let start = format!("command:{through}{program} loadtest null-server --listen {address}");
     let data = dir.path().join("data");
     let data = data.to_str().expect("UTF-8");
     let args = ["loadtest", "run", &workload, "--start", &start, "--bootstrap", &address];
-    let output = sluice(&[&args[..], &["--data", data]].concat(), &[]);
+    sluice(&[&args[..], &["--data", data]].concat(), &[])
+}
+
+#[test]
+fn a_fault_that_loses_what_was_acknowledged_is_found() {
+    let output = load_on_memory("[[fault]]\nkind = 'kill'\nat = '1s'\n", "");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = text(&output.stdout);
     assert!(said.contains("\nFAILED: of ") && said.contains("and now ends at 0"), "{said}");
@@ -276,18 +279,7 @@ fn a_fault_that_loses_what_was_acknowledged_is_found() {
 
 #[test]
 fn a_server_that_ends_by_itself_is_told() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let workload = with_faults(dir.path(), "");
-    let text_of = std::fs::read_to_string(&workload).expect("the workload");
-    std::fs::write(&workload, text_of.replace("'10s'", "'1s'")).expect("a file");
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr());
-    let address = port.expect("a port").to_string();
-    let program = env!("CARGO_BIN_EXE_sluice");
-    let start = format!("command:timeout 2 {program} loadtest null-server --listen {address}");
-    let data = dir.path().join("data");
-    let data = data.to_str().expect("UTF-8");
-    let args = ["loadtest", "run", &workload, "--start", &start, "--bootstrap", &address];
-    let output = sluice(&[&args[..], &["--data", data]].concat(), &[]);
+    let output = load_on_memory("", "timeout 2 ");
     let said = text(&output.stdout);
     assert!(said.contains("ended early by a failure: the server has ended by itself"), "{said}");
     // Started again it holds nothing, which is found, unless it has ended once more before it could be asked.

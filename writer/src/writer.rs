@@ -364,12 +364,8 @@ impl Writer {
         self.tail(stream)?.read(offset, max_bytes).await
     }
 
-    /// Waits on several streams; those that are not here are left out.
-    pub fn waiter(&self, streams: impl Iterator<Item = StreamId>) -> Waiter {
-        Waiter::new(streams.filter_map(|id| Some(self.stream(id).ok()?.1)).collect())
-    }
-
-    /// As [`Self::waiter`], but `notify` is told, which may be told of other things too.
+    /// Waits on several streams; those that are not here are left out. `notify` is told, which may be told of
+    /// other things too: see also [`Tail::waiter`].
     pub fn waiter_with(
         &self,
         notify: Arc<Notify>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cluster::{Cluster, append, batch, sequenced, stream, tail, until_bucket};
 use super::upload::end_of;
-use crate::{AppendError, OpenError, SequenceError, TailError};
+use crate::{AppendError, OpenError, SequenceError, Tail, TailError};
 
 #[tokio::test]
 async fn acknowledged_records_survive_a_crash_and_a_stop() {
@@ -195,7 +195,7 @@ async fn a_waiter_wakes_for_each_kind_of_change() {
     let topic = cluster.topic("t", &[]).await;
     let (a, b) = (stream(&topic, 0), stream(&topic, 1));
     let writer = cluster.start().await;
-    let waiter = writer.waiter([a, b].into_iter());
+    let waiter = Tail::waiter([writer.tail(a).unwrap(), writer.tail(b).unwrap()].iter());
     let changed = || tokio::time::timeout(Duration::from_secs(5), waiter.changed());
     append(&writer, b, &batch(1, 10, 5)).await.unwrap();
     changed().await.expect("an append wakes");
@@ -219,7 +219,7 @@ async fn a_stream_that_nobody_uses_leaves_memory_and_comes_back_as_it_was() {
         append(&writer, a, &sequenced(9, 0, n, 1)).await.unwrap();
         append(&writer, b, &batch(1, 10, 5)).await.unwrap();
     }
-    let waiter = writer.waiter(std::iter::once(b));
+    let waiter = Tail::waiter([writer.tail(b).unwrap()].iter());
     let gone = async {
         // And the coordinator's log.
         while writer.stream_count() > 2 {

@@ -7,7 +7,7 @@ use sluice_wire::ErrorCode;
 
 use super::cluster::{Cluster, append, batch, sequenced, stream, transactional, until_bucket};
 use super::upload::end_of;
-use crate::{AppendError, Writer};
+use crate::{AppendError, Tail, Writer};
 
 const ABORT: bool = false;
 const COMMIT: bool = true;
@@ -27,7 +27,7 @@ async fn a_marker_ends_the_transaction_durably_and_wakes_who_waits() {
     append(&writer, a, &batch(1, 10, 5)).await.unwrap();
     assert_eq!(stable(&writer, a), (0, 4));
     assert_eq!(writer.open_transaction(a, 9), Some(0));
-    let waiter = writer.waiter([a].into_iter());
+    let waiter = Tail::waiter([writer.tail(a).unwrap()].iter());
     writer.end_transaction(a, 9, 0, 1, ABORT).await.unwrap();
     waiter.changed().await;
     assert_eq!(stable(&writer, a), (5, 5));
@@ -38,15 +38,15 @@ async fn a_marker_ends_the_transaction_durably_and_wakes_who_waits() {
         last_offset: 4,
         last_stable_offset: 5,
     };
-    assert_eq!(writer.aborted_over(a, &(0..4)).unwrap(), [aborted]);
+    assert_eq!(writer.tail(a).unwrap().aborted_over(&(0..4)), [aborted]);
     // Repeated: another marker, and nothing else.
     writer.end_transaction(a, 9, 0, 1, ABORT).await.unwrap();
-    assert_eq!(writer.aborted_over(a, &(0..6)).unwrap(), [aborted]);
+    assert_eq!(writer.tail(a).unwrap().aborted_over(&(0..6)), [aborted]);
     writer.abandon().await;
     drop(writer);
     let writer = cluster.start().await;
     assert_eq!(stable(&writer, a), (6, 6));
-    assert_eq!(writer.aborted_over(a, &(0..6)).unwrap(), [aborted]);
+    assert_eq!(writer.tail(a).unwrap().aborted_over(&(0..6)), [aborted]);
     append(&writer, a, &transactional(9, 0, 3, 1)).await.unwrap();
     assert_eq!(stable(&writer, a), (6, 7));
 }

@@ -108,7 +108,7 @@ async fn an_open_transaction_holds_the_last_stable_offset_through_upload_and_cra
     drop(writer);
     let writer = cluster.start().await;
     assert_eq!(stable(&writer), (2, 6));
-    assert!(writer.aborted_over(a, &(0..6)).unwrap().is_empty());
+    assert!(writer.tail(a).unwrap().aborted_over(&(0..6)).is_empty());
 }
 
 #[tokio::test]

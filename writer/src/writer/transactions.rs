@@ -1,12 +1,10 @@
 //! Transactions as a stream sees them: batches that begin one, the markers that end it, and what readers
 //! of committed records have to know. Who may write is the transaction coordinator's to say.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sluice_format::AbortedTransaction;
 use sluice_model::StreamId;
 use sluice_model::topic_config::TimestampType;
 use sluice_wire::batch::BatchView;
@@ -111,15 +109,6 @@ impl Writer {
         };
         let ended = tokio::time::timeout(self.inner.append_timeout, durable).await;
         ended.unwrap_or(Err(AppendError::TimedOut)).map(|_| ())
-    }
-
-    /// See [`crate::Tail::aborted_over`].
-    pub fn aborted_over(
-        &self,
-        stream: StreamId,
-        range: &Range<i64>,
-    ) -> Result<Vec<AbortedTransaction>, TailError> {
-        Ok(self.stream(stream)?.1.aborted_over(range))
     }
 
     /// The producers that have written to a stream of late, by id.
