@@ -338,6 +338,9 @@ fn room(read: &Read) -> u64 {
     u64::from(read.max_bytes)
 }
 
+/// A leader epoch and the offset behind its last record.
+type EpochEnd = (i32, i64);
+
 fn compare_epochs(ours: i32, current: Option<i32>) -> Result<(), ErrorCode> {
     match current {
         Some(theirs) if theirs < ours => Err(ErrorCode::FencedLeaderEpoch),
@@ -348,12 +351,22 @@ fn compare_epochs(ours: i32, current: Option<i32>) -> Result<(), ErrorCode> {
 
 /// Where the client's log parts from ours, if it does (KIP-595). A record of an epoch that is yet to
 /// come is out of range.
-fn divergence(read: &Read, tail: &Tail) -> Result<Option<(i32, i64)>, ErrorCode> {
+fn divergence(read: &Read, tail: &Tail) -> Result<Option<EpochEnd>, ErrorCode> {
     let Some(last) = read.last_fetched_epoch else { return Ok(None) };
     if last > tail.leader_epoch() {
         return Err(ErrorCode::OffsetOutOfRange);
     }
     Ok(tail.epoch_end(last).filter(|(epoch, end)| *epoch < last || *end < read.offset))
+}
+
+/// The stream, if client and server agree on who leads it, with where their logs part if they do.
+fn agreed<'a>(
+    read: &Read,
+    tail: Option<&'a Tail>,
+) -> Result<(&'a Tail, Option<EpochEnd>), ErrorCode> {
+    let tail = tail.filter(|tail| tail.is_here()).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    compare_epochs(tail.leader_epoch(), read.current_leader_epoch)?;
+    Ok((tail, divergence(read, tail)?))
 }
 
 /// What there is of a stream for one who reads it.
@@ -366,11 +379,10 @@ enum Sight {
 
 /// Looks at a stream without reading it.
 fn look(read: &Read, tail: Option<&Tail>, committed: bool) -> Result<Sight, ErrorCode> {
-    let tail = tail.filter(|tail| tail.is_here()).ok_or(ErrorCode::NotLeaderOrFollower)?;
-    compare_epochs(tail.leader_epoch(), read.current_leader_epoch)?;
+    let (tail, diverging) = agreed(read, tail)?;
     // Taken before records are read: there may be more by then, which no client minds.
     let offsets = tail.offsets();
-    if let Some(diverging) = divergence(read, tail)? {
+    if let Some(diverging) = diverging {
         return Ok(Sight::Nothing(answer(offsets, Records::default(), Some(diverging))));
     }
     if read.offset < offsets.log_start || read.offset > offsets.high_watermark {
@@ -388,12 +400,7 @@ fn is_ready(request: &ReadRequest, tails: &[Option<Tail>]) -> bool {
     let enough = u64::from(request.min_bytes);
     let mut bytes = 0;
     for (read, tail) in request.reads.iter().zip(tails) {
-        let Some(tail) = tail.as_ref().filter(|tail| tail.is_here()) else { return true };
-        if compare_epochs(tail.leader_epoch(), read.current_leader_epoch).is_err()
-            || divergence(read, tail) != Ok(None)
-        {
-            return true;
-        }
+        let Ok((tail, None)) = agreed(read, tail.as_ref()) else { return true };
         let available = tail.available(read.offset, request.read_committed, enough);
         bytes += available.min(room(read).max(1));
         if bytes >= enough {
