@@ -281,7 +281,7 @@ async fn fetch(
     }
     // Before the records are read: what leaves the tail after this is in the bucket.
     let range = offset..offsets.last_stable.max(offset);
-    let aborted = writer.aborted_over(stream, &range).map_err(refused)?;
+    let aborted = writer.tail(stream).map_err(refused)?.aborted_over(&range);
     fetched.aborted.extend(aborted.iter().map(|of| (of.producer_id, of.first_offset)));
     match read(serving, stream, &range, max_bytes, &mut fetched.aborted).await? {
         Some(records) => fetched.records = Some(records),
