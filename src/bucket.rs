@@ -52,24 +52,33 @@ fn store(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
         }
         BucketUrl::S3 { bucket, prefix } => {
             let settings = &config.bucket;
-            let client = ClientOptions::new()
-                .with_allow_http(settings.allow_http)
-                .with_connect_timeout(settings.connect_timeout)
+            let connector = Connector {
+                allow_http: settings.allow_http,
+                connect_timeout: settings.connect_timeout,
                 // Tries have times of their own; this one ends a connection that they have given up.
-                .with_timeout(settings.request_timeout.saturating_add(LARGEST_BODY));
+                timeout: settings.request_timeout.saturating_add(LARGEST_BODY),
+            };
+            let client = ClientOptions::new()
+                .with_allow_http(connector.allow_http)
+                .with_connect_timeout(connector.connect_timeout)
+                .with_timeout(connector.timeout);
             let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
             // Credentials come from the environment, by the SDK's usual names.
             let mut builder = AmazonS3Builder::from_env()
                 .with_bucket_name(bucket)
                 .with_virtual_hosted_style_request(settings.virtual_hosted_style)
+                .with_unsigned_payload(!config.signs_bodies())
                 .with_client_options(client)
                 .with_retry(retry)
-                .with_http_connector(Connector);
+                .with_http_connector(connector);
             if let Some(endpoint) = &settings.endpoint {
                 builder = builder.with_endpoint(endpoint.0.clone());
             }
             if let Some(region) = &settings.region {
                 builder = builder.with_region(region.0.clone());
+            }
+            if let Some(checksum) = settings.checksum.algorithm() {
+                builder = builder.with_checksum_algorithm(checksum);
             }
             let store = builder.build().context("cannot set up the S3 client (bucket.*)")?;
             if prefix.is_empty() {

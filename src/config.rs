@@ -9,6 +9,7 @@
 
 mod check;
 mod file;
+mod integrity;
 mod keys;
 mod load;
 mod media;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use sluice_volume::Reservations;
 
+pub(crate) use integrity::{Checksum, SignBodies};
 pub(crate) use load::{FILE_VARIABLE, Loaded, Sources, load};
 pub(crate) use media::{Devices, VolumeMedium};
 pub(crate) use show::{reference, show};
@@ -121,6 +123,8 @@ pub(crate) struct Bucket {
     pub(crate) region: Option<Region>,
     pub(crate) allow_http: bool,
     pub(crate) virtual_hosted_style: bool,
+    pub(crate) checksum: Checksum,
+    pub(crate) sign_bodies: SignBodies,
     pub(crate) connect_timeout: Duration,
     pub(crate) read_timeout: Duration,
     pub(crate) request_timeout: Duration,
@@ -202,6 +206,19 @@ impl Config {
             None => BucketUrl::Directory(self.data_dir.join("bucket")),
         }
     }
+
+    /// Whether the signatures of requests to S3 cover their bodies.
+    pub(crate) fn signs_bodies(&self) -> bool {
+        match self.bucket.sign_bodies {
+            SignBodies::Always => true,
+            SignBodies::Never => false,
+            // An endpoint of the environment's is not known here.
+            SignBodies::Auto => {
+                let plain = self.bucket.endpoint.as_ref().is_none_or(Endpoint::is_plain);
+                self.bucket.allow_http && plain
+            }
+        }
+    }
 }
 
 impl Default for Config {
@@ -255,6 +272,8 @@ impl Default for Config {
                 region: None,
                 allow_http: false,
                 virtual_hosted_style: false,
+                checksum: Checksum::Crc64Nvme,
+                sign_bodies: SignBodies::Auto,
                 connect_timeout: millis(5 * SECOND),
                 read_timeout: millis(10 * SECOND),
                 request_timeout: millis(30 * SECOND),

@@ -5,7 +5,7 @@ use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 
 use super::keys::{GROUP_DEFAULTS, TOPIC_DEFAULTS, find};
 use super::load::Loaded;
-use super::{BucketUrl, VolumeMedium, VolumeSize};
+use super::{BucketUrl, Checksum, SignBodies, VolumeMedium, VolumeSize};
 use sluice_model::units::show_size;
 
 /// Adds a line for each thing that does not fit.
@@ -77,6 +77,14 @@ pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {
         if let BucketUrl::Directory(_) = config.bucket_url() {
             refuse("bucket.endpoint", "is for S3: set bucket.url to s3://BUCKET/PREFIX".to_owned());
         }
+    }
+    if bucket.checksum == Checksum::None && bucket.sign_bodies == SignBodies::Never {
+        refuse(
+            "bucket.sign_bodies",
+            "is never, and bucket.checksum is none: nothing would tell the service that bytes were \
+             damaged on their way. Set one of them otherwise"
+                .to_owned(),
+        );
     }
 
     let groups = &config.groups;

@@ -26,6 +26,10 @@ pub(crate) struct PeersArgs {
     /// Where servers keep their data while they run: the disk that is compared. A new directory below it for each
     #[arg(long, value_name = "DIR", default_value = "sluice-peers/data")]
     data: PathBuf,
+    /// Another place for the data of the S3 server, such as another disk: a real one does not write on the disk of those
+    /// who use it
+    #[arg(long, value_name = "DIR", conflicts_with = "no_store")]
+    store_data: Option<PathBuf>,
     /// What loadtest/peers/install has installed
     #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
@@ -71,13 +75,15 @@ pub(super) async fn run(args: PeersArgs) -> anyhow::Result<Verdict> {
     let workloads =
         Workloads { names: args.workloads.clone(), rate: args.rate, is_quick: args.quick };
     let rounds = args.rounds.unwrap_or(rounds);
-    let plan = Plan::new(peers, rounds, partitions, &workloads, !args.no_store)?;
+    let mut plan = Plan::new(peers, rounds, partitions, &workloads, !args.no_store)?;
+    plan.store_apart = args.store_data.is_some();
     let sluice = match &args.sluice {
         Some(sluice) => sluice.clone(),
         None => std::env::current_exe().context("finding this program")?,
     };
     let (out, data) = (args.out.clone(), args.data.clone());
-    let options = Options { out: out.clone(), data, home, sluice, plan };
+    let store_data = args.store_data;
+    let options = Options { out: out.clone(), data, store_data, home, sluice, plan };
     let interrupt = super::interrupted();
     let tell = Arc::new(tell);
     let report =

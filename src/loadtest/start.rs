@@ -170,8 +170,8 @@ impl Plan<'_> {
         if !self.store {
             return Ok(None);
         }
-        let weed = Home::of_user().weed();
-        if !weed.exists() {
+        let executable = Home::of_user().store();
+        if !executable.exists() {
             bail!("the S3 server is not installed: run loadtest/peers/install s3");
         }
         let beside = |ending: &str| {
@@ -180,11 +180,10 @@ impl Plan<'_> {
             PathBuf::from(path)
         };
         let place = Place { data: beside(".s3"), ..self.place("s3")? };
-        let made = Store::new(&weed, &place, &SystemEntropy, || free_port(&SystemEntropy));
+        let made = Store::new(&executable, &place, &SystemEntropy);
         let (store, mut program) = made.context("preparing the S3 server")?;
         program.log = beside(".s3.log");
         let server = Server::start(program).await?;
-        store.make_bucket().await.map_err(anyhow::Error::msg)?;
         Ok(Some((store, server)))
     }
 

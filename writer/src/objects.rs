@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutOptions, PutPayload};
+use sluice_model::SendPace;
 use tokio::sync::watch;
 
 use crate::commit::Ended;
@@ -45,7 +46,14 @@ pub(crate) struct Objects {
 impl Objects {
     /// Puts an object under a name that nobody else ever writes; tries again while the volume is ours.
     /// Dropped halfway it may leave the object or parts of it.
-    pub(crate) async fn put(&self, key: &str, payload: &PutPayload) -> Result<(), Ended> {
+    ///
+    /// `pace` holds for what is put in one request.
+    pub(crate) async fn put(
+        &self,
+        key: &str,
+        payload: &PutPayload,
+        pace: Option<SendPace>,
+    ) -> Result<(), Ended> {
         let path = Path::from(key);
         let mut pause = FIRST_PAUSE;
         loop {
@@ -53,7 +61,11 @@ impl Objects {
                 self.put_in_parts(&path, payload).await
             } else {
                 self.metrics.puts.inc();
-                self.bucket.put(&path, payload.clone()).await.map(|_| ())
+                let mut options = PutOptions::default();
+                if let Some(pace) = pace {
+                    options.extensions.insert(pace);
+                }
+                self.bucket.put_opts(&path, payload.clone(), options).await.map(|_| ())
             };
             match put {
                 Ok(()) => return Ok(()),

@@ -330,7 +330,7 @@ impl OwnedVolume {
     ) -> Result<(), Ended> {
         let id = self.committer.next_segment_id();
         let payload = PutPayload::from_bytes(bytes);
-        self.objects.put(&self.keys.snapshot(id), &payload).await?;
+        self.objects.put(&self.keys.snapshot(id), &payload, None).await?;
         let snapshot = CoordinatorSnapshot { id, offset };
         let change = Change::Snapshot { stream: key_of(stream.id), snapshot };
         self.committer.commit(change).await?;

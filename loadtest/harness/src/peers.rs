@@ -42,6 +42,8 @@ pub struct Options {
     pub out: PathBuf,
     /// The directory that each server's data are made in, and removed from.
     pub data: PathBuf,
+    /// The same for the S3 server's, if they lie elsewhere.
+    pub store_data: Option<PathBuf>,
     /// What is installed.
     pub home: Home,
     /// The executable of Sluice.

@@ -5,6 +5,8 @@
 //! throttled like any other failure. Here such answers become errors that carry a [`Refusal`], before
 //! object_store sees them. Its own retries must be off.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use http_body_util::{BodyExt, Limited};
 use object_store::ClientOptions;
@@ -13,7 +15,10 @@ use object_store::client::{
     HttpResponseBody, HttpService, ReqwestConnector,
 };
 
-use crate::failure::{Failure, Refusal};
+use sluice_model::SendPace;
+
+use crate::failure::{Failure, Refusal, ours};
+use crate::paced;
 
 /// So much of a refusal's body is read.
 const MAX_REFUSAL_BYTES: usize = 16 << 10;
@@ -25,25 +30,47 @@ const CONFLICT: &str = "ConditionalRequestConflict";
 const ABORTED: &str = "OperationAborted";
 
 /// Makes clients for `AmazonS3Builder::with_http_connector`.
-#[derive(Debug, Default)]
-pub struct Connector;
+#[derive(Clone, Copy, Debug)]
+pub struct Connector {
+    /// Whether requests may go without TLS.
+    pub allow_http: bool,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a request may take, with its answer.
+    pub timeout: Duration,
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Statuses { inner }))
+        // The store's own client takes only bodies that are there all at once.
+        let paced = reqwest::Client::builder()
+            .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+            .https_only(!self.allow_http)
+            .connect_timeout(self.connect_timeout)
+            .timeout(self.timeout)
+            .build()
+            .map_err(ours)?;
+        Ok(HttpClient::new(Statuses { inner, paced }))
     }
 }
 
 #[derive(Debug)]
 struct Statuses {
     inner: HttpClient,
+    /// For bodies that are not to be sent as fast as possible.
+    paced: reqwest::Client,
 }
 
 #[async_trait]
 impl HttpService for Statuses {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let response = match self.inner.execute(request).await {
+        let pace = request.extensions().get::<SendPace>().copied();
+        let answer = match pace {
+            Some(pace) => paced::execute(&self.paced, request, pace).await,
+            None => self.inner.execute(request).await,
+        };
+        let response = match answer {
             Ok(response) => response,
             // A connection that ended without an answer: it may have been carried out. The kind is
             // used below for what certainly was not.

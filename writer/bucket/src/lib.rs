@@ -22,6 +22,7 @@ mod metrics;
 mod multipart;
 mod options;
 mod pace;
+mod paced;
 mod store;
 #[cfg(test)]
 mod tests;

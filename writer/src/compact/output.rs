@@ -4,6 +4,8 @@ use object_store::PutPayload;
 use sluice_format::key::Keys;
 use sluice_format::segment::{Block, Piece, SegmentBuilder};
 use sluice_format::{Extent, SegmentId, StreamKey, TransactionSection};
+use sluice_model::SendPace;
+use sluice_model::units::MIB;
 use sluice_wire::scan;
 
 use crate::commit::{Committer, Ended};
@@ -11,6 +13,9 @@ use crate::objects::Objects;
 
 /// Where the leader epoch lies in a Kafka batch.
 const LEADER_EPOCH: std::ops::Range<usize> = 12..16;
+
+/// How fast they are sent: compaction has time.
+const PACE: u64 = 64 * MIB;
 
 /// Where segments go.
 pub(super) struct Target<'a> {
@@ -38,7 +43,9 @@ impl Target<'_> {
             builder.push_extent_with(*stream, pieces, section);
         }
         let built = builder.finish();
-        self.objects.put(&self.keys.segment(id), &PutPayload::from_iter(built.parts)).await?;
+        let payload = PutPayload::from_iter(built.parts);
+        let pace = Some(SendPace::new(PACE));
+        self.objects.put(&self.keys.segment(id), &payload, pace).await?;
         self.objects.metrics.compacted_bytes.inc_by(built.len);
         Ok(Written { id, len: built.len, extents: built.extents })
     }

@@ -9,7 +9,7 @@ use sluice_format::key::Keys;
 use sluice_format::segment::{BLOCK_TARGET_BYTES, BuiltSegment, Piece, SegmentBuilder};
 use sluice_format::state::ProducerSnapshot;
 use sluice_format::{Extent, SegmentId, StreamUpdate, TransactionSection};
-use sluice_model::Clock;
+use sluice_model::{Clock, SendPace};
 use sluice_volume::{Lsn, ReadError, Volume};
 use sluice_wire::scan;
 use tokio::time::Instant;
@@ -35,7 +35,12 @@ pub(crate) struct Builder {
 impl Builder {
     /// Gathers the cut's batches, from memory or from the volume, into segment `id` and puts it. Gives
     /// the change that is to be committed.
-    pub(super) async fn upload(self, cut: Cut, id: SegmentId) -> Result<Change, Failed> {
+    pub(super) async fn upload(
+        self,
+        cut: Cut,
+        id: SegmentId,
+        pace: Option<SendPace>,
+    ) -> Result<Change, Failed> {
         let segment = self.build(&cut, id).await?;
         let mut streams = Vec::new();
         let mut added = None;
@@ -49,7 +54,8 @@ impl Builder {
                 streams.push((key, update(stream, extent, producers)));
             }
             let started = Instant::now();
-            self.objects.put(&self.keys.segment(id), &PutPayload::from_iter(parts)).await?;
+            let payload = PutPayload::from_iter(parts);
+            self.objects.put(&self.keys.segment(id), &payload, pace).await?;
             self.metrics.put_seconds.observe(started.elapsed().as_secs_f64());
             self.metrics.segments.inc();
             self.metrics.segment_bytes.inc_by(len);

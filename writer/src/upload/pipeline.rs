@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use sluice_model::SendPace;
 use sluice_volume::{Lsn, ReadError, TrimError, Volume};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -175,7 +177,8 @@ impl Uploader {
         };
         let (upto, bytes, since) = (cut.upto, cut.bytes, cut.since);
         let (done, built) = oneshot::channel();
-        let upload = self.builder.clone().upload(cut, self.committer.next_segment_id());
+        let id = self.committer.next_segment_id();
+        let upload = self.builder.clone().upload(cut, id, self.pace(bytes, since.elapsed()));
         self.puts.spawn(async move {
             // Nobody waits only when service has ended.
             let _ = done.send(upload.await);
@@ -183,6 +186,19 @@ impl Uploader {
         self.metrics.uploads_in_flight.inc();
         self.flights.push_back(Flight { upto, bytes, since, built });
         Ok(())
+    }
+
+    /// How fast a segment of `bytes` is sent that took so long to gather: none, as fast as possible, if
+    /// somebody waits for it or uploads are behind.
+    fn pace(&self, bytes: u64, gathered: Duration) -> Option<SendPace> {
+        let state = self.state.borrow();
+        let usage = self.volume.usage();
+        let urgent = state.full
+            || !self.flushing.is_empty()
+            || !self.flights.is_empty()
+            || state.waiting_bytes >= self.segment_bytes
+            || usage.free_bytes < usage.capacity_bytes / 2;
+        if urgent { None } else { Some(pace(bytes, gathered)) }
     }
 
     /// The oldest segment in flight is in the bucket: have it committed.
@@ -246,6 +262,16 @@ impl Uploader {
             }
         }
     }
+}
+
+/// So much faster than it was gathered a segment is sent: there is time, until the next is there.
+const AHEAD: u32 = 2;
+/// Sending takes no longer than this because of it, for who reads from the bucket.
+const LONGEST_SEND: Duration = Duration::from_millis(500);
+
+fn pace(bytes: u64, gathered: Duration) -> SendPace {
+    let time = (gathered / AHEAD).clamp(Duration::from_millis(1), LONGEST_SEND);
+    SendPace::new((bytes as f64 / time.as_secs_f64()) as u64)
 }
 
 async fn next_built(flights: &mut VecDeque<Flight>) -> Result<Change, Failed> {

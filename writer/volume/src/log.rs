@@ -5,7 +5,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,13 +20,17 @@ use crate::disk::{Disk, Slots, Write, WriteError};
 use crate::error::{AppendError, CloseError, NotDurable, ReadError, TrimError};
 use crate::frame::{FrameHeader, Seed, crc32c};
 use crate::geometry::Geometry;
-use crate::ring::{Place, Refused, Ring};
+use crate::ring::{PREWRITE_BYTES, Place, Refused, Ring};
 use crate::superblock::Superblock;
 use crate::volume::{Health, Kind, Lsn, Ticket, Usage, Volume};
 
 /// How long to wait before a failed write is tried again: doubled each time, up to the limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is written ahead of frames, for all volumes of the process: it is written often.
+static ZEROS: LazyLock<Bytes> =
+    LazyLock::new(|| AlignedBuf::zeroed(PREWRITE_BYTES as usize).freeze());
 
 mod read;
 
@@ -242,8 +246,7 @@ impl<D: Disk> Shared<D> {
         let shared = Arc::clone(self);
         self.disk.write(Write {
             offset: self.geometry.offset(zeros.start),
-            // At most 256 KiB.
-            bytes: AlignedBuf::zeroed((zeros.end - zeros.start) as usize).freeze(),
+            bytes: ZEROS.slice(..(zeros.end - zeros.start) as usize),
             pause: Duration::ZERO,
             done: Box::new(move |result| shared.prewritten(&result)),
         });

@@ -31,8 +31,8 @@ impl Home {
     }
 
     /// The S3 server.
-    pub fn weed(&self) -> PathBuf {
-        self.0.join("weed/bin/weed")
+    pub fn store(&self) -> PathBuf {
+        self.0.join("versitygw/bin/versitygw")
     }
 
     /// Tansu.
@@ -47,7 +47,7 @@ impl Home {
             (!path.exists()).then_some(missing)
         };
         let store = || {
-            let missing = file(self.weed(), "the S3 server", "s3")?;
+            let missing = file(self.store(), "the S3 server", "s3")?;
             let other = if kind.needs_store() { "" } else { ", or leave it out with --no-store" };
             Some(format!("{missing}{other}"))
         };
@@ -91,9 +91,9 @@ mod tests {
         let home = Home::new(directory.path().to_owned());
         let tansu = home.lacks(Kind::Tansu, true).expect("nothing is there");
         assert!(tansu.contains("loadtest/peers/install s3"), "{tansu}");
-        let weed = home.weed();
-        std::fs::create_dir_all(weed.parent().expect("a parent")).expect("made");
-        std::fs::write(&weed, "").expect("written");
+        let store = home.store();
+        std::fs::create_dir_all(store.parent().expect("a parent")).expect("made");
+        std::fs::write(&store, "").expect("written");
         let tansu = home.lacks(Kind::Tansu, true).expect("it is still missing");
         assert!(tansu.contains("loadtest/peers/install tansu"), "{tansu}");
         assert_eq!(home.lacks(Kind::SluiceFile, true), None);

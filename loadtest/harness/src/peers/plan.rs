@@ -157,6 +157,9 @@ pub struct Plan {
     pub workloads: Vec<(String, Workload)>,
     /// Whether Sluice's bucket is on the S3 server; else it is a directory.
     pub with_store: bool,
+    /// Whether the S3 server's data lie on another disk than those of the servers, as in earnest.
+    #[serde(default)]
+    pub store_apart: bool,
 }
 
 /// One server that plays the workloads.
@@ -203,7 +206,7 @@ impl Plan {
         });
         let workloads = chosen.map(|name| Ok(((*name).to_owned(), adapted(name, workloads)?)));
         let workloads = workloads.collect::<Result<_, Invalid>>()?;
-        Ok(Self { peers, rounds, partitions, workloads, with_store })
+        Ok(Self { peers, rounds, partitions, workloads, with_store, store_apart: false })
     }
 
     /// All turns, in order. Who begins differs from round to round: nobody has the warm, or the tired, machine always.

@@ -100,10 +100,10 @@ impl Report {
             let command = own.rev().find_map(|outcome| outcome.record.command.clone());
             let mut what = peer.kind.described().to_owned();
             if peer.kind.is_sluice() {
-                what.push_str(if plan.with_store {
-                    "; bucket on the S3 server"
-                } else {
-                    "; bucket in a directory"
+                what.push_str(match (plan.with_store, plan.store_apart) {
+                    (true, true) => "; bucket on the S3 server, which has another disk",
+                    (true, false) => "; bucket on the S3 server, on the same disk",
+                    (false, _) => "; bucket in a directory",
                 });
             }
             Described { name: peer.name.clone(), what, command }

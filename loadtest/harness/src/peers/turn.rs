@@ -40,7 +40,8 @@ struct Scene {
     server: Option<Server>,
     store: Option<Server>,
     device: Option<Loop>,
-    _data: Data,
+    data: Data,
+    _store_data: Option<Data>,
 }
 
 /// A directory that is removed when its turn ends, and whose removal reaches the disk then: the next server does not
@@ -187,14 +188,15 @@ impl Stage<'_> {
             server: None,
             store: None,
             device: None,
-            _data: data,
+            data,
+            _store_data: None,
         };
         if turn.peer.kind == Kind::Other {
             return Ok(scene);
         }
         let place = |name: &str| {
             let port = self.port()?;
-            let data = scene._data.0.join(name);
+            let data = scene.data.0.join(name);
             std::fs::create_dir_all(&data)
                 .map_err(|error| format!("cannot make {}: {error}", data.display()))?;
             // Absolute: servers have other working directories.
@@ -205,14 +207,18 @@ impl Stage<'_> {
         let kind = turn.peer.kind;
         let mut store = None;
         if kind.needs_store() || (kind.is_sluice() && self.options.plan.with_store) {
-            let place = place("s3")?;
-            let free = || free_port(self.entropy);
-            let weed = self.options.home.weed();
-            let made = Store::new(&weed, &place, self.entropy, free);
+            let mut place = place("s3")?;
+            if let Some(elsewhere) = &self.options.store_data {
+                let name = format!("{}-{}", turn.peer.name, turn.round + 1);
+                let data = Data::make(elsewhere.join(name)).await?;
+                place.data = std::path::absolute(&data.0).unwrap_or_else(|_| data.0.clone());
+                scene._store_data = Some(data);
+            }
+            let executable = self.options.home.store();
+            let made = Store::new(&executable, &place, self.entropy);
             let (made, program) = made.map_err(|error| error.to_string())?;
             let server = Server::start(program).await.map_err(|error| error.to_string())?;
             scene.store = Some(server);
-            made.make_bucket().await?;
             store = Some(made);
         }
         let place = place(kind.name())?;
@@ -226,7 +232,7 @@ impl Stage<'_> {
             Kind::SluiceFile | Kind::SluiceBlock | Kind::SluiceObject | Kind::Other => {
                 let volumes = match kind {
                     Kind::SluiceBlock => {
-                        let device = device(&scene._data.0.join(DEVICE)).await?;
+                        let device = device(&scene.data.0.join(DEVICE)).await?;
                         let path = device.0.clone();
                         scene.device = Some(device);
                         Volumes::Block(path)
