@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use sluice_loadtest::amount::{Rate, Time};
 use sluice_loadtest::fault::{Kind, Victim};
 use sluice_loadtest::servers::Server;
-use sluice_loadtest::workload::Tenants;
+use sluice_loadtest::workload::{Client, Tenants};
 use sluice_loadtest::{
     Account, Coordinator, NullServer, Options, Progress, Report, Workload, repeat, summary,
 };
@@ -106,6 +106,9 @@ pub(crate) struct RunArgs {
     /// Another number of partitions than the workload's
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
+    /// Whose producers and consumers: own, or librdkafka if this program was built with it
+    #[arg(long, value_name = "NAME", value_parser = Client::parse)]
+    client: Option<Client>,
     /// Which kinds of the workload's faults are injected, with commas, or none [default: all]
     #[arg(long, value_name = "KINDS")]
     faults: Option<FaultKinds>,
@@ -215,6 +218,9 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
     }
     if args.rate.is_some() {
         workload.produce.rate = args.rate;
+    }
+    if let Some(client) = args.client {
+        workload.client = client;
     }
     if let Some(partitions) = args.partitions {
         workload.topic.partitions = partitions;

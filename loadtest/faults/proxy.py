@@ -23,6 +23,7 @@ rule that matches it and whose dice fall so; without one it passes. A rule:
     lost       carried out; then the connection breaks in place of the answer
     reset      the connection breaks before it is carried out
     flip       one bit of the answer's body is wrong, where it has one
+    damage     one bit of the request's body is wrong, where it has one
     short      the answer ends in the middle of its body
 """
 
@@ -44,7 +45,8 @@ import time
 PIECE = 256 << 10
 MAX_HEAD = 64 << 10
 SLOW_PIECE = 16 << 10
-FAULTS = ("status", "quota", "hang", "delay", "slow", "lost", "reset", "flip", "short")
+FAULTS = ("status", "quota", "hang", "delay", "slow", "lost", "reset", "flip", "damage",
+          "short")
 
 
 class Rule:
@@ -213,31 +215,30 @@ class Proxy:
     async def _pass_on(self, rule: Rule | None, request: Head, reader: asyncio.StreamReader,
                        writer: asyncio.StreamWriter, up_reader: asyncio.StreamReader,
                        up_writer: asyncio.StreamWriter) -> None:
+        fault = rule.fault if rule else None
         up_writer.write(request.raw)
+        wrong_at, at = self._place(request) if fault == "damage" else -1, 0
         async for piece in body(reader, request):
-            up_writer.write(piece)
+            up_writer.write(self._wrong(piece, wrong_at - at))
+            at += len(piece)
             await up_writer.drain()
         answer = await read_head(up_reader)
         bodiless = request.method == "HEAD" or answer.status in (204, 304)
         pieces = nothing() if bodiless else body(up_reader, answer)
-        fault = rule.fault if rule else None
         if fault == "lost":
             async for _ in pieces:
                 pass
             self.stats[f"lost {request.method} {answer.status}"] += 1
             raise Gone
         writer.write(answer.raw)
-        wrong_at = self._dice.randrange(answer.length) if fault == "flip" and answer.length else -1
-        at = 0
+        wrong_at, at = self._place(answer) if fault == "flip" else -1, 0
         async for piece in pieces:
             if fault == "short" and at + len(piece) > answer.length // 2:
                 writer.write(piece[:max(answer.length // 2 - at, 0)])
                 await writer.drain()
                 writer.close()
                 raise Gone
-            if at <= wrong_at < at + len(piece):
-                piece = bytearray(piece)
-                piece[wrong_at - at] ^= 1 << self._dice.randrange(8)
+            piece = self._wrong(piece, wrong_at - at)
             at += len(piece)
             if fault == "slow":
                 for start in range(0, len(piece), SLOW_PIECE):
@@ -250,6 +251,18 @@ class Proxy:
                 await writer.drain()
         await writer.drain()
         self.stats["bytes"] += at
+
+    def _place(self, head: Head) -> int:
+        """Some byte of its body; -1 where it has none."""
+        return self._dice.randrange(head.length) if head.length else -1
+
+    def _wrong(self, piece: bytes, at: int) -> bytes:
+        """The piece with one bit wrong at that byte, if that is in it."""
+        if not 0 <= at < len(piece):
+            return piece
+        wrong = bytearray(piece)
+        wrong[at] ^= 1 << self._dice.randrange(8)
+        return bytes(wrong)
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(Gone):

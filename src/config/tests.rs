@@ -268,6 +268,11 @@ fn what_does_not_fit_together_is_refused() {
             "set bucket.url",
         ),
         (
+            "[bucket]\nchecksum = 'none'\nsign_bodies = 'never'\n",
+            "bucket.sign_bodies (s.toml:3)",
+            "bucket.checksum is none",
+        ),
+        (
             "[groups]\nmin_session_timeout = '1h'\n",
             "groups.min_session_timeout (s.toml:2)",
             "longer than groups.max_session_timeout",
@@ -276,6 +281,22 @@ fn what_does_not_fit_together_is_refused() {
         let problem = problem(file(text));
         assert!(problem.starts_with(key) && problem.contains(says), "{problem}");
     }
+}
+
+#[test]
+fn bodies_are_signed_where_nothing_else_would_notice_a_change() {
+    let signs = |text: &str| right(file(text)).config.signs_bodies();
+    let plain =
+        "[bucket]\nurl = 's3://bucket'\nendpoint = 'http://127.0.0.1:8333'\nallow_http = true\n";
+    let tls =
+        "[bucket]\nurl = 's3://bucket'\nendpoint = 'https://s3.example.com'\nallow_http = true\n";
+    assert!(signs(plain));
+    assert!(!signs(tls));
+    assert!(!signs("[bucket]\nurl = 's3://bucket'\n"), "AWS, without an endpoint: always TLS");
+    // The endpoint may then be the environment's, and plain.
+    assert!(signs("[bucket]\nurl = 's3://bucket'\nallow_http = true\n"));
+    assert!(!signs(&format!("{plain}sign_bodies = 'never'\n")));
+    assert!(signs(&format!("{tls}sign_bodies = 'always'\n")));
 }
 
 #[test]

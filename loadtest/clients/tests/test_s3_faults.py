@@ -136,6 +136,7 @@ FAULTS: dict[str, tuple[Rule, int, str | None]] = {
     "latency": ({"fault": "delay", "seconds": 0.3}, 5, None),
     "slow-answers": ({"fault": "slow", "methods": ["GET"], "bytes_per_s": 1 << 20}, 2, None),
     "wrong-bytes": ({"fault": "flip", "methods": ["GET"], "rate": 0.3}, 2, None),
+    "damaged-uploads": ({"fault": "damage", "methods": ["PUT"], "rate": 0.3}, 3, "not_done"),
     "short-bodies": ({"fault": "short", "methods": ["GET"], "rate": 0.3}, 2, "unclear"),
     "throttling": ({"fault": "status", "rate": 0.3}, 3, "throttled"),
     "quota": ({"fault": "quota", "per_s": 6}, 2, "throttled"),

@@ -37,6 +37,9 @@ pub enum CallError {
     /// The answer is not what Kafka's schema says.
     #[error("the server's answer to {0} cannot be read: {1}")]
     Decode(ApiKey, DecodeError),
+    /// A client that is not ours has failed, in its words.
+    #[error("librdkafka: {0}")]
+    Foreign(String),
     /// The server has refused.
     #[error("{what}: {code}")]
     Refused {
@@ -53,7 +56,7 @@ impl CallError {
         match self {
             Self::Connection { .. } | Self::TimedOut(_) => true,
             Self::Refused { code, .. } => code.retriable(),
-            Self::Unserved(_) | Self::Encode(_) | Self::Decode(..) => false,
+            Self::Unserved(_) | Self::Encode(_) | Self::Decode(..) | Self::Foreign(_) => false,
         }
     }
 

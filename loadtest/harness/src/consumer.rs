@@ -4,6 +4,8 @@
 
 mod committed;
 mod group;
+#[cfg(feature = "librdkafka")]
+pub(crate) mod librdkafka;
 mod member;
 mod membership;
 mod session;

@@ -6,6 +6,8 @@
 //! counts from when it was due, however late it was made.
 
 mod lane;
+#[cfg(feature = "librdkafka")]
+pub(crate) mod librdkafka;
 mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

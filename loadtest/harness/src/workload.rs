@@ -19,6 +19,7 @@ pub use tenants::{Class, Tenants};
 /// Bounds that keep a typing error from taking the machine down.
 const MAX_PARTITIONS: u32 = 200_000;
 const MAX_CLIENTS: u32 = 20_000;
+const MAX_FOREIGN_CLIENTS: u32 = 200;
 const MAX_KEYS: u32 = 1 << 20;
 const MAX_RECORD_BYTES: u64 = 16 << 20;
 
@@ -66,6 +67,9 @@ pub struct Workload {
     /// How long the load runs before it is measured.
     #[serde(default)]
     pub warm_up: Time,
+    /// Whose producers and consumers they are.
+    #[serde(default)]
+    pub client: Client,
     /// Where records go.
     #[serde(default)]
     pub topic: Topic,
@@ -87,6 +91,31 @@ pub struct Workload {
     /// Faults that the harness injects while it is measured, on a server that it has started.
     #[serde(default, rename = "fault")]
     pub faults: Vec<Fault>,
+}
+
+/// Whose producers and consumers load the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Client {
+    /// The harness's own.
+    #[default]
+    Own,
+    /// librdkafka's, where the program was built with it.
+    Librdkafka,
+}
+
+impl Client {
+    /// By its name in a workload.
+    ///
+    /// # Errors
+    /// What names there are.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        match name {
+            "own" => Ok(Self::Own),
+            "librdkafka" => Ok(Self::Librdkafka),
+            _ => Err("must be own or librdkafka".to_owned()),
+        }
+    }
 }
 
 /// The topic, made for the run.
@@ -160,6 +189,20 @@ pub enum Codec {
     Snappy,
     Lz4,
     Zstd,
+}
+
+impl Codec {
+    /// As Kafka's clients call it.
+    #[cfg(feature = "librdkafka")]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
 }
 
 impl From<Codec> for Compression {
@@ -328,6 +371,13 @@ fn partition_bytes() -> Size {
 pub struct Backlog {
     /// Bytes of record values.
     pub size: Size,
+    /// How long it may take to be written, and then to be read: a server that is slower is measured until then.
+    #[serde(default = "backlog_limit")]
+    pub limit: Time,
+}
+
+fn backlog_limit() -> Time {
+    Time(std::time::Duration::from_secs(3600))
 }
 
 /// Looks for the highest rate that is sustained with latencies within a bound.
@@ -381,11 +431,42 @@ impl Workload {
         self.check_produce(&mut wrong);
         self.check_consume(&mut wrong);
         self.check_tenants(&mut wrong);
+        self.check_client(&mut wrong);
         self.faults.iter().for_each(|fault| fault.check(&mut wrong));
         if !self.faults.is_empty() && self.search.is_some() {
             wrong.push("faults do not go with [search]: no rate would hold".to_owned());
         }
         if wrong.is_empty() { Ok(()) } else { Err(Invalid::Values(wrong)) }
+    }
+
+    /// What librdkafka is asked to do here.
+    fn check_client(&self, wrong: &mut Vec<String>) {
+        if self.client == Client::Own {
+            return;
+        }
+        let mut refuse = |what: &str| wrong.push(format!("client = \"librdkafka\" {what}"));
+        if !cfg!(feature = "librdkafka") {
+            refuse(
+                "needs a program that was built with it: cargo build --release --features librdkafka",
+            );
+        }
+        if self.transactions.is_some() {
+            refuse("does not go with [transactions]");
+        }
+        if self.tenants.is_some() {
+            refuse("does not go with [tenants]");
+        }
+        if self.consume.as_ref().is_some_and(|consume| consume.protocol != Protocol::Assigned) {
+            refuse("does not go with consume.protocol");
+        }
+        if matches!(self.records.compression, Codec::Gzip | Codec::Zstd) {
+            refuse("knows none, snappy and lz4 here");
+        }
+        // Each has threads of its own.
+        let clients = self.consumers().saturating_add(self.produce.producers);
+        if clients > MAX_FOREIGN_CLIENTS {
+            refuse(&format!("goes up to {MAX_FOREIGN_CLIENTS} producers and consumers"));
+        }
     }
 
     /// How many consumers all groups have. They are numbered group by group.
@@ -467,7 +548,10 @@ impl Workload {
             between(wrong, "consume.max_bytes", consume.max_bytes.0, 1, 1 << 30);
             between(wrong, "consume.partition_bytes", consume.partition_bytes.0, 1, 1 << 30);
         }
-        if self.backlog.is_some() {
+        if let Some(backlog) = &self.backlog {
+            if backlog.limit.0.is_zero() {
+                wrong.push("backlog.limit must be more than 0s".to_owned());
+            }
             if self.consume.is_none() {
                 wrong.push("a backlog needs [consume]: nobody would read it".to_owned());
             }

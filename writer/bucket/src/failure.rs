@@ -97,11 +97,11 @@ pub struct Refusal {
 
 impl Refusal {
     /// What it means, by status. 409 stands for a conditional write that lost a race without effect
-    /// (S3's ConditionalRequestConflict).
+    /// (S3's ConditionalRequestConflict), 400 for a body that was damaged on its way.
     pub(crate) fn failure(&self) -> Failure {
         match self.status {
             429 | 503 => Failure::Throttled,
-            409 => Failure::NotDone,
+            400 | 409 => Failure::NotDone,
             408 => Failure::TimedOut,
             _ => Failure::Unclear,
         }

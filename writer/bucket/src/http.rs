@@ -29,6 +29,10 @@ const CONFLICT: &str = "ConditionalRequestConflict";
 /// S3's code for an operation that ran into another one on the same name.
 const ABORTED: &str = "OperationAborted";
 
+/// S3's codes for a body that is not what its checksum or its signature says: it was damaged on its way.
+const DAMAGED: [&str; 3] =
+    ["BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"];
+
 /// Makes clients for `AmazonS3Builder::with_http_connector`.
 #[derive(Clone, Copy, Debug)]
 pub struct Connector {
@@ -80,7 +84,7 @@ impl HttpService for Statuses {
             Err(error) => return Err(error),
         };
         let status = response.status().as_u16();
-        if !matches!(status, 408 | 409 | 429 | 500..) {
+        if !matches!(status, 400 | 408 | 409 | 429 | 500..) {
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
@@ -90,7 +94,13 @@ impl HttpService for Statuses {
             Err(_) => bytes::Bytes::new(),
         };
         let text = String::from_utf8_lossy(&bytes);
-        if status == 409 && !text.contains(CONFLICT) && !text.contains(ABORTED) {
+        let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
+        let is_final = match status {
+            400 => !says(&DAMAGED),
+            409 => !says(&[CONFLICT, ABORTED]),
+            _ => false,
+        };
+        if is_final {
             return Ok(HttpResponse::from_parts(parts, HttpResponseBody::from(bytes)));
         }
         let refusal = Refusal { status, body: text.chars().take(SHOWN_CHARS).collect() };

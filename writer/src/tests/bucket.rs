@@ -17,6 +17,7 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
+use sluice_model::SendPace;
 
 /// How it fails.
 #[derive(Debug, Default)]
@@ -32,6 +33,8 @@ pub(super) struct FaultyBucket {
     rules: Mutex<Vec<(String, Rule)>>,
     /// Keys in the order in which their puts ended well.
     pub(super) done: Mutex<Vec<String>>,
+    /// Keys whose puts may take their time.
+    pub(super) paced: Mutex<Vec<String>>,
     /// So many parts of multipart uploads are refused.
     pub(super) refused_parts: Arc<AtomicU32>,
     /// Multipart uploads that were aborted.
@@ -136,6 +139,9 @@ impl ObjectStore for FaultyBucket {
     ) -> Result<PutResult> {
         self.check()?;
         let key = location.as_ref();
+        if options.extensions.get::<SendPace>().is_some() {
+            self.paced.lock().push(key.to_owned());
+        }
         match self.rule_for(key) {
             Some(Rule::Refused) => return Err(refused("by rule")),
             Some(Rule::Slow(time)) => tokio::time::sleep(time).await,

@@ -64,6 +64,19 @@ async fn a_put_that_hangs_holds_up_the_commits_behind_it_and_no_puts() {
 }
 
 #[tokio::test]
+async fn only_a_segment_that_nobody_waits_for_is_sent_slowly() {
+    let (cluster, a) = cluster().await;
+    let writer = cluster.start().await;
+    cluster.bucket.rule("/segments/0/1-0", Rule::Held);
+    append_all(&writer, a, 3).await;
+    until(|| segments(&cluster) == [1, 2]).await;
+    cluster.bucket.lift("/segments/0/1-0");
+    until_bucket(&writer, |state| end_of(state, a) == 3).await;
+    let paced = cluster.bucket.paced.lock().clone();
+    assert!(paced.len() == 1 && paced[0].ends_with("/segments/0/1-0"), "{paced:?}");
+}
+
+#[tokio::test]
 async fn a_put_that_fails_for_a_while_is_tried_again_and_the_order_holds() {
     let (cluster, a) = cluster().await;
     let writer = cluster.start().await;

@@ -294,3 +294,18 @@ async fn sleep_until(due: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_model::units::MIB;
+
+    use super::*;
+
+    #[test]
+    fn a_segment_is_sent_twice_as_fast_as_it_gathered_and_within_half_a_second() {
+        let rate = |gathered| pace(32 * MIB, Duration::from_millis(gathered)).bytes_per_second();
+        assert_eq!(rate(400), 160 * MIB);
+        assert_eq!(rate(10_000), 64 * MIB, "readers of the bucket do not wait longer");
+        assert_eq!(rate(0), 32_000 * MIB, "gathered at once");
+    }
+}

@@ -62,6 +62,12 @@ impl Cluster {
         Self { bootstrap: bootstrap.collect(), credentials, nodes: Mutex::default() }
     }
 
+    /// The list that it was made from.
+    #[cfg(feature = "librdkafka")]
+    pub(crate) fn bootstrap(&self) -> String {
+        self.bootstrap.join(",")
+    }
+
     fn endpoint(&self, address: String, client_id: &Str) -> Endpoint {
         Endpoint { address, client_id: client_id.clone(), credentials: self.credentials.clone() }
     }

@@ -18,7 +18,11 @@ use crate::pace::Segment;
 use crate::producer::{Ended, Producer, Stop};
 use crate::stamp::Payloads;
 use crate::verify::{Findings, Written};
+#[cfg(feature = "librdkafka")]
+use crate::workload::Client;
 use crate::workload::Protocol;
+#[cfg(feature = "librdkafka")]
+use crate::{consumer, producer};
 
 /// The clients of this process.
 pub(crate) struct Hands {
@@ -65,6 +69,16 @@ impl Hands {
     /// Starts producers, all of which then follow the load's pace.
     pub(crate) async fn start_producers(&mut self, payloads: Payloads) -> Result<(), Failure> {
         let load = &self.load;
+        #[cfg(feature = "librdkafka")]
+        if load.workload.client == Client::Librdkafka {
+            for index in self.share.of(load.workload.produce.producers) {
+                let (load, payloads) = (Arc::clone(load), payloads.clone());
+                let stop = self.stop.subscribe();
+                let producer = producer::librdkafka::Producer::start(load, index, payloads, stop)?;
+                self.producers.spawn(producer.run());
+            }
+            return Ok(());
+        }
         let mut starting = JoinSet::new();
         for index in self.share.of(load.workload.produce.producers) {
             let (load, payloads) = (Arc::clone(load), payloads.clone());
@@ -89,6 +103,13 @@ impl Hands {
         for index in self.share.of(workload.consumers()) {
             let load = Arc::clone(&self.load);
             let (goal, group) = (self.goal.subscribe(), index / consume.consumers);
+            #[cfg(feature = "librdkafka")]
+            if workload.client == Client::Librdkafka {
+                let partitions = workload.partitions_of(index);
+                let new = consumer::librdkafka::Consumer::new;
+                self.consumers.spawn(new(load, index as usize, partitions, goal).run());
+                continue;
+            }
             let consumer = match self.groups.get(group as usize) {
                 None => Consumer::new(load, index as usize, workload.partitions_of(index), goal),
                 Some(shared) => {

@@ -15,8 +15,6 @@ use crate::workload::{Backlog, Search};
 const SUSTAINED: f64 = 0.98;
 /// No search takes more trials.
 const MAX_TRIALS: usize = 30;
-/// A backlog may take so long to be written, or read.
-const BACKLOG_LIMIT: Duration = Duration::from_secs(3600);
 const MIB: f64 = (1u64 << 20) as f64;
 
 impl Run {
@@ -71,7 +69,7 @@ impl Run {
         let workload = self.load.workload.clone();
         let records = backlog.size.0 / workload.records.size.0;
         self.begin("fill", false, None, Turn::To(Tempo::Max)).await;
-        let filled = self.until(BACKLOG_LIMIT, |load| {
+        let filled = self.until(backlog.limit.0, |load| {
             load.stats.total().written + load.outstanding.load(Ordering::Relaxed) >= records
         });
         if !filled.await? {
@@ -95,7 +93,7 @@ impl Run {
         self.crew.aim(ends);
         self.crew.start_consumers();
         let (all, gauge) = (self.crew.consumers(), self.crew.gauge());
-        let arrived = self.until(BACKLOG_LIMIT, |load| {
+        let arrived = self.until(backlog.limit.0, |load| {
             load.arrived.load(Ordering::Relaxed) + gauge.lost_consumers() >= all
         });
         if arrived.await? {
