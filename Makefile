@@ -9,7 +9,7 @@ CARGO_DENY_VERSION := 0.20.2
 TARGET_DIR = $(abspath $(or $(CARGO_TARGET_DIR),target))
 COMMIT = $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: build test lint fmt test-clients test-suites test-differential test-fencing simulate mutants bench deny docs
+.PHONY: build test lint fmt test-clients test-suites test-differential test-foreign-client test-fencing simulate mutants bench deny docs
 
 # The release binary, which knows its commit.
 build:
@@ -34,6 +34,11 @@ test-clients: build
 # Other projects' own suites against the release binary; each test is checked against a list.
 test-suites: build
 	SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/suites/run $(SUITES)
+
+# The load harness with librdkafka's clients, which is built from its sources for that.
+test-foreign-client:
+	$(CARGO) clippy -p sluice-loadtest --features librdkafka --all-targets --locked -- -D warnings
+	$(CARGO) test -p sluice --features librdkafka --test foreign_client --locked
 
 # The same requests to Apache Kafka and to Sluice, the answers compared (docs/kafka-compatibility.md).
 test-differential: build

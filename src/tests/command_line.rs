@@ -184,6 +184,11 @@ fn load_tests_tell_their_workloads_and_what_is_wrong_with_one() {
     let output = sluice(&["loadtest", "run", file.to_str().expect("UTF-8")], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("unknown field `replicas`"), "{output:?}");
+    if !cfg!(feature = "librdkafka") {
+        let foreign = sluice(&["loadtest", "run", "steady", "--client", "librdkafka"], &[]);
+        assert_eq!(foreign.status.code(), Some(2));
+        assert!(text(&foreign.stderr).contains("--features librdkafka"), "{foreign:?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub(crate) mod librdkafka;
 mod member;
 mod membership;
 mod session;
+mod throttle;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use sluice_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTo
 use sluice_wire::messages::fetch_response::{FetchResponse, PartitionData};
 use sluice_wire::{ErrorCode, Str, Uuid};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::{Bound, CallError, Connection};
 use crate::load::Load;
@@ -32,6 +33,7 @@ use committed::Aborted;
 pub(crate) use group::Group;
 use membership::Membership;
 use session::Session;
+use throttle::Throttle;
 
 const BACKOFF: Duration = Duration::from_millis(100);
 /// The last version of Fetch that names topics.
@@ -64,6 +66,8 @@ pub(crate) struct Consumer {
     /// None in a group, which has one.
     verifier: Option<Verifier>,
     membership: Option<Membership>,
+    /// None if it reads as fast as it goes.
+    throttle: Option<Throttle>,
     goal: watch::Receiver<Goal>,
     has_arrived: bool,
 }
@@ -125,6 +129,7 @@ impl Consumer {
             answers: FuturesUnordered::new(),
             verifier: Some(Verifier::new(load.run, is_committed)),
             membership: None,
+            throttle: load.workload.consumer_bytes_per_second().map(Throttle::new),
             goal,
             has_arrived: false,
             load,
@@ -255,11 +260,24 @@ impl Consumer {
             ..Default::default()
         };
         let most = if leaders.topic_id == Uuid::ZERO { LAST_WITH_NAMES } else { i16::MAX };
-        let pending = connection.send_at_most(&request, most)?;
+        if let Some(due) = self.throttle.and_then(|throttle| throttle.due(Instant::now())) {
+            let (later, timeline) = (connection.clone(), load.timeline.clone());
+            self.answers.push(Box::pin(async move {
+                sleep_until(due).await;
+                let sent_us = timeline.now_us();
+                let outcome = match later.send_at_most(&request, most) {
+                    Ok(pending) => pending.answer().await,
+                    Err(error) => Err(error),
+                };
+                Answer { node: id, sent_us, outcome }
+            }));
+        } else {
+            let pending = connection.send_at_most(&request, most)?;
+            self.answers.push(Box::pin(async move {
+                Answer { node: id, sent_us, outcome: pending.answer().await }
+            }));
+        }
         node.connection = Some(connection);
-        self.answers.push(Box::pin(async move {
-            Answer { node: id, sent_us, outcome: pending.answer().await }
-        }));
         Ok(())
     }
 
@@ -385,6 +403,9 @@ impl Consumer {
         let mut records = partition.records.map(|chain| chain.to_bytes()).unwrap_or_default();
         let mut batches = Vec::new();
         let Some(next) = self.next.get_mut(&index) else { return Ok((index, batches)) };
+        if let Some(throttle) = &mut self.throttle {
+            throttle.took(records.len(), Instant::now());
+        }
         let first = *next;
         // The last batch may be cut short.
         while let Ok(batch) = BatchView::split_off(&mut records) {

@@ -322,6 +322,8 @@ pub struct Consume {
     /// How many consumers each.
     #[serde(default = "one")]
     pub consumers: u32,
+    /// What each group reads at most; as fast as it goes if it is left out.
+    pub rate: Option<Rate>,
     /// Who deals out the partitions.
     #[serde(default)]
     pub protocol: Protocol,
@@ -459,6 +461,9 @@ impl Workload {
         if self.consume.as_ref().is_some_and(|consume| consume.protocol != Protocol::Assigned) {
             refuse("does not go with consume.protocol");
         }
+        if self.consume.as_ref().is_some_and(|consume| consume.rate.is_some()) {
+            refuse("does not go with consume.rate");
+        }
         if matches!(self.records.compression, Codec::Gzip | Codec::Zstd) {
             refuse("knows none, snappy and lz4 here");
         }
@@ -472,6 +477,13 @@ impl Workload {
     /// How many consumers all groups have. They are numbered group by group.
     pub(crate) fn consumers(&self) -> u32 {
         self.consume.as_ref().map_or(0, |consume| consume.groups * consume.consumers)
+    }
+
+    /// What one consumer reads at most.
+    pub(crate) fn consumer_bytes_per_second(&self) -> Option<f64> {
+        let consume = self.consume.as_ref()?;
+        let records = consume.rate?.records_per_second(self.records.size.0)?;
+        Some(records * self.records.size.0 as f64 / f64::from(consume.consumers))
     }
 
     /// The partitions of a consumer of [`Self::consumers`].
@@ -544,6 +556,10 @@ impl Workload {
                 if every.0.is_zero() {
                     wrong.push("consume.rejoin_every must be more than 0s".to_owned());
                 }
+            }
+            let rate = consume.rate.and_then(|rate| rate.records_per_second(self.records.size.0));
+            if rate.is_some_and(|rate| rate < 1.0) {
+                wrong.push("consume.rate must be at least one record a second".to_owned());
             }
             between(wrong, "consume.max_bytes", consume.max_bytes.0, 1, 1 << 30);
             between(wrong, "consume.partition_bytes", consume.partition_bytes.0, 1, 1 << 30);

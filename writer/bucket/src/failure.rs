@@ -16,7 +16,7 @@ pub enum Failure {
     Denied,
     /// The store wants fewer requests. It did not carry this one out: try again, later.
     Throttled,
-    /// The request certainly did not reach the store, or lost a race without effect: try again.
+    /// The request certainly did not reach the store, or not whole, or lost a race without effect: try again.
     NotDone,
     /// It took too long. Whether it was carried out is not known.
     TimedOut,

@@ -29,7 +29,7 @@ pub(crate) struct Place {
 }
 
 /// How much is written ahead with zeros at once.
-pub(crate) const PREWRITE_BYTES: u64 = 512 * 1024;
+pub(crate) const PREWRITE_BYTES: u64 = 256 * 1024;
 
 /// Frames larger than this are not written ahead for: one journal commit is little beside their bytes.
 const PREWRITE_FRAME_BYTES: u64 = 64 * 1024;

@@ -124,8 +124,10 @@ struct State {
     /// Where the log ends with the objects that were cut.
     cut_end: u64,
     last_put: Option<Instant>,
-    /// A task waits for the next put's time.
-    is_timed: bool,
+    /// When the newest of `pending` came.
+    last_append: Instant,
+    /// A task waits for the next put's time: this one.
+    timed: Option<Instant>,
     puts: VecDeque<Flying>,
     /// In order of position; the first is the one of the trim point.
     kept: VecDeque<Kept>,
@@ -176,7 +178,8 @@ impl ObjectLog {
             next_position: base.start + 1,
             cut_end: head,
             last_put: None,
-            is_timed: false,
+            last_append: Instant::now(),
+            timed: None,
             puts: VecDeque::new(),
             kept,
         };
@@ -285,6 +288,7 @@ impl Shared {
             state.ring.begin(place, bytes.clone(), payload_len, settle);
             let bytes = bytes.slice(..frame::HEADER_BYTES + payload_len);
             state.pending_bytes += bytes.len();
+            state.last_append = Instant::now();
             let payload_len = payload_len as u32;
             state.pending.push_back(Waiting { lsn: place.lsn, end: place.end, payload_len, bytes });
             ticket

@@ -84,6 +84,29 @@ async fn an_idle_volume_puts_at_once_and_a_busy_one_gathers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_acknowledgements_is_not_kept_waiting_for_nothing() {
+    let (store, entropy) = (Arc::new(InMemory::new()), Arc::new(Counting::default()));
+    let volume = ObjectVolume::new(store, DIRECTORY, 64 << 20, entropy, lingering(100));
+    volume.create(ID, UUID).await.unwrap();
+    let log = open(&volume, 1).await;
+    append(&log, b"the next may not go at once").await;
+    let before = volume.costs().puts.load(Ordering::Relaxed);
+    let begun = Instant::now();
+    for _ in 0..10 {
+        let window = (0..16).map(|number| log.append(frame(&payload(number, 64 << 10))).unwrap());
+        for ticket in window.collect::<Vec<_>>() {
+            ticket.await.unwrap();
+        }
+    }
+    assert!(begun.elapsed() < ms(100), "10 windows of 1 MiB took {:?}", begun.elapsed());
+    assert_eq!(volume.costs().puts.load(Ordering::Relaxed) - before, 10, "one object a window");
+    // Little is not worth a PUT of its own.
+    let begun = Instant::now();
+    append(&log, b"little").await;
+    assert!(begun.elapsed() > ms(80), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_object_does_not_wait_and_several_are_put_at_once() {
     let store = FaultyStore::new(1);
     let options = ObjectOptions { object_bytes: 2 * 4064, ..lingering(60_000) };

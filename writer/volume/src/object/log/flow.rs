@@ -21,6 +21,9 @@ use crate::volume::Health;
 /// Before an object is as large as it may be, this much is put at once if no more frames are taken.
 const WORTH_A_PUT_BYTES: usize = 512 << 10;
 
+/// So long after the last frame nothing follows, or it is late.
+const QUIET_AFTER: Duration = Duration::from_millis(5);
+
 /// How long to wait before a removal is tried again: doubled each time, up to the limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -37,7 +40,8 @@ impl Shared {
                 return;
             }
             if let Some(at) = self.not_before(&state) {
-                if !std::mem::replace(&mut state.is_timed, true) {
+                if state.timed.is_none_or(|timed| at < timed) {
+                    state.timed = Some(at);
                     self.pump_at(at);
                 }
                 return;
@@ -50,11 +54,19 @@ impl Shared {
 
     /// The time of the next put, if it is not now: puts that are not full keep a distance, because each is
     /// paid for.
+    ///
+    /// Whoever has sent what it may send without an acknowledgement sends nothing more, however long this
+    /// waits: what is worth a PUT then goes as soon as nothing follows.
     fn not_before(&self, state: &State) -> Option<Instant> {
         let next = state.last_put? + self.base.object.linger;
+        let is_worth_it = state.pending_bytes >= WORTH_A_PUT_BYTES;
         let is_full = state.pending_bytes >= self.base.object.object_bytes
-            || (state.pending_bytes >= WORTH_A_PUT_BYTES && !state.ring.takes_more());
-        (!is_full && !state.closing && next > Instant::now()).then_some(next)
+            || (is_worth_it && !state.ring.takes_more());
+        if is_full || state.closing {
+            return None;
+        }
+        let next = if is_worth_it { next.min(state.last_append + QUIET_AFTER) } else { next };
+        (next > Instant::now()).then_some(next)
     }
 
     fn pump_at(self: &Arc<Self>, at: Instant) {
@@ -62,7 +74,7 @@ impl Shared {
         tokio::spawn(async move {
             sleep_until(at).await;
             if let Some(shared) = shared.upgrade() {
-                shared.state.lock().is_timed = false;
+                shared.state.lock().timed.take_if(|timed| *timed == at);
                 shared.pump();
             }
         });
