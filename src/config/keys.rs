@@ -245,7 +245,7 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         name: "volumes.linger",
         doc: "For the kind `object`: the least time from one PUT to the next, unless 8 MiB are \
-              waiting, or 512 KiB and nothing follows for 5 ms. Longer costs fewer requests, shorter answers producers sooner; after a rest \
+              waiting, or 2 MiB and nothing follows for 5 ms. Longer costs fewer requests, shorter answers producers sooner; after a rest \
               the first append goes at once.",
         bounds: Some((0, 10 * SECOND)),
         field: |c| &mut c.volumes.linger,

@@ -44,8 +44,8 @@ pub use self::store::ObjectCosts;
 pub struct ObjectOptions {
     /// The least time from one PUT to the next while objects are not full. A frame that comes later than
     /// this after the last PUT goes at once; so an idle volume answers as fast as the bucket does, and
-    /// a busy one costs at most one PUT in this time, or one for each full object. Where half a MiB waits
-    /// and nothing follows it goes earlier: its producers wait for it.
+    /// a busy one costs at most one PUT in this time, or one for each full object. Where 2 MiB wait
+    /// and nothing follows they go earlier: their producers wait for it.
     pub linger: Duration,
     /// How large an object may become, unless one frame is larger; at most 64 MiB.
     pub object_bytes: usize,

@@ -93,12 +93,12 @@ async fn who_waits_for_acknowledgements_is_not_kept_waiting_for_nothing() {
     let before = volume.costs().puts.load(Ordering::Relaxed);
     let begun = Instant::now();
     for _ in 0..10 {
-        let window = (0..16).map(|number| log.append(frame(&payload(number, 64 << 10))).unwrap());
+        let window = (0..20).map(|number| log.append(frame(&payload(number, 128 << 10))).unwrap());
         for ticket in window.collect::<Vec<_>>() {
             ticket.await.unwrap();
         }
     }
-    assert!(begun.elapsed() < ms(100), "10 windows of 1 MiB took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < ms(100), "10 windows of 2.5 MiB took {:?}", begun.elapsed());
     assert_eq!(volume.costs().puts.load(Ordering::Relaxed) - before, 10, "one object a window");
     // Little is not worth a PUT of its own.
     let begun = Instant::now();

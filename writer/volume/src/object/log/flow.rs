@@ -21,6 +21,10 @@ use crate::volume::Health;
 /// Before an object is as large as it may be, this much is put at once if no more frames are taken.
 const WORTH_A_PUT_BYTES: usize = 512 << 10;
 
+/// So much may be all that producers send without an acknowledgement: a quarter of a full object, so that
+/// a GiB costs at most four times the PUTs of full ones.
+const WINDOW_BYTES: usize = 2 << 20;
+
 /// So long after the last frame nothing follows, or it is late.
 const QUIET_AFTER: Duration = Duration::from_millis(5);
 
@@ -56,16 +60,16 @@ impl Shared {
     /// paid for.
     ///
     /// Whoever has sent what it may send without an acknowledgement sends nothing more, however long this
-    /// waits: what is worth a PUT then goes as soon as nothing follows.
+    /// waits: what may be all of it then goes as soon as nothing follows.
     fn not_before(&self, state: &State) -> Option<Instant> {
         let next = state.last_put? + self.base.object.linger;
-        let is_worth_it = state.pending_bytes >= WORTH_A_PUT_BYTES;
         let is_full = state.pending_bytes >= self.base.object.object_bytes
-            || (is_worth_it && !state.ring.takes_more());
+            || (state.pending_bytes >= WORTH_A_PUT_BYTES && !state.ring.takes_more());
         if is_full || state.closing {
             return None;
         }
-        let next = if is_worth_it { next.min(state.last_append + QUIET_AFTER) } else { next };
+        let may_be_all = state.pending_bytes >= WINDOW_BYTES;
+        let next = if may_be_all { next.min(state.last_append + QUIET_AFTER) } else { next };
         (next > Instant::now()).then_some(next)
     }
 
