@@ -46,7 +46,8 @@ fn what_librdkafka_writes_it_reads_once_and_in_order() {
         assert_eq!(report["verification"]["findings"]["lost"], 0, "{what}");
         let acknowledged = &report["verification"]["acknowledged"];
         assert!(acknowledged.as_u64() > Some(7_000), "{what}: {acknowledged}");
-        let last = report["phases"].as_array().and_then(|phases| phases.last()).expect("phases");
+        let phases = report["phases"].as_array().expect("phases");
+        let last = phases.iter().rfind(|phase| phase["measured"] == true).expect("a phase");
         let rate = last["written"]["records_per_second"].as_f64().expect("a rate");
         assert!((3_600.0..4_400.0).contains(&rate), "{what}: it keeps to the schedule: {rate}");
     }
@@ -61,7 +62,7 @@ fn what_librdkafka_does_not_do_here_is_told() {
     assert_eq!(output.status.code(), Some(2));
     assert!(report.is_none());
     let told = String::from_utf8_lossy(&output.stderr);
-    for word in ["zstd", "[transactions]", "up to 200"] {
+    for word in ["snappy and lz4", "[transactions]", "up to 200"] {
         assert!(told.contains(word), "{word}: {told}");
     }
 }
