@@ -88,7 +88,8 @@ struct Session {
     places: BTreeMap<u64, Place>,
     turns: HashMap<(TopicKey, i32), u64>,
     next_turn: u64,
-    lease: Vec<Lease>,
+    /// As many as there are places.
+    lease: Lease,
 }
 
 #[derive(Debug)]
@@ -138,7 +139,6 @@ impl FetchSession {
         if session.by_ids != by_ids {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        let before = session.places.len();
         for wanted in topics {
             session.put(wanted);
         }
@@ -152,12 +152,14 @@ impl FetchSession {
             *current = None;
             return Ok(Begun { kind: Kind::Alone, wanted: Vec::new() });
         }
-        if let Some(more) = session.places.len().checked_sub(before).filter(|more| *more > 0) {
-            let Some(lease) = all.partitions.try_take(more) else {
+        let (held, needed) = (session.lease.bytes(), session.places.len());
+        session.lease.shrink_to(needed);
+        if needed > held {
+            let Some(more) = all.partitions.try_take(needed - held) else {
                 *current = None;
                 return Err(ErrorCode::FetchSessionIdNotFound);
             };
-            session.lease.push(lease);
+            session.lease.join(more);
         }
         session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
         let wanted = session.places.values().map(|place| place.wanted.clone()).collect();
@@ -193,7 +195,7 @@ impl Session {
             places: BTreeMap::new(),
             turns: HashMap::new(),
             next_turn: 0,
-            lease: vec![lease],
+            lease,
         }
     }
 
@@ -415,6 +417,21 @@ mod tests {
             Err(ErrorCode::FetchSessionIdNotFound)
         );
         assert!(all.partitions.try_take(10).is_some(), "all were given back");
+    }
+
+    #[test]
+    fn a_consumer_that_pauses_and_resumes_takes_no_more_than_it_reads() {
+        let (session, all) = (FetchSession::default(), all(4));
+        let found = [(0, 1, false, 0), (1, 1, false, 0)];
+        let both = request(0, 0, &[(0, 1), (1, 1)]);
+        let (id, ..) = fetch(&session, &all, both, &found).expect("a session");
+        for epoch in (1..20).step_by(2) {
+            fetch(&session, &all, forgetting(id, epoch, &[1]), &found).expect("it goes on");
+            assert!(all.partitions.try_take(3).is_some(), "what is forgotten is given back");
+            let again = request(id, epoch + 1, &[(1, 1)]);
+            fetch(&session, &all, again, &found).expect("it goes on");
+        }
+        assert!(all.partitions.try_take(2).is_some());
     }
 
     #[test]
