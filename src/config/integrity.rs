@@ -1,6 +1,6 @@
 //! How the S3 service learns that what it got is what was put, as the configuration says it.
 
-use super::setting::{Bounds, Refusal, Setting};
+use super::setting::Choice;
 
 /// What goes with each object that is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,29 +21,9 @@ impl Checksum {
     }
 }
 
-impl Setting for Checksum {
-    fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {
-        *self = match text {
-            "crc64nvme" => Self::Crc64Nvme,
-            "sha256" => Self::Sha256,
-            "none" => Self::None,
-            _ => return Err(Refusal::NOT_ALLOWED),
-        };
-        Ok(())
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Crc64Nvme => "crc64nvme",
-            Self::Sha256 => "sha256",
-            Self::None => "none",
-        }
-        .to_owned()
-    }
-
-    fn allowed(&self, _: Bounds) -> String {
-        "crc64nvme, sha256 or none".to_owned()
-    }
+impl Choice for Checksum {
+    const ALL: &[(&str, Self)] =
+        &[("crc64nvme", Self::Crc64Nvme), ("sha256", Self::Sha256), ("none", Self::None)];
 }
 
 /// Whether signatures cover the bodies of requests.
@@ -55,27 +35,7 @@ pub(crate) enum SignBodies {
     Never,
 }
 
-impl Setting for SignBodies {
-    fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {
-        *self = match text {
-            "auto" => Self::Auto,
-            "always" => Self::Always,
-            "never" => Self::Never,
-            _ => return Err(Refusal::NOT_ALLOWED),
-        };
-        Ok(())
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Auto => "auto",
-            Self::Always => "always",
-            Self::Never => "never",
-        }
-        .to_owned()
-    }
-
-    fn allowed(&self, _: Bounds) -> String {
-        "auto, always or never".to_owned()
-    }
+impl Choice for SignBodies {
+    const ALL: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("always", Self::Always), ("never", Self::Never)];
 }

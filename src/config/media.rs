@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sluice_volume::Reservations;
 
-use super::setting::{Bounds, Refusal, Setting};
+use super::setting::{Bounds, Choice, Refusal, Setting};
 
 /// What new volumes are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,54 +17,14 @@ pub(crate) enum VolumeMedium {
     Object,
 }
 
-impl Setting for VolumeMedium {
-    fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {
-        *self = match text {
-            "file" => Self::File,
-            "block" => Self::Block,
-            "object" => Self::Object,
-            _ => return Err(Refusal::NOT_ALLOWED),
-        };
-        Ok(())
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::File => "file",
-            Self::Block => "block",
-            Self::Object => "object",
-        }
-        .to_owned()
-    }
-
-    fn allowed(&self, _: Bounds) -> String {
-        "file, block or object".to_owned()
-    }
+impl Choice for VolumeMedium {
+    const ALL: &[(&str, Self)] =
+        &[("file", Self::File), ("block", Self::Block), ("object", Self::Object)];
 }
 
-impl Setting for Reservations {
-    fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {
-        *self = match text {
-            "auto" => Self::Auto,
-            "require" => Self::Require,
-            "off" => Self::Off,
-            _ => return Err(Refusal::NOT_ALLOWED),
-        };
-        Ok(())
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Auto => "auto",
-            Self::Require => "require",
-            Self::Off => "off",
-        }
-        .to_owned()
-    }
-
-    fn allowed(&self, _: Bounds) -> String {
-        "auto, require or off".to_owned()
-    }
+impl Choice for Reservations {
+    const ALL: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("require", Self::Require), ("off", Self::Off)];
 }
 
 /// Paths of device nodes; absolute, none twice.

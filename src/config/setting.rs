@@ -64,6 +64,31 @@ fn range(bounds: Bounds, show: impl Fn(u64) -> String) -> String {
     bounds.map_or_else(String::new, |(min, max)| format!(" from {} to {}", show(min), show(max)))
 }
 
+/// A value that is one of a few words.
+pub(super) trait Choice: Copy + PartialEq + 'static {
+    /// All words, in the order in which they are told, with what they mean.
+    const ALL: &[(&str, Self)];
+}
+
+impl<T: Choice> Setting for T {
+    fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {
+        let found = T::ALL.iter().find(|(word, _)| *word == text);
+        *self = found.ok_or(Refusal::NOT_ALLOWED)?.1;
+        Ok(())
+    }
+
+    fn show(&self) -> String {
+        let found = T::ALL.iter().find(|(_, value)| value == self);
+        found.map_or_else(String::new, |(word, _)| (*word).to_owned())
+    }
+
+    fn allowed(&self, _: Bounds) -> String {
+        let words: Vec<&str> = T::ALL.iter().map(|(word, _)| *word).collect();
+        let (last, others) = words.split_last().expect("a choice has words");
+        format!("{} or {last}", others.join(", "))
+    }
+}
+
 impl Setting for bool {
     fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {
         *self = text.parse().map_err(|_| Refusal::NOT_ALLOWED)?;

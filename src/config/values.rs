@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::setting::{Blank, Bounds, Refusal, Setting};
+use super::setting::{Blank, Bounds, Choice, Refusal, Setting};
 use sluice_model::units::show_size;
 
 /// A host name or address, and a port, as clients are told them. IPv6 addresses have no brackets
@@ -295,27 +295,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-impl Setting for LogFormat {
-    fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {
-        *self = match text {
-            "auto" => Self::Auto,
-            "text" => Self::Text,
-            "json" => Self::Json,
-            _ => return Err(Refusal::NOT_ALLOWED),
-        };
-        Ok(())
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Auto => "auto",
-            Self::Text => "text",
-            Self::Json => "json",
-        }
-        .to_owned()
-    }
-
-    fn allowed(&self, _: Bounds) -> String {
-        "auto, text or json".to_owned()
-    }
+impl Choice for LogFormat {
+    const ALL: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
 }
