@@ -52,6 +52,26 @@ pub(crate) struct Goal {
     pub(crate) is_over: bool,
 }
 
+impl Goal {
+    /// Whether a consumer that reads on at these offsets has passed it. Without a goal nobody has.
+    fn is_passed(&self, next: &HashMap<u32, i64>) -> bool {
+        !self.ends.is_empty()
+            && next.iter().all(|(index, next)| *next >= self.ends[*index as usize])
+    }
+
+    /// What follows for a consumer that is there, or is not: whether it ends. It counts itself among those that
+    /// have arrived, once.
+    fn is_the_end(&self, is_there: bool, has_arrived: &mut bool, load: &Load) -> bool {
+        if self.is_over || (self.is_last && is_there) {
+            return true;
+        }
+        if is_there && !std::mem::replace(has_arrived, true) {
+            load.arrived.fetch_add(1, Ordering::Relaxed);
+        }
+        false
+    }
+}
+
 /// One consumer of one group.
 pub(crate) struct Consumer {
     /// Among all consumers of all groups.
@@ -149,7 +169,7 @@ impl Consumer {
             }
         }
         let goal = self.goal.borrow().clone();
-        let is_complete = failure.is_none() && self.has_passed(&goal.ends);
+        let is_complete = failure.is_none() && self.has_passed(&goal);
         // Nobody can have read more than there is.
         for (partition, next) in self.next.iter().filter(|_| goal.is_last) {
             if let Some(verifier) = &mut self.verifier
@@ -181,23 +201,18 @@ impl Consumer {
                 () = membership::wake(self.membership.as_ref(), is_last) => {}
             }
             let goal = self.goal.borrow().clone();
-            let is_there = self.has_passed(&goal.ends);
-            if goal.is_over || (goal.is_last && is_there) {
+            let is_there = self.has_passed(&goal);
+            if goal.is_the_end(is_there, &mut self.has_arrived, &self.load) {
                 return Ok(());
-            }
-            if is_there && !goal.ends.is_empty() && !self.has_arrived {
-                self.has_arrived = true;
-                self.load.arrived.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
-    fn has_passed(&self, ends: &[i64]) -> bool {
-        if let Some(membership) = &self.membership {
-            return !ends.is_empty() && membership.group.has_passed(ends);
+    fn has_passed(&self, goal: &Goal) -> bool {
+        match &self.membership {
+            Some(membership) => !goal.ends.is_empty() && membership.group.has_passed(&goal.ends),
+            None => goal.is_passed(&self.next),
         }
-        // Without a goal nobody has.
-        !ends.is_empty() && self.next.iter().all(|(index, next)| *next >= ends[*index as usize])
     }
 
     /// Gives each partition to its leader's node.
@@ -457,12 +472,8 @@ impl Consumer {
                 let record = record.map_err(unreadable)?;
                 let (key, value) = (record.key.as_deref(), record.value.as_deref());
                 let stamp = verifier.take(owner, partition, record.offset, key, value);
-                let counts = shard.counts();
-                counts.read += 1;
-                counts.read_bytes += value.map_or(0, <[u8]>::len) as u64;
-                if let Some(stamp) = stamp {
-                    shard.consumed(stamp.due_us, now_us);
-                }
+                let bytes = value.map_or(0, <[u8]>::len);
+                shard.read(bytes, stamp.map(|stamp| stamp.due_us), now_us);
             }
         }
         Ok(())

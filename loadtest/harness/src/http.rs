@@ -6,17 +6,14 @@ use tokio::net::TcpStream;
 /// The largest answer that is taken.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// One request. Its status and the answer's body. The caller limits the time.
-pub(crate) async fn call(method: &str, url: &str, body: &str) -> std::io::Result<(u16, String)> {
+/// One GET. Its status and the answer's body. The caller limits the time.
+pub(crate) async fn get(url: &str) -> std::io::Result<(u16, String)> {
     let other = |reason: &str| std::io::Error::other(reason.to_owned());
     let rest = url.strip_prefix("http://").ok_or_else(|| other("write http://HOST:PORT/PATH"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut socket = TcpStream::connect(host).await?;
     // HTTP 1.0: the answer comes in one piece and ends with the connection.
-    let length = body.len();
-    let request = format!(
-        "{method} /{path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
+    let request = format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
     socket.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     socket.take(MAX_BYTES).read_to_end(&mut answer).await?;

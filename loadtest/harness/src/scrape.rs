@@ -53,7 +53,7 @@ pub(crate) async fn bucket(url: &str) -> Result<Bucket, String> {
 }
 
 async fn get(url: &str) -> std::io::Result<String> {
-    match http::call("GET", url, "").await? {
+    match http::get(url).await? {
         (200, body) => Ok(body),
         (status, _) => Err(std::io::Error::other(format!("the answer has status {status}"))),
     }

@@ -206,6 +206,16 @@ impl Shard {
         }
     }
 
+    /// A record was read; `due_us` is known of one of this run.
+    pub(crate) fn read(&mut self, value_bytes: usize, due_us: Option<u64>, now_us: u64) {
+        let counts = self.counts();
+        counts.read += 1;
+        counts.read_bytes += value_bytes as u64;
+        if let Some(due_us) = due_us {
+            self.consumed(due_us, now_us);
+        }
+    }
+
     pub(crate) fn made(&mut self, due_us: u64, now_us: u64) {
         if let Some(phase) = self.phase(due_us) {
             phase.lateness.record(now_us.saturating_sub(due_us));

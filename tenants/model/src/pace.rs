@@ -14,11 +14,6 @@ impl SendPace {
         Self(NonZeroU64::new(bytes_per_second).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// Bytes a second.
-    pub fn bytes_per_second(self) -> u64 {
-        self.0.get()
-    }
-
     /// How long so many bytes take.
     pub fn time_for(self, bytes: u64) -> Duration {
         Duration::from_secs_f64(bytes as f64 / self.0.get() as f64)

@@ -303,9 +303,10 @@ mod tests {
 
     #[test]
     fn a_segment_is_sent_twice_as_fast_as_it_gathered_and_within_half_a_second() {
-        let rate = |gathered| pace(32 * MIB, Duration::from_millis(gathered)).bytes_per_second();
-        assert_eq!(rate(400), 160 * MIB);
-        assert_eq!(rate(10_000), 64 * MIB, "readers of the bucket do not wait longer");
-        assert_eq!(rate(0), 32_000 * MIB, "gathered at once");
+        let pace = |gathered| pace(32 * MIB, Duration::from_millis(gathered));
+        assert_eq!(pace(400), SendPace::new(160 * MIB));
+        let slowest = SendPace::new(64 * MIB);
+        assert_eq!(pace(10_000), slowest, "readers of the bucket do not wait longer");
+        assert_eq!(pace(0), SendPace::new(32_000 * MIB), "gathered at once");
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -72,7 +71,7 @@ impl Consumer {
     fn read(mut self) -> Read {
         let failure = self.follow().err();
         let goal = self.goal.borrow().clone();
-        let is_complete = failure.is_none() && self.has_passed(&goal.ends);
+        let is_complete = failure.is_none() && goal.is_passed(&self.next);
         let partitions = self.next.into_keys().collect();
         Read { verifier: Some(self.verifier), partitions, is_complete, failure }
     }
@@ -91,13 +90,8 @@ impl Consumer {
                 self.has_arrived = false;
             }
             let goal = self.goal.borrow();
-            let is_there = self.has_passed(&goal.ends);
-            if goal.is_over || (goal.is_last && is_there) {
+            if goal.is_the_end(goal.is_passed(&self.next), &mut self.has_arrived, &self.load) {
                 return Ok(());
-            }
-            if is_there && !self.has_arrived {
-                self.has_arrived = true;
-                self.load.arrived.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -139,17 +133,9 @@ impl Consumer {
         if let Some(next) = self.next.get_mut(&partition) {
             *next = (*next).max(offset + 1);
         }
-        let mut shard = self.load.stats.shard(self.index);
-        let counts = shard.counts();
-        counts.read += 1;
-        counts.read_bytes += value.map_or(0, <[u8]>::len) as u64;
-        if let Some(stamp) = stamp {
-            shard.consumed(stamp.due_us, now_us);
-        }
-    }
-
-    fn has_passed(&self, ends: &[i64]) -> bool {
-        !ends.is_empty() && self.next.iter().all(|(index, next)| *next >= ends[*index as usize])
+        let bytes = value.map_or(0, <[u8]>::len);
+        let due_us = stamp.map(|stamp| stamp.due_us);
+        self.load.stats.shard(self.index).read(bytes, due_us, now_us);
     }
 }
 

@@ -180,8 +180,8 @@ impl Stage<'_> {
         results: &Results,
         record: &mut Record,
     ) -> Result<Scene, String> {
-        let data = format!("{}-{}", turn.peer.name, turn.round + 1);
-        let data = Data::make(self.options.data.join(data)).await?;
+        let name = format!("{}-{}", turn.peer.name, turn.round + 1);
+        let data = Data::make(self.options.data.join(&name)).await?;
         let mut scene = Scene {
             address: turn.peer.address.clone().unwrap_or_default(),
             metrics: None,
@@ -209,8 +209,7 @@ impl Stage<'_> {
         if kind.needs_store() || (kind.is_sluice() && self.options.plan.with_store) {
             let mut place = place("s3")?;
             if let Some(elsewhere) = &self.options.store_data {
-                let name = format!("{}-{}", turn.peer.name, turn.round + 1);
-                let data = Data::make(elsewhere.join(name)).await?;
+                let data = Data::make(elsewhere.join(&name)).await?;
                 place.data = std::path::absolute(&data.0).unwrap_or_else(|_| data.0.clone());
                 scene._store_data = Some(data);
             }

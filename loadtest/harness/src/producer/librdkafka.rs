@@ -39,9 +39,16 @@ pub(crate) struct Producer {
     payloads: Payloads,
     /// The next sequence by partition.
     sent: Vec<u64>,
-    /// Where records without a key go, how many have, and since when.
-    sticky: (u32, u64, u64),
+    sticky: Sticky,
     stop: watch::Receiver<Stop>,
+}
+
+/// Where records without a key go.
+struct Sticky {
+    partition: u32,
+    /// How many have gone there, and since when.
+    count: u64,
+    since_us: u64,
 }
 
 /// What librdkafka tells of records, on a thread of its own.
@@ -130,7 +137,7 @@ impl Producer {
             random: Random::new(load.seed, u64::from(index)),
             payloads,
             sent: vec![0; partitions as usize],
-            sticky: (index % partitions, 0, 0),
+            sticky: Sticky { partition: index % partitions, count: 0, since_us: 0 },
             stop,
             load,
         })
@@ -257,7 +264,7 @@ impl Producer {
         load.stats.shard(self.index as usize).made(due_us, now_us);
         self.random = random;
         self.sent[partition as usize] += 1;
-        self.sticky.1 += u64::from(key.is_none());
+        self.sticky.count += u64::from(key.is_none());
         Ok(true)
     }
 
@@ -265,7 +272,7 @@ impl Producer {
     fn sticky_partition(&mut self, due_us: u64) -> u32 {
         let produce = &self.load.workload.produce;
         let most = produce.batch.0 / self.load.workload.records.size.0;
-        let (partition, count, since_us) = &mut self.sticky;
+        let Sticky { partition, count, since_us } = &mut self.sticky;
         let linger_us = produce.linger.0.as_micros() as u64;
         if *count > 0 && (*count >= most || due_us > *since_us + linger_us) {
             *partition = (*partition + 1) % self.sent.len() as u32;

@@ -32,7 +32,7 @@ impl Ready {
                 let endpoint = Endpoint { address, client_id, credentials };
                 Connection::open(endpoint).await.map(drop).map_err(|error| error.to_string())
             }
-            Self::Http(url) => match http::call("GET", url, "").await {
+            Self::Http(url) => match http::get(url).await {
                 Ok((status, _)) if status < 500 => Ok(()),
                 Ok((status, _)) => Err(format!("{url} answers with status {status}")),
                 Err(error) => Err(format!("{url}: {error}")),
