@@ -50,6 +50,8 @@ pub(crate) struct Goal {
     pub(crate) is_last: bool,
     /// Consumers end at once.
     pub(crate) is_over: bool,
+    /// Records may still come behind these ends: some were sent and never answered.
+    pub(crate) is_open: bool,
 }
 
 impl Goal {
@@ -171,11 +173,11 @@ impl Consumer {
         let goal = self.goal.borrow().clone();
         let is_complete = failure.is_none() && self.has_passed(&goal);
         // Nobody can have read more than there is.
-        for (partition, next) in self.next.iter().filter(|_| goal.is_last) {
+        for (partition, next) in self.next.iter().filter(|_| goal.is_last && !goal.is_open) {
             if let Some(verifier) = &mut self.verifier
                 && let Some(end) = goal.ends.get(*partition as usize).filter(|end| *end < next)
             {
-                verifier.shortened(*partition, *next, *end);
+                verifier.ends_before(*partition, *next, *end);
             }
         }
         let partitions = self.next.into_keys().collect();

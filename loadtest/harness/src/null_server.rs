@@ -72,6 +72,12 @@ pub(crate) enum Lie {
     /// Forgets what is in a partition at each tenth batch, as one that comes back without its disk's last writes.
     #[cfg(test)]
     Shorten,
+    /// Tells ends that are a tenth below what it has.
+    #[cfg(test)]
+    Understate,
+    /// Takes a batch each 10 ms.
+    #[cfg(test)]
+    Slow,
     /// Takes a hundred batches, then refuses all for good.
     #[cfg(test)]
     Fence,
@@ -92,6 +98,8 @@ struct Shared {
     state: Mutex<State>,
     /// Something was written.
     written: Notify,
+    #[cfg(test)]
+    slow: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -134,7 +142,15 @@ impl NullServer {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (state, written) = (Mutex::default(), Notify::new());
-        let shared = Arc::new(Shared { address, keep_bytes, lie, state, written });
+        let shared = Arc::new(Shared {
+            address,
+            keep_bytes,
+            lie,
+            state,
+            written,
+            #[cfg(test)]
+            slow: tokio::sync::Mutex::default(),
+        });
         Ok(Self { listener, shared })
     }
 
@@ -244,7 +260,14 @@ impl Shared {
                     ..Default::default()
                 }))
             }
-            AnyRequest::Produce(request) => AnyResponse::Produce(Box::new(self.produce(*request))),
+            AnyRequest::Produce(request) => {
+                #[cfg(test)]
+                if self.lie == Lie::Slow {
+                    let _one_at_a_time = self.slow.lock().await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                AnyResponse::Produce(Box::new(self.produce(*request)))
+            }
             AnyRequest::Fetch(request) => AnyResponse::Fetch(Box::new(self.fetch(*request).await)),
             AnyRequest::ListOffsets(request) => {
                 AnyResponse::ListOffsets(Box::new(self.ends(*request)))
@@ -399,6 +422,14 @@ impl Shared {
         (fetch_response::FetchResponse { responses, ..Default::default() }, bytes)
     }
 
+    fn told(&self, end: i64) -> i64 {
+        match self.lie {
+            #[cfg(test)]
+            Lie::Understate => end - end / 10,
+            _ => end,
+        }
+    }
+
     fn ends(&self, request: ListOffsetsRequest) -> list_offsets_response::ListOffsetsResponse {
         use list_offsets_response::{
             ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
@@ -417,7 +448,7 @@ impl Shared {
                 ListOffsetsPartitionResponse {
                     partition_index: partition.partition_index,
                     error_code: error.code(),
-                    offset: log.map_or(-1, |log| log.next),
+                    offset: log.map_or(-1, |log| self.told(log.next)),
                     ..Default::default()
                 }
             });
@@ -472,7 +503,7 @@ impl State {
             #[cfg(test)]
             Lie::Fence if self.batches > 100 => return Err(ErrorCode::InvalidProducerEpoch),
             #[cfg(test)]
-            Lie::Fence | Lie::Mix => 1,
+            Lie::Fence | Lie::Mix | Lie::Understate | Lie::Slow => 1,
             #[cfg(test)]
             Lie::Forget | Lie::Refuse => {
                 let expected = log.expected.entry(batch.producer_id()).or_default();

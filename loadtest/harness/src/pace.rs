@@ -70,9 +70,13 @@ impl Pace {
         self.count.subscribe()
     }
 
-    fn at(&self, index: usize) -> (Option<Segment>, Option<Segment>) {
+    /// A segment, when the next one begins, and from when on nothing of it is made any more, whichever later one says so.
+    fn at(&self, index: usize) -> Option<(Segment, Option<u64>, Option<u64>)> {
         let segments = self.segments.read();
-        (segments.get(index).copied(), segments.get(index + 1).copied())
+        let (segment, later) = segments.get(index..)?.split_first()?;
+        let abandoned = later.iter().find(|later| later.abandon);
+        let end_us = later.first().map(|next| next.from_us);
+        Some((*segment, end_us, abandoned.map(|later| later.from_us)))
     }
 }
 
@@ -87,6 +91,25 @@ pub(crate) struct Schedule {
     /// The next record of the segment, in µs from its start; none before it is asked for.
     next: Option<f64>,
     abandoned: u64,
+    /// What was abandoned and not told of yet.
+    given_up: Vec<GivenUp>,
+}
+
+/// Records that were due, one each `gap_us`, and will never be made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct GivenUp {
+    first_us: u64,
+    gap_us: f64,
+    count: u64,
+    /// Until then each of them has waited.
+    pub(crate) at_us: u64,
+}
+
+impl GivenUp {
+    /// When each of them was due.
+    pub(crate) fn due_us(self) -> impl Iterator<Item = u64> {
+        (0..self.count).map(move |index| self.first_us + (index as f64 * self.gap_us) as u64)
+    }
 }
 
 /// What a schedule says.
@@ -103,14 +126,16 @@ pub(crate) enum Next {
 impl Schedule {
     /// The schedule of producer `index` of `count`.
     pub(crate) fn new(arrivals: Arrivals, index: u32, count: u32, random: Random) -> Self {
-        Self { arrivals, share: (index, count), random, segment: 0, next: None, abandoned: 0 }
+        let (share, given_up) = ((index, count), Vec::new());
+        Self { arrivals, share, random, segment: 0, next: None, abandoned: 0, given_up }
     }
 
     /// When the next record is due. Goes on to a later segment when the one before has no more.
     pub(crate) fn peek(&mut self, pace: &Pace, now_us: u64) -> Next {
         loop {
-            let (Some(segment), after) = pace.at(self.segment) else { return Next::Never };
-            let end_us = after.map(|after| after.from_us);
+            let Some((segment, end_us, abandoned_us)) = pace.at(self.segment) else {
+                return Next::Never;
+            };
             let due_us = match segment.tempo {
                 Tempo::Rest => None,
                 Tempo::Max if end_us.is_none_or(|end_us| now_us < end_us) => {
@@ -132,17 +157,21 @@ impl Schedule {
                 }
             };
             let due_us = due_us.filter(|due_us| end_us.is_none_or(|end_us| *due_us < end_us));
-            match (due_us, after) {
-                (Some(due_us), Some(after)) if after.abandon => {
+            match (due_us, abandoned_us) {
+                (Some(due_us), Some(at_us)) => {
                     if let Tempo::Rate(rate) = segment.tempo {
-                        let left_us = after.from_us.saturating_sub(due_us) as f64;
-                        self.abandoned += (left_us / self.gap_us(rate)) as u64 + 1;
+                        let left_us = end_us.unwrap_or(at_us).saturating_sub(due_us) as f64;
+                        let (first_us, gap_us) = (due_us, self.gap_us(rate));
+                        // One at least: it is due before the end.
+                        let count = ((left_us / gap_us).ceil() as u64).max(1);
+                        self.abandoned += count;
+                        self.given_up.push(GivenUp { first_us, gap_us, count, at_us });
                     }
                 }
-                (Some(due_us), _) if due_us <= now_us => return Next::Due(due_us),
-                (Some(due_us), _) => return Next::At(due_us),
-                (None, None) => return Next::Never,
-                (None, Some(_)) => {}
+                (Some(due_us), None) if due_us <= now_us => return Next::Due(due_us),
+                (Some(due_us), None) => return Next::At(due_us),
+                (None, _) if end_us.is_none() => return Next::Never,
+                (None, _) => {}
             }
             self.segment += 1;
             self.next = None;
@@ -151,7 +180,7 @@ impl Schedule {
 
     /// The record that [`Self::peek`] told was made.
     pub(crate) fn take(&mut self, pace: &Pace) {
-        if let (Some(Segment { tempo: Tempo::Rate(rate), .. }), _) = pace.at(self.segment) {
+        if let Some((Segment { tempo: Tempo::Rate(rate), .. }, ..)) = pace.at(self.segment) {
             let gap_us = self.gap_us(rate);
             let gap_us = match self.arrivals {
                 Arrivals::Even => gap_us,
@@ -164,6 +193,11 @@ impl Schedule {
     /// How many records were due and never made, because a segment has abandoned them.
     pub(crate) fn abandoned(&self) -> u64 {
         self.abandoned
+    }
+
+    /// What was abandoned since the last time.
+    pub(crate) fn take_given_up(&mut self) -> Vec<GivenUp> {
+        std::mem::take(&mut self.given_up)
     }
 
     fn gap_us(&self, rate: f64) -> f64 {
@@ -225,6 +259,24 @@ mod tests {
         assert_eq!(schedule.peek(&pace, 20_000), Next::Never);
         // 2000 to 9000.
         assert_eq!(schedule.abandoned(), 8);
+        let [given_up] = schedule.take_given_up()[..] else { panic!("one part") };
+        assert_eq!(given_up.at_us, 9500);
+        let due: Vec<u64> = given_up.due_us().collect();
+        assert_eq!((due.len(), due[0], due[7]), (8, 2000, 9000));
+        assert!(schedule.take_given_up().is_empty());
+    }
+
+    #[test]
+    fn who_is_late_by_more_than_one_rate_abandons_all_of_them() {
+        let pace = pace(&[(0, Tempo::Rate(1000.0), false), (5000, Tempo::Rate(1000.0), false)]);
+        let mut schedule = Schedule::new(Arrivals::Even, 0, 1, Random::new(1, 0));
+        assert_eq!(due(&mut schedule, &pace, 1500), [0, 1000]);
+        pace.set(Segment { from_us: 9500, tempo: Tempo::Rest, abandon: true });
+        assert_eq!(schedule.peek(&pace, 9600), Next::Never);
+        assert_eq!(schedule.abandoned(), 8, "2000 to 4000, and 5000 to 9000");
+        // What comes after is made.
+        pace.set(Segment { from_us: 20_000, tempo: Tempo::Rate(1000.0), abandon: false });
+        assert_eq!(due(&mut schedule, &pace, 21_500), [20_000, 21_000]);
     }
 
     #[test]

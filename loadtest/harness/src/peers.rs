@@ -9,6 +9,7 @@
 //! ends; what a server is given and what is asked of it is in the report. A server that fails costs its own figures only.
 
 mod figures;
+mod forecast;
 mod goals;
 mod home;
 pub mod markdown;
@@ -25,13 +26,14 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 use sluice_model::{Clock, Entropy};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 pub use home::Home;
 pub use plan::{Invalid, Kind, Peer, Plan, WORKLOADS, Workloads};
 pub use report::{Report, SCHEMA};
 
 use crate::Progress;
+use forecast::Forecast;
+use plan::Turn;
 use results::Results;
 use turn::Stage;
 
@@ -101,34 +103,25 @@ pub async fn compare(
     let results = Results::open(&options.out, &options.plan, is_continued, clock)?;
     let _alone = lock(&options.data)?;
     let turns = options.plan.turns();
-    let begun = Instant::now();
-    let mut played = 0;
-    for (index, turn) in turns.iter().enumerate() {
+    let is_left = |turn: &&Turn| !results.missing(&options.plan, turn).is_empty();
+    let left: Vec<&Turn> = turns.iter().filter(is_left).collect();
+    let mut forecast = Forecast::new(turns.iter().filter_map(|turn| results.played(turn)));
+    for (index, turn) in left.iter().enumerate() {
         if *interrupt.borrow() {
             break;
         }
-        let missing = results.missing(&options.plan, turn);
-        if missing.is_empty() {
-            continue;
-        }
-        let (round, partitions) = (turn.round + 1, turn.partitions);
-        let peer = &turn.peer.name;
-        let mut words = format!(
-            "turn {} of {}: {peer}, {partitions} partitions, round {round}",
-            index + 1,
-            turns.len()
-        );
-        if played > 0 {
-            let left = begun.elapsed() / played * (turns.len() - index) as u32;
-            words.push_str(&format!("; about {} min left", left.as_secs().div_ceil(60)));
-        }
+        let left = &left[index..];
+        let seconds: f64 = left.iter().map(|turn| forecast.seconds(&turn.peer.name)).sum();
+        let done = turns.len() - left.len();
+        let words = forecast::words(done, turns.len(), left, seconds, clock.wall_ms());
         tell(&Event::Said(words));
+        let missing = results.missing(&options.plan, turn);
         let stage = Stage { options, clock, entropy, interrupt: &interrupt, tell: &tell };
         let record = stage.play(turn, &missing, &results).await;
         if !*interrupt.borrow() {
             results.keep(&record)?;
+            forecast.learn(&record);
         }
-        played += 1;
     }
     results.report(&options.plan)
 }

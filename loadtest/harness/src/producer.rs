@@ -239,7 +239,10 @@ impl Producer {
         None
     }
 
-    fn end(self, failure: Option<CallError>) -> Ended {
+    fn end(mut self, failure: Option<CallError>) -> Ended {
+        // While there was no room nobody has asked what became of the schedule.
+        self.schedule.peek(&self.load.pace, self.load.timeline.now_us());
+        self.waiting(u64::MAX);
         let transactional = self.transaction.is_some();
         let written = (0..).zip(&self.lanes).filter_map(|(partition, lane)| {
             let (acknowledged, sent) = lane.written(transactional);
@@ -272,12 +275,21 @@ impl Producer {
                     self.push(due_us);
                     left -= size;
                 }
-                Next::At(at_us) => return at_us,
-                Next::Never => return u64::MAX,
+                Next::At(at_us) => return self.waiting(at_us),
+                Next::Never => return self.waiting(u64::MAX),
             }
         }
         // Room, and more is due: come again at once. No room: an answer wakes.
         if !paused && room > step { now_us } else { u64::MAX }
+    }
+
+    /// Nothing is due before `until_us`. What was given up meanwhile is told of.
+    fn waiting(&mut self, until_us: u64) -> u64 {
+        let given_up = self.schedule.take_given_up();
+        if !given_up.is_empty() {
+            self.load.stats.shard(self.index as usize).given_up(&given_up);
+        }
+        until_us
     }
 
     fn push(&mut self, due_us: u64) {

@@ -54,6 +54,9 @@ pub struct Report {
     /// How the server came through them, by kind.
     #[serde(default)]
     pub failover: Vec<Failover>,
+    /// What was given up because the server was too slow for it, in words: see [`Workload::give_up`].
+    #[serde(default)]
+    pub gave_up: Vec<String>,
     /// What has ended the run before its time; what was measured until then, and what could be verified, is here.
     #[serde(default)]
     pub failed: Option<String>,

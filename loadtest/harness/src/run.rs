@@ -1,6 +1,7 @@
 //! Running a workload: makes the topic, starts producers and consumers, leads them through the phases, ends them
 //! in order and holds what was read against what was written.
 
+mod lag;
 mod script;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::report::{AgentSummary, Found, Machine, Phase, Report, Row, SCHEMA, Ve
 use crate::timeline::Timeline;
 use crate::workload::{Protocol, Workload};
 use crate::{process, scrape};
+use lag::Lag;
 
 /// Making a topic with many partitions takes its time.
 const TOPIC_LIMIT: Duration = Duration::from_secs(120);
@@ -30,6 +32,8 @@ const TOPIC_LIMIT: Duration = Duration::from_secs(120);
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// What is written may take so long to be read when the load ends.
 const READ_LIMIT: Duration = Duration::from_secs(120);
+/// How often it is looked whether the server keeps up.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A phase is told of so long before it begins, so that all of a record's latencies belong to the same one.
 const NEAR_US: u64 = 2000;
@@ -158,6 +162,9 @@ struct Run {
     found: Option<Found>,
     /// What has ended the run before its time.
     failed: Option<String>,
+    lag: Lag,
+    /// What was too slow, in words.
+    gave_up: Vec<String>,
     /// Tells who injects faults how far the run is.
     stage: watch::Sender<Stage>,
     /// Tells what he has done; none if nobody does.
@@ -273,7 +280,8 @@ pub async fn run_on(
             }
         }
     }
-    let Led { verification, phases, series, found, faults, agents, failed, interrupted } = outcome?;
+    let Led { verification, phases, series, found, faults, agents, gave_up, failed, interrupted } =
+        outcome?;
     let (cpus, memory_bytes, model, kernel) = process::describe();
     let mut failures: Vec<String> = load.failures.lock().drain().collect();
     failures.sort();
@@ -294,6 +302,7 @@ pub async fn run_on(
         faults,
         agents,
         failures,
+        gave_up,
         failed,
         interrupted,
     })
@@ -307,6 +316,7 @@ struct Led {
     found: Option<Found>,
     faults: Vec<Injected>,
     agents: Vec<AgentSummary>,
+    gave_up: Vec<String>,
     failed: Option<String>,
     interrupted: bool,
 }
@@ -342,6 +352,8 @@ async fn lead(
         phase_name: Arc::default(),
         found: None,
         failed: None,
+        lag: Lag::none(),
+        gave_up: Vec::new(),
         load: Arc::clone(load),
     };
     let ticker = under_way.tick(progress);
@@ -365,8 +377,11 @@ async fn lead(
     under_way.crew.dismiss().await;
     let interrupted = *under_way.interrupt.borrow();
     let agents = gauge.agents(start_us);
-    let Run { found, failed, .. } = under_way;
-    Ok(Led { verification: outcome?, phases, series, found, faults, agents, failed, interrupted })
+    let Run { found, failed, gave_up, .. } = under_way;
+    let verification = outcome?;
+    let led =
+        Led { verification, phases, series, found, faults, agents, gave_up, failed, interrupted };
+    Ok(led)
 }
 
 impl Run {
@@ -431,15 +446,29 @@ impl Run {
     }
 
     /// Records are due at this rate from now on.
-    fn set(&self, tempo: Tempo, abandon: bool) {
+    fn set(&mut self, tempo: Tempo, abandon: bool) {
         let stage = self.phase_name.lock().clone();
-        self.crew.set(Segment { from_us: self.soon_us(), tempo, abandon }, &stage);
+        let from_us = self.soon_us();
+        self.lag.turn(tempo, from_us, &self.load.stats);
+        self.crew.set(Segment { from_us, tempo, abandon }, &stage);
+    }
+
+    /// How long the end of a part of the run may take, if the workload does not say.
+    fn patience(&self, default: Duration) -> Duration {
+        self.load.workload.give_up.map_or(default, |give_up| give_up.0)
     }
 
     /// A phase begins, and with it another rate, if there is one. Comes back when it has begun.
-    async fn begin(&self, name: &str, measured: bool, offered: Option<f64>, turn: Turn) -> usize {
+    async fn begin(
+        &mut self,
+        name: &str,
+        measured: bool,
+        offered: Option<f64>,
+        turn: Turn,
+    ) -> usize {
         let bucket = self.bucket().await;
-        let mut observer = self.observer.lock().await;
+        let observer = Arc::clone(&self.observer);
+        let mut observer = observer.lock().await;
         let gauge = self.crew.gauge();
         let at_us = if self.crew.ahead().is_zero() {
             // Before anybody turns: what was done so far is the last phase's.
@@ -470,14 +499,15 @@ impl Run {
     }
 
     /// What is due from that instant on is of the new phase.
-    fn turn(&self, at_us: u64, name: &str, turn: Turn) {
+    fn turn(&mut self, at_us: u64, name: &str, turn: Turn) {
         self.crew.begin_phase(at_us);
-        let segment = |tempo, abandon| Segment { from_us: at_us, tempo, abandon };
-        match turn {
-            Turn::None => {}
-            Turn::To(tempo) => self.crew.set(segment(tempo, false), name),
-            Turn::Drop(tempo) => self.crew.set(segment(tempo, true), name),
-        }
+        let (tempo, abandon) = match turn {
+            Turn::None => return,
+            Turn::To(tempo) => (tempo, false),
+            Turn::Drop(tempo) => (tempo, true),
+        };
+        self.lag.turn(tempo, at_us, &self.load.stats);
+        self.crew.set(Segment { from_us: at_us, tempo, abandon }, name);
     }
 
     /// What the bucket was asked for so far; none where the server does not say, as while it is down.
@@ -505,10 +535,42 @@ impl Run {
         Ok(false)
     }
 
-    /// Lets the phase that has begun take so long: the next one is told of before its instant.
+    /// Lets the phase that has begun take so long: the next one is told of before its instant. False if it is to end:
+    /// as in [`Self::wait`], or what is due is not acknowledged for longer than the workload wants to wait.
     async fn last(&mut self, time: Duration) -> Result<bool, Error> {
-        let ahead = self.crew.ahead();
-        self.wait(time.saturating_sub(ahead)).await
+        let until = Instant::now() + time.saturating_sub(self.crew.ahead());
+        let Some(most) = self.load.workload.give_up else {
+            return self.wait(until - Instant::now()).await;
+        };
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(true);
+            }
+            if !self.wait(left.min(LOOK_EVERY)).await? {
+                return Ok(false);
+            }
+            let now_us = self.load.timeline.now_us();
+            let stats = &self.load.stats;
+            if self.lag.seconds(now_us, stats).is_some_and(|late| late > most.0.as_secs_f64()) {
+                let (name, size) = (self.phase_name.lock().clone(), self.load.workload.records.size);
+                let words = self.lag.words(&name, now_us, stats, size.0);
+                self.gave_up.push(words);
+                return Ok(false);
+            }
+        }
+    }
+
+    /// A part of the run took longer than the workload wants to wait.
+    fn slow(&mut self, words: String) {
+        if self.load.workload.give_up.is_some() && !self.is_cut_short() {
+            self.gave_up.push(words);
+        }
+    }
+
+    /// Whether the run is to end before its time, for another reason than that the server is slow.
+    fn is_cut_short(&self) -> bool {
+        *self.interrupt.borrow() || self.failed.is_some()
     }
 
     /// Waits until something holds, at most so long. Whether it does.
@@ -532,20 +594,31 @@ impl Run {
 
     /// Ends producers, then consumers, and holds what was read against what was written.
     async fn end(&mut self) -> Result<Verification, Error> {
-        if *self.interrupt.borrow() || self.failed.is_some() {
+        if self.is_cut_short() || !self.gave_up.is_empty() {
             self.set(Tempo::Rest, true);
         }
+        let limit = self.patience(DRAIN_LIMIT);
         let Produced { written, abandoned, unsettled, failure } =
-            self.crew.end_producers(DRAIN_LIMIT).await?;
+            self.crew.end_producers(limit).await?;
         failure.into_iter().for_each(|failure| self.fail(failure));
+        if unsettled > 0 {
+            let seconds = limit.as_secs_f64();
+            self.slow(format!("end: {unsettled} records were not answered within {seconds} s"));
+        }
+        let limit = self.patience(READ_LIMIT);
         if self.crew.consumers() > 0 {
-            let failures = self.crew.end_consumers(&self.load, READ_LIMIT).await?;
+            let failures = self.crew.end_consumers(&self.load, limit).await?;
             failures.into_iter().for_each(|failure| self.fail(failure));
         }
         let groups = self.load.workload.consume.as_ref().map_or(0, |consume| consume.groups);
         let (complete, findings) = self.crew.verify(&written).await;
+        let complete = complete || groups == 0;
+        if !complete {
+            let seconds = limit.as_secs_f64();
+            self.slow(format!("end: not all was read within {seconds} s"));
+        }
         Ok(Verification {
-            complete: complete || groups == 0,
+            complete,
             acknowledged: written.iter().map(|written| written.acknowledged).sum(),
             groups,
             findings,

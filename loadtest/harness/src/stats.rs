@@ -8,6 +8,8 @@ use hdrhistogram::Histogram;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::{Deserialize, Serialize};
 
+use crate::pace::GivenUp;
+
 /// Three significant digits: an error below 0.1 %.
 const DIGITS: u8 = 3;
 /// Latencies above are counted as this: an hour, in µs.
@@ -31,8 +33,7 @@ impl From<Vec<(u64, u64)>> for Latencies {
     fn from(pairs: Vec<(u64, u64)>) -> Self {
         let mut latencies = Self::default();
         for (latency_us, count) in pairs {
-            let latency_us = latency_us.clamp(1, MAX_US);
-            latencies.0.record_n(latency_us, count.min(MAX_COUNT)).expect("it grows as needed");
+            latencies.record_n(latency_us, count);
         }
         latencies
     }
@@ -52,6 +53,17 @@ impl Latencies {
 
     pub(crate) fn add(&mut self, other: &Self) {
         self.0.add(&other.0).expect("it grows as needed");
+    }
+
+    /// The same latency so many times.
+    fn record_n(&mut self, latency_us: u64, count: u64) {
+        let latency_us = latency_us.clamp(1, MAX_US);
+        self.0.record_n(latency_us, count.min(MAX_COUNT)).expect("it grows as needed");
+    }
+
+    /// How many are above.
+    pub(crate) fn count_above(&self, latency_us: u64) -> u64 {
+        self.count() - self.0.count_between(0, latency_us)
     }
 
     pub(crate) fn clear(&mut self) {
@@ -198,6 +210,15 @@ impl Shard {
         }
     }
 
+    /// What was due and given up has waited for at least so long.
+    pub(crate) fn given_up(&mut self, all: &[GivenUp]) {
+        for (given_up, due_us) in all.iter().flat_map(|all| all.due_us().map(move |due| (all, due))) {
+            if let Some(phase) = self.phase(due_us) {
+                phase.produce.record(given_up.at_us.saturating_sub(due_us));
+            }
+        }
+    }
+
     pub(crate) fn consumed(&mut self, due_us: u64, now_us: u64) {
         let latency_us = now_us.saturating_sub(due_us);
         self.second.end_to_end.record(latency_us);
@@ -259,6 +280,8 @@ impl Stats {
     /// Takes what has come since the last time.
     pub(crate) fn take_second(&self) -> Second {
         let mut second = Second::default();
+        // From here on, for whoever adds up both: nothing is counted twice or left out.
+        let mut total = self.total.write();
         for shard in &self.shards {
             let mut shard = shard.lock();
             second.counts.add(&shard.second.counts);
@@ -268,7 +291,7 @@ impl Stats {
             shard.second.produce.clear();
             shard.second.end_to_end.clear();
         }
-        self.total.write().add(&second.counts);
+        total.add(&second.counts);
         second
     }
 
@@ -307,6 +330,24 @@ impl Stats {
     /// All counts up to the last [`Self::take_second`].
     pub(crate) fn total(&self) -> Counts {
         *self.total.read()
+    }
+
+    /// Records acknowledged up to now.
+    pub(crate) fn written(&self) -> u64 {
+        let total = self.total.read();
+        let shards = self.shards.iter().map(|shard| shard.lock().second.counts.written);
+        total.written + shards.sum::<u64>()
+    }
+
+    /// The produce latencies of a phase so far.
+    pub(crate) fn produced(&self, phase: usize) -> Latencies {
+        let mut produced = Latencies::default();
+        for shard in &self.shards {
+            if let Some(own) = shard.lock().phases.get(phase) {
+                produced.add(&own.produce);
+            }
+        }
+        produced
     }
 
     /// The latencies of a phase so far.
@@ -354,6 +395,8 @@ mod tests {
             assert_eq!(stats.take_second().counts.written, 6, "{second}");
         }
         assert_eq!(stats.total().written, 12);
+        stats.shard(1).counts().written += 1;
+        assert_eq!((stats.total().written, stats.written()), (12, 13));
     }
 
     #[test]

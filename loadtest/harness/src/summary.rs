@@ -29,6 +29,9 @@ pub fn text(report: &Report) -> String {
     for line in agents(report) {
         line_to(&mut out, &line);
     }
+    for slow in &report.gave_up {
+        line_to(&mut out, &format!("too slow: {slow}"));
+    }
     if let Some(failed) = &report.failed {
         line_to(&mut out, &format!("ended early by a failure: {failed}"));
     }
@@ -69,6 +72,7 @@ pub fn verdict(report: &Report) -> String {
         (findings.damaged, "damaged"),
         (findings.aborted_read, "read though aborted"),
         (findings.offsets_back, "offsets that do not grow"),
+        (findings.unlisted, "acknowledged and beyond the ends that the server tells"),
         (verification.unsettled, "never answered"),
     ]
     .iter()
@@ -82,7 +86,9 @@ pub fn verdict(report: &Report) -> String {
         let lost = verification.lost_agents;
         wrong.push(format!("{lost} agent(s) lost, and with them a part of the proof"));
     }
-    let is_cut_short = report.failed.is_some() || verification.lost_agents > 0;
+    let is_cut_short = report.failed.is_some()
+        || verification.lost_agents > 0
+        || !report.gave_up.is_empty();
     // What is left undone is no fault that was found.
     let is_incomplete = is_cut_short && findings.is_clean();
     let verdict = if is_incomplete { "INCOMPLETE" } else { "FAILED" };

@@ -200,3 +200,64 @@ async fn a_search_finds_a_rate_that_holds() {
     assert!(!found.trials.is_empty(), "{found:?}");
     assert_eq!(found.records_per_second, held.reduce(f64::max), "{found:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_tells_too_low_ends_is_told_from_one_that_loses() {
+    let proof = load(KEYED, Lie::Understate).await.verification;
+    let found = &proof.findings;
+    assert!(found.unlisted > 0 && found.is_understated() && !proof.is_passed(), "{found:?}");
+    let told = found.told.join("\n");
+    assert!(told.contains("the server says fewer records than it acknowledged"), "{told}");
+    let lost = load(KEYED, Lie::Lose).await.verification;
+    assert!(!lost.findings.is_understated(), "{lost:?}");
+}
+
+/// 100 requests a second of at most ten records: a hundredth of what is due.
+const TOO_MUCH: &str = "
+description = 'more than the server takes'
+duration = '20s'
+warm_up = '100ms'
+give_up = '700ms'
+[records]
+size = '100B'
+[topic]
+partitions = 1
+[produce]
+rate = '100000/s'
+batch = '1KiB'
+request = '1KiB'
+buffer = '4KiB'
+[consume]
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_behind_is_given_up_and_its_latencies_are_not_flattered() {
+    let begun = tokio::time::Instant::now();
+    let report = load(TOO_MUCH, Lie::Slow).await;
+    // 20 s of load, and a minute to drain, are what it did not take.
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
+    let [slow] = &report.gave_up[..] else { panic!("{:?}", report.gave_up) };
+    assert!(slow.starts_with("steady: fell behind: acknowledged"), "{slow}");
+    let [steady] = &report.measured().collect::<Vec<_>>()[..] else { panic!("one phase") };
+    assert!(steady.seconds < 10.0, "{}", steady.seconds);
+    let proof = &report.verification;
+    assert!(proof.is_passed(), "{proof:?}");
+    // What was due and never made has waited, too.
+    assert!(proof.abandoned > 10_000, "{proof:?}");
+    let produce = steady.produce.as_ref().expect("latencies");
+    assert!(produce.count > 10_000 && produce.p99 > 100.0, "{} {}", produce.count, produce.p99);
+    assert!(summary::text(&report).contains("too slow: steady: fell behind"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_that_cannot_hold_is_ended_before_its_time() {
+    let search = TOO_MUCH.replace("rate = '100000/s'\n", "").replace(
+        "[consume]\n",
+        "[search]\np99 = '50ms'\nfrom = '100000/s'\nlimit = '1ms'\n",
+    );
+    let report = load(&search, Lie::Slow).await;
+    let found = report.search.expect("a search");
+    let [trial] = &found.trials[..] else { panic!("{found:?}") };
+    assert!(!trial.held && found.records_per_second.is_none(), "{found:?}");
+    assert!(report.phases[trial.phase].seconds < 10.0, "{:?}", report.phases[trial.phase]);
+}

@@ -36,6 +36,12 @@ pub struct Findings {
     pub aborted_read: u64,
     /// Offsets that do not grow.
     pub offsets_back: u64,
+    /// Of these: read beyond the end that the server told when all was written.
+    #[serde(default)]
+    pub read_beyond: u64,
+    /// Acknowledged, by their number, and beyond the end that the server told when all was written.
+    #[serde(default)]
+    pub unlisted: u64,
     /// Read again by a consumer group after a rebalance: no fault, groups promise at least once.
     #[serde(default)]
     pub reread: u64,
@@ -49,6 +55,17 @@ impl Findings {
         Self { reread: 0, ..self.clone() } == Self::default()
     }
 
+    /// Whether nothing is wrong but the ends that the server told: they are below what it had acknowledged or given to
+    /// read, and what lies between may not have been read.
+    pub fn is_understated(&self) -> bool {
+        let Self { lost, unlisted, offsets_back, read_beyond, .. } = *self;
+        let wrong = unlisted > 0 || read_beyond > 0;
+        let (lost, told) = (lost.saturating_sub(unlisted), Vec::new());
+        let offsets_back = offsets_back.saturating_sub(read_beyond);
+        let rest = Self { lost, offsets_back, unlisted: 0, read_beyond: 0, told, ..self.clone() };
+        wrong && rest.is_clean()
+    }
+
     /// Adds what another consumer found.
     pub fn add(&mut self, other: Self) {
         self.lost = self.lost.saturating_add(other.lost);
@@ -58,6 +75,8 @@ impl Findings {
         self.damaged = self.damaged.saturating_add(other.damaged);
         self.aborted_read = self.aborted_read.saturating_add(other.aborted_read);
         self.offsets_back = self.offsets_back.saturating_add(other.offsets_back);
+        self.read_beyond = self.read_beyond.saturating_add(other.read_beyond);
+        self.unlisted = self.unlisted.saturating_add(other.unlisted);
         self.reread = self.reread.saturating_add(other.reread);
         self.told.extend(other.told);
         self.told.truncate(MAX_TOLD);
@@ -79,6 +98,31 @@ pub(crate) struct Written {
     pub(crate) acknowledged: u64,
     /// No sequence from here on was ever sent. What lies between may be there or not.
     pub(crate) sent: u64,
+}
+
+/// Holds the ends that a server tells against how many records of each partition it has acknowledged. Offsets are dense
+/// from 0, so that there must be room for them.
+pub(crate) fn unlisted(written: &[Written], ends: &[i64]) -> Findings {
+    let mut acknowledged = vec![0u64; ends.len()];
+    for written in written {
+        if let Some(sum) = acknowledged.get_mut(written.partition as usize) {
+            *sum += written.acknowledged;
+        }
+    }
+    let mut findings = Findings::default();
+    for (partition, (acknowledged, end)) in acknowledged.iter().zip(ends).enumerate() {
+        let missing = acknowledged.saturating_sub(u64::try_from(*end).unwrap_or(0));
+        if missing > 0 {
+            findings.unlisted += missing;
+            findings.tell(|| {
+                format!(
+                    "partition {partition}: the server says fewer records than it acknowledged: it ends at {end}, \
+                     {acknowledged} are acknowledged"
+                )
+            });
+        }
+    }
+    findings
 }
 
 /// What one consumer has seen.
@@ -167,6 +211,12 @@ impl Verifier {
     pub(crate) fn owns(&mut self, owner: usize, partition: u32, offset: i64) {
         let seen = Seen { next_offset: offset, producers: HashMap::new() };
         self.owned.insert((owner, partition), seen);
+    }
+
+    /// When all is written the server tells an end before what was read: see [`Self::shortened`].
+    pub(crate) fn ends_before(&mut self, partition: u32, next: i64, end: i64) {
+        self.findings.read_beyond += next.abs_diff(end);
+        self.shortened(partition, next, end);
     }
 
     /// The log ends before what was read of it: what was readable is gone.

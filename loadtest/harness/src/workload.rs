@@ -67,6 +67,10 @@ pub struct Workload {
     /// How long the load runs before it is measured.
     #[serde(default)]
     pub warm_up: Time,
+    /// How far acknowledgements may fall behind what is due before the run goes on to its end, and how long the end of
+    /// each part waits for what is under way. Left out, a load goes on however late it is, and its end waits for a
+    /// minute or two.
+    pub give_up: Option<Time>,
     /// Whose producers and consumers they are.
     #[serde(default)]
     pub client: Client,
@@ -376,6 +380,8 @@ pub struct Backlog {
     /// How long it may take to be written, and then to be read: a server that is slower is measured until then.
     #[serde(default = "backlog_limit")]
     pub limit: Time,
+    /// How long is measured when all is read; `duration` if it is left out, and not at all with 0.
+    pub at_the_tail: Option<Time>,
 }
 
 fn backlog_limit() -> Time {
@@ -388,8 +394,14 @@ fn backlog_limit() -> Time {
 pub struct Search {
     /// The bound on the 99th percentile of produce latency.
     pub p99: Time,
-    /// Where the search begins: each trial that holds doubles the rate, until one does not.
+    /// Where the search begins.
     pub from: Rate,
+    /// How much the second trial is above the first, or below it, in percent. The step doubles, up to 100, while trials
+    /// go the same way.
+    #[serde(default = "step")]
+    pub step_percent: u32,
+    /// The search ends after so long, with what it has found until then.
+    pub limit: Option<Time>,
     /// The search gives up below this rate.
     pub least: Option<Rate>,
     /// The search ends when the best rate that holds and the least that does not are this close, in percent.
@@ -399,6 +411,10 @@ pub struct Search {
 
 fn precision() -> u32 {
     5
+}
+
+fn step() -> u32 {
+    100
 }
 
 impl Workload {
@@ -517,6 +533,9 @@ impl Workload {
         if produce.delivery_timeout.0.is_zero() {
             wrong.push("produce.delivery_timeout must be more than 0s".to_owned());
         }
+        if self.give_up.is_some_and(|time| time.0.is_zero()) {
+            wrong.push("give_up must be more than 0s".to_owned());
+        }
         if self.duration.0.is_zero() {
             wrong.push("duration must be more than 0s".to_owned());
         }
@@ -533,6 +552,10 @@ impl Workload {
         }
         if let Some(search) = &self.search {
             between(wrong, "search.precision_percent", search.precision_percent.into(), 1, 50);
+            between(wrong, "search.step_percent", search.step_percent.into(), 1, 100);
+            if search.limit.is_some_and(|limit| limit.0.is_zero()) {
+                wrong.push("search.limit must be more than 0s".to_owned());
+            }
             if search.least == Some(Rate::Max) {
                 wrong.push("search.least must be a rate, not max".to_owned());
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::Goal;
 use crate::verify::{Findings, Verifier, Written};
 
 /// One consumer group of this process.
@@ -34,9 +35,10 @@ impl Group {
         self.reached.iter().zip(ends).all(|(reached, end)| reached.load(Ordering::Relaxed) >= *end)
     }
 
-    /// Holds what was seen against what was written, once its consumers have ended. `ends` are those that they had
+    /// Holds what was seen against what was written, once its consumers have ended. The goal has the ends that they had
     /// to come to; none if nobody knows them. Whether they have, and what is wrong.
-    pub(crate) fn finish(&self, written: &[Written], ends: &[i64]) -> (bool, Findings) {
+    pub(crate) fn finish(&self, written: &[Written], goal: &Goal) -> (bool, Findings) {
+        let ends = goal.ends.as_slice();
         let is_complete = !ends.is_empty() && self.has_passed(ends);
         let partitions: Vec<u32> = (0..self.reached.len() as u32).collect();
         let empty = Verifier::new(0, false);
@@ -44,8 +46,8 @@ impl Group {
         for (partition, (reached, end)) in (0..).zip(self.reached.iter().zip(ends)) {
             let next = reached.load(Ordering::Relaxed);
             // Nobody can have read more than there is.
-            if next > *end {
-                verifier.shortened(partition, next, *end);
+            if next > *end && !goal.is_open {
+                verifier.ends_before(partition, next, *end);
             }
         }
         (is_complete, verifier.finish(written, &partitions, is_complete))

@@ -17,7 +17,7 @@ use crate::load::Load;
 use crate::pace::Segment;
 use crate::producer::{Ended, Producer, Stop};
 use crate::stamp::Payloads;
-use crate::verify::{Findings, Written};
+use crate::verify::{Findings, Written, unlisted};
 #[cfg(feature = "librdkafka")]
 use crate::workload::Client;
 use crate::workload::Protocol;
@@ -34,6 +34,8 @@ pub(crate) struct Hands {
     goal: watch::Sender<Goal>,
     /// What producers that have ended did.
     produced: Produced,
+    /// Producers have sent what was never answered.
+    is_open: bool,
     /// What consumers that have ended saw.
     read: Vec<Read>,
     /// Groups that share their partitions by themselves.
@@ -57,6 +59,7 @@ impl Hands {
             stop: watch::Sender::new(Stop::No),
             goal: watch::Sender::default(),
             produced: Produced::default(),
+            is_open: false,
             read: Vec::new(),
             groups: Vec::new(),
         }
@@ -139,7 +142,7 @@ impl Hands {
     /// Tells consumers how far they shall come; those that have are counted in the load.
     pub(crate) fn aim(&self, ends: Arc<Vec<i64>>) {
         self.load.arrived.store(0, Ordering::Relaxed);
-        self.goal.send_replace(Goal { ends, is_last: false, is_over: false });
+        self.goal.send_replace(Goal { ends, ..Goal::default() });
     }
 
     /// Comes back when a client has ended, with the reason: none does by itself but by a failure. What it has
@@ -184,6 +187,7 @@ impl Hands {
         while let Some(one) = self.producers.join_next().await {
             self.keep_ended(one)?;
         }
+        self.is_open = self.produced.unsettled > 0;
         Ok(std::mem::take(&mut self.produced))
     }
 
@@ -208,7 +212,8 @@ impl Hands {
     ) -> Result<Option<String>, Failure> {
         let mut failure = None;
         if let Some(ends) = ends {
-            self.goal.send_replace(Goal { ends, is_last: true, is_over: false });
+            let is_open = self.is_open;
+            self.goal.send_replace(Goal { ends, is_last: true, is_over: false, is_open });
             let until = Instant::now() + limit;
             while let Ok(Some(one)) = timeout_at(until, self.consumers.join_next()).await {
                 failure = failure.or(self.keep_read(one)?);
@@ -238,9 +243,13 @@ impl Hands {
         }
         let goal = self.goal.borrow();
         for group in &self.groups {
-            let (complete, found) = group.finish(written, &goal.ends);
+            let (complete, found) = group.finish(written, &goal);
             is_complete &= complete;
             findings.add(found);
+        }
+        // Agents know no more than the ends of what they read, and there are many of them.
+        if goal.is_last && self.share == Share::ALL {
+            findings.add(unlisted(written, &goal.ends));
         }
         (is_complete, findings)
     }

@@ -45,35 +45,50 @@ pub struct Judged {
     pub partitions: u32,
     /// The server.
     pub peer: String,
-    /// The ratio of the medians.
-    pub ratio: f64,
+    /// The ratio of the medians; none if it was not measured, because the server was too slow or has failed.
+    pub ratio: Option<f64>,
+    /// Its median, and that of the server that it is held against.
+    pub medians: [Option<f64>; 2],
     /// Whether it is reached.
     pub is_met: bool,
     /// Whether one of the two medians is too noisy to be believed.
     pub too_noisy: bool,
 }
 
-/// Judges the servers of these names by figures that have a base.
+impl Judged {
+    /// `0.32, met`
+    pub(super) fn verdict(&self) -> String {
+        let ratio = self.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+        let verdict = if self.is_met { "met" } else { "missed" };
+        let noise = if self.too_noisy { ", noisy" } else { "" };
+        format!("{ratio}, {verdict}{noise}")
+    }
+}
+
+/// Judges the servers of these names by figures that have a base. Who was begun and did not come to a figure has missed it.
 pub(super) fn judge(figures: &[Compared], names: &[&str]) -> Vec<Judged> {
     let mut all = Vec::new();
     for goal in GOALS {
         for compared in figures.iter().filter(|compared| compared.figure == goal.figure) {
             let of = |name: &str| compared.peers.iter().find(|measured| measured.peer == name);
             let Some(base) = of(BASE) else { continue };
-            for measured in names.iter().filter_map(|name| of(name)) {
-                let Some(ratio) = measured.ratio else { continue };
-                let is_met = match goal.bound {
+            for name in names {
+                let measured = of(name);
+                let ratio = measured.and_then(|measured| measured.ratio);
+                let is_met = ratio.is_some_and(|ratio| match goal.bound {
                     Bound::AtMost(bound) => ratio <= bound,
                     Bound::AtLeast(bound) => ratio >= bound,
-                };
+                });
+                let both = [measured, Some(base)];
                 all.push(Judged {
                     goal: goal.words.to_owned(),
                     figure: goal.figure.to_owned(),
                     partitions: compared.partitions,
-                    peer: measured.peer.clone(),
+                    peer: (*name).to_owned(),
                     ratio,
+                    medians: both.map(|one| Some(one?.spread.median)),
                     is_met,
-                    too_noisy: [base, measured].iter().any(|m| m.spread.is_too_noisy()),
+                    too_noisy: both.into_iter().flatten().any(|one| one.spread.is_too_noisy()),
                 });
             }
         }

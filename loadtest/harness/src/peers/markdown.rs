@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::goals::Judged;
 use super::report::{Compared, Measured, Report};
 use crate::summary::ms;
 
@@ -28,13 +29,8 @@ pub fn text(report: &Report) -> String {
         table(&mut out, report, *partitions);
     }
     goals(&mut out, report);
-    if !report.failures.is_empty() {
-        out.push_str("\nWhat went wrong:\n\n");
-        for failure in &report.failures {
-            // A log may be in it.
-            let _ = writeln!(out, "- {}", failure.lines().collect::<Vec<_>>().join("\n  "));
-        }
-    }
+    list(&mut out, "What servers could not keep up with, and do otherwise", &report.notes);
+    list(&mut out, "What went wrong", &report.failures);
     out
 }
 
@@ -71,19 +67,34 @@ pub(super) fn cell(measured: &Measured) -> String {
     text
 }
 
+fn list(out: &mut String, title: &str, all: &[String]) {
+    if !all.is_empty() {
+        let _ = write!(out, "\n{title}:\n\n");
+    }
+    for words in all {
+        // A log may be in it.
+        let _ = writeln!(out, "- {}", words.lines().collect::<Vec<_>>().join("\n  "));
+    }
+}
+
+/// A row for each goal, a column for each server and number of partitions; then what is missed, in words.
 fn goals(out: &mut String, report: &Report) {
-    if report.goals.is_empty() {
+    let columns = report.goal_columns();
+    if columns.is_empty() {
         return;
     }
-    out.push_str("\n| goal, beside Kafka at its defaults | partitions | server | ratio | |\n");
-    out.push_str("| --- | --- | --- | --- | --- |\n");
-    for judged in &report.goals {
-        let verdict = if judged.is_met { "met" } else { "missed" };
-        let noise = if judged.too_noisy { ", too noisy" } else { "" };
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} | {:.2} | {verdict}{noise} |",
-            judged.goal, judged.partitions, judged.peer, judged.ratio
-        );
+    out.push_str("\nWhere Sluice stands beside Kafka at its defaults:\n\n| goal |");
+    for (peer, partitions) in &columns {
+        let _ = write!(out, " {peer}, {partitions} |");
     }
+    let _ = write!(out, "\n| --- |{}\n", " --- |".repeat(columns.len()));
+    for goal in report.goal_rows() {
+        let _ = write!(out, "| {goal} |");
+        for column in &columns {
+            let cell = report.judged(goal, *column).map_or_else(|| "-".to_owned(), Judged::verdict);
+            let _ = write!(out, " {cell} |");
+        }
+        out.push('\n');
+    }
+    list(out, "Where Sluice is behind", &report.behind());
 }

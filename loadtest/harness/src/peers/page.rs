@@ -54,32 +54,48 @@ fn head(body: &mut String, report: &Report) {
         }
     }
     body.push_str("</ul>");
+    list(body, "What servers could not keep up with, and do otherwise", &report.notes);
     for failure in &report.failures {
         let _ = write!(body, "<pre class=bad>{}</pre>", escape(failure));
     }
 }
 
 fn goals(body: &mut String, report: &Report) {
-    if report.goals.is_empty() {
+    let columns = report.goal_columns();
+    if columns.is_empty() {
         return;
     }
     body.push_str(
-        "<h2>Goals, beside Kafka at its defaults</h2><div class=scroll><table>\
-         <tr><th>goal<th>partitions<th>server<th>ratio<th>",
+        "<h2>Where Sluice stands beside Kafka at its defaults</h2><div class=scroll><table><tr><th>goal",
     );
-    for judged in &report.goals {
-        let (class, verdict) = if judged.is_met { ("good", "met") } else { ("bad", "missed") };
-        let noise = if judged.too_noisy { ", too noisy" } else { "" };
-        let _ = write!(
-            body,
-            "<tr><td>{}<td>{}<td>{}<td>{:.2}<td class={class}>{verdict}{noise}",
-            escape(&judged.goal),
-            judged.partitions,
-            escape(&judged.peer),
-            judged.ratio
-        );
+    for (peer, partitions) in &columns {
+        let _ = write!(body, "<th>{}, {partitions}", escape(peer));
+    }
+    for goal in report.goal_rows() {
+        let _ = write!(body, "<tr><td>{}", escape(goal));
+        for column in &columns {
+            match report.judged(goal, *column) {
+                None => body.push_str("<td>-"),
+                Some(judged) => {
+                    let class = if judged.is_met { "good" } else { "bad" };
+                    let _ = write!(body, "<td class={class}>{}", judged.verdict());
+                }
+            }
+        }
     }
     body.push_str("</table></div>");
+    list(body, "Where Sluice is behind", &report.behind());
+}
+
+fn list(body: &mut String, title: &str, all: &[String]) {
+    if all.is_empty() {
+        return;
+    }
+    let _ = write!(body, "<h3>{title}</h3><ul>");
+    for words in all {
+        let _ = write!(body, "<li>{}", escape(words));
+    }
+    body.push_str("</ul>");
 }
 
 fn figure(body: &mut String, report: &Report, compared: &Compared) -> Result<(), PlotError> {

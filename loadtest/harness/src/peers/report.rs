@@ -4,14 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::figures::{Better, FIGURES};
 use super::goals::{self, BASE, Judged};
-use super::plan::Plan;
+use super::plan::{Peer, Plan};
 use super::results::Outcome;
 use crate::report::Machine;
 use crate::spread::Spread;
 use crate::summary;
+use crate::verify::Findings;
 
 /// The document's kind and version; it changes as that of a run's report does.
-pub const SCHEMA: &str = "sluice-loadtest-peers/1";
+pub const SCHEMA: &str = "sluice-loadtest-peers/2";
 
 /// A comparison.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Report {
     pub figures: Vec<Compared>,
     /// How Sluice stands to its goals; empty if Apache Kafka was not there.
     pub goals: Vec<Judged>,
+    /// What servers could not keep up with, and what others than Sluice do otherwise, in words: no fault of the comparison.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// What went wrong, in words.
     pub failures: Vec<String>,
 }
@@ -92,9 +96,13 @@ impl Report {
         outcomes: &[Outcome],
     ) -> Self {
         let figures = compared(plan, outcomes);
-        let sluices = plan.peers.iter().filter(|peer| peer.kind.is_sluice());
+        let has_played = |peer: &&Peer| {
+            outcomes.iter().any(|outcome| outcome.record.peer == peer.name)
+        };
+        let sluices = plan.peers.iter().filter(|peer| peer.kind.is_sluice()).filter(has_played);
         let sluices: Vec<&str> = sluices.map(|peer| peer.name.as_str()).collect();
         let goals = goals::judge(&figures, &sluices);
+        let (notes, failures) = told(plan, outcomes);
         let peers = plan.peers.iter().map(|peer| {
             let own = outcomes.iter().filter(|outcome| outcome.record.peer == peer.name);
             let command = own.rev().find_map(|outcome| outcome.record.command.clone());
@@ -117,7 +125,8 @@ impl Report {
             peers: peers.collect(),
             figures,
             goals,
-            failures: failures(outcomes),
+            notes,
+            failures,
             plan: plan.clone(),
         }
     }
@@ -133,6 +142,55 @@ impl Report {
             return Err(format!("this report is of kind {}, not {SCHEMA}", report.schema));
         }
         Ok(report)
+    }
+
+    /// Each server and number of partitions that goals were set for, in the order of the report.
+    pub(super) fn goal_columns(&self) -> Vec<(&str, u32)> {
+        let mut columns: Vec<(&str, u32)> = Vec::new();
+        for peer in &self.peers {
+            for partitions in &self.plan.partitions {
+                let column = (peer.name.as_str(), *partitions);
+                let is_one = |judged: &Judged| (judged.peer.as_str(), judged.partitions) == column;
+                if self.goals.iter().any(is_one) {
+                    columns.push(column);
+                }
+            }
+        }
+        columns
+    }
+
+    /// Each goal, once.
+    pub(super) fn goal_rows(&self) -> Vec<&str> {
+        let mut rows: Vec<&str> = self.goals.iter().map(|judged| judged.goal.as_str()).collect();
+        rows.dedup();
+        rows
+    }
+
+    /// How a server stands to a goal.
+    pub(super) fn judged(&self, goal: &str, (peer, partitions): (&str, u32)) -> Option<&Judged> {
+        self.goals.iter().find(|judged| {
+            judged.goal == goal && judged.peer == peer && judged.partitions == partitions
+        })
+    }
+
+    /// Goals that are missed, in words.
+    pub(super) fn behind(&self) -> Vec<String> {
+        let missed = self.goals.iter().filter(|judged| !judged.is_met);
+        let words = missed.map(|judged| {
+            let Judged { goal, peer, partitions, .. } = judged;
+            let title = self.figures.iter().find(|one| one.figure == judged.figure);
+            let title = title.map_or("", |one| one.title.as_str());
+            let place = format!("{peer}, {partitions} partitions: {goal}");
+            let noise = if judged.too_noisy { "; too noisy" } else { "" };
+            match (judged.ratio, judged.medians) {
+                (Some(ratio), [Some(own), Some(base)]) => {
+                    let (own, base) = (summary::ms(own), summary::ms(base));
+                    format!("{place}: x {ratio:.2} ({title}: {own}, Kafka {base}){noise}")
+                }
+                _ => format!("{place}: not measured ({title})"),
+            }
+        });
+        words.collect()
     }
 
     /// Whether all was played, and nothing went wrong.
@@ -173,8 +231,9 @@ fn compared(plan: &Plan, outcomes: &[Outcome]) -> Vec<Compared> {
     all
 }
 
-fn failures(outcomes: &[Outcome]) -> Vec<String> {
-    let mut all = Vec::new();
+/// What is to be said of turns: notes, and failures.
+fn told(plan: &Plan, outcomes: &[Outcome]) -> (Vec<String>, Vec<String>) {
+    let (mut notes, mut failures) = (Vec::new(), Vec::new());
     for Outcome { record, reports } in outcomes {
         let turn = format!(
             "{}, {} partitions, round {}",
@@ -183,18 +242,43 @@ fn failures(outcomes: &[Outcome]) -> Vec<String> {
             record.round + 1
         );
         if let Some(failure) = &record.failure {
-            all.push(format!("{turn}: {failure}"));
+            failures.push(format!("{turn}: {failure}"));
         }
         for (workload, failure) in &record.failed_runs {
-            all.push(format!("{turn}, {workload}: {failure}"));
+            failures.push(format!("{turn}, {workload}: {failure}"));
         }
+        for (workload, words) in &record.left_out {
+            notes.push(format!("{turn}, {workload}: {words}"));
+        }
+        let is_ours = |peer: &Peer| peer.name == record.peer && peer.kind.is_sluice();
+        let is_ours = plan.peers.iter().any(is_ours);
         for (workload, report) in reports {
-            if !report.verification.is_passed() {
-                all.push(format!("{turn}, {workload}: {}", summary::verdict(report)));
+            let run = format!("{turn}, {workload}");
+            for slow in &report.gave_up {
+                // The phase is in it.
+                notes.push(format!("{run}, {slow}"));
+            }
+            let proof = &report.verification;
+            let found = &proof.findings;
+            if proof.is_passed() || (!report.gave_up.is_empty() && found.is_clean()) {
+                continue;
+            }
+            if !is_ours && found.is_understated() {
+                notes.push(format!("{run}: {}", understated(found)));
+            } else {
+                failures.push(format!("{run}: {}", summary::verdict(report)));
             }
         }
     }
-    all
+    (notes, failures)
+}
+
+fn understated(found: &Findings) -> String {
+    let Findings { unlisted, read_beyond, lost, .. } = found;
+    format!(
+        "the server says fewer records than it acknowledged: the ends that it tells (ListOffsets) are {unlisted} below what \
+         it acknowledged and {read_beyond} below what it gave to read; {lost} beyond them were not read"
+    )
 }
 
 #[cfg(test)]

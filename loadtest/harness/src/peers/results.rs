@@ -35,10 +35,16 @@ pub(super) struct Record {
     pub(super) first_ack_ms: Option<f64>,
     /// What was run, for those who want to do the same.
     pub(super) command: Option<String>,
+    /// How long the turn took: the next one of this server will take about as long.
+    #[serde(default)]
+    pub(super) seconds: f64,
     /// Why the server did not play, or not to the end.
     pub(super) failure: Option<String>,
     /// Workloads that gave no report, and why.
     pub(super) failed_runs: BTreeMap<String, String>,
+    /// Workloads that were not begun, and why.
+    #[serde(default)]
+    pub(super) left_out: BTreeMap<String, String>,
 }
 
 /// What one turn has given.
@@ -100,6 +106,17 @@ impl Results {
         self.directory.join("logs")
     }
 
+    /// How a turn went, if it has been played.
+    pub(super) fn played(&self, turn: &Turn) -> Option<Record> {
+        let path = self.record(turn.round, &turn.peer.name, turn.partitions);
+        read(&path).ok()
+    }
+
+    /// The report of a run, if it is there.
+    pub(super) fn run_of(&self, turn: &Turn, workload: &str) -> Option<RunReport> {
+        read(&self.run(turn, workload)).ok()
+    }
+
     /// The workloads of a turn that have no report yet.
     pub(super) fn missing<'a>(&self, plan: &'a Plan, turn: &Turn) -> Vec<&'a str> {
         let names = plan.workloads.iter().map(|(name, _)| name.as_str());
@@ -122,6 +139,7 @@ impl Results {
         let before: Option<Record> = if path.exists() { Some(read(&path)?) } else { None };
         let mut record = record.clone();
         if let Some(before) = before {
+            record.seconds += before.seconds;
             record.ready_ms = record.ready_ms.or(before.ready_ms);
             record.first_ack_ms = record.first_ack_ms.or(before.first_ack_ms);
         }

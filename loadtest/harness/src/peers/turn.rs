@@ -6,19 +6,22 @@ use std::time::Duration;
 use sluice_model::{Clock, Entropy};
 use tokio::process::Command;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::home::losetup;
 use super::plan::{Kind, Turn};
 use super::results::{Record, Results};
 use super::{Event, Options, Tell};
+use crate::amount::Rate;
 use crate::servers::kinds::{self, Place, Store, Volumes};
 use crate::servers::{Program, Server, free_port};
+use crate::workload::Search;
 use crate::{first, run};
 
 /// The first record of a server that has answered already.
 const FIRST_LIMIT: Duration = Duration::from_secs(60);
-/// A server may take so long to end in order. What it leaves is removed anyway.
-const END_LIMIT: Duration = Duration::from_secs(10);
+/// When a turn has taken so long, no other workload begins: a server that cannot keep up costs the others no time.
+const TURN_LIMIT: Duration = Duration::from_secs(90);
 /// As large as the file of a volume of Sluice's defaults.
 const DEVICE_BYTES: u64 = 1 << 30;
 /// The file of the loop device.
@@ -99,6 +102,7 @@ impl Stage<'_> {
             partitions: turn.partitions,
             ..Record::default()
         };
+        let begun = Instant::now();
         let mut scene = match self.start(turn, results, &mut record).await {
             Ok(scene) => scene,
             Err(failure) => {
@@ -107,11 +111,22 @@ impl Stage<'_> {
                 return record;
             }
         };
-        for (name, workload) in &self.options.plan.workloads {
+        let workloads = &self.options.plan.workloads;
+        for (place, (name, workload)) in workloads.iter().enumerate() {
             if !missing.contains(&name.as_str()) {
                 continue;
             }
+            if begun.elapsed() > TURN_LIMIT {
+                let limit = TURN_LIMIT.as_secs();
+                let words = format!("left out: the workloads before took longer than {limit} s");
+                self.say(format!("{}: {name}: {words}", turn.peer.name));
+                record.left_out.insert(name.clone(), words);
+                continue;
+            }
             let mut workload = workload.clone();
+            if let Some(search) = &mut workload.search {
+                self.aim(search, turn, name, results);
+            }
             workload.topic.partitions = turn.partitions;
             if let Some(consume) = &mut workload.consume {
                 consume.consumers = consume.consumers.min(turn.partitions);
@@ -129,7 +144,8 @@ impl Stage<'_> {
                 keep_topic: false,
                 accounts: Vec::new(),
             };
-            self.say(format!("  {name}"));
+            let seconds = begun.elapsed().as_secs();
+            self.say(format!("  {name} ({} of {}), after {seconds} s", place + 1, workloads.len()));
             let tell = self.tell.clone();
             let progress = move |progress: &crate::Progress| {
                 tell(&Event::Progress(Box::new(progress.clone())));
@@ -143,6 +159,9 @@ impl Stage<'_> {
                 // How far it came is no measurement.
                 Ok((Some(failed), _)) => Err(failed),
                 Ok((None, report)) => {
+                    for slow in &report.gave_up {
+                        self.say(format!("{}: {name}: {slow}", turn.peer.name));
+                    }
                     results.keep_run(turn, name, &report).map_err(|e| e.to_string())
                 }
                 Err(error) => Err(error.to_string()),
@@ -160,14 +179,24 @@ impl Stage<'_> {
                 break;
             }
         }
-        if let Some(server) = &mut scene.server {
-            server.terminate(END_LIMIT).await;
-        }
-        if let Some(store) = &mut scene.store {
-            store.kill().await;
+        // Not in order: what it has is removed with it, and how it ends is not what is measured.
+        for server in [&mut scene.server, &mut scene.store].into_iter().flatten() {
+            server.kill().await;
         }
         drop(scene);
+        record.seconds = begun.elapsed().as_secs_f64();
         record
+    }
+
+    /// A search begins where the last round's has ended, with small steps.
+    fn aim(&self, search: &mut Search, turn: &Turn, workload: &str, results: &Results) {
+        let earlier = (0..turn.round).rev().map(|round| Turn { round, ..turn.clone() });
+        let reports = earlier.filter_map(|turn| results.run_of(&turn, workload));
+        let mut found = reports.filter_map(|report| report.search?.records_per_second);
+        if let Some(found) = found.next() {
+            search.from = Rate::Records(found as u64);
+            search.step_percent = search.precision_percent;
+        }
     }
 
     fn say(&self, words: String) {

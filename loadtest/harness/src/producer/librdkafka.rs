@@ -215,11 +215,25 @@ impl Producer {
                     self.schedule.take(&load.pace);
                     left -= size;
                 }
-                Next::At(at_us) => return Ok(Some(at_us)),
-                Next::Never => return Ok(None),
+                Next::At(at_us) => {
+                    self.tell_given_up();
+                    return Ok(Some(at_us));
+                }
+                Next::Never => {
+                    self.tell_given_up();
+                    return Ok(None);
+                }
             }
         }
         Ok(Some(now_us))
+    }
+
+    /// What was given up has waited for long: it is in the latencies, too.
+    fn tell_given_up(&mut self) {
+        let given_up = self.schedule.take_given_up();
+        if !given_up.is_empty() {
+            self.load.stats.shard(self.index as usize).given_up(&given_up);
+        }
     }
 
     /// Hands a record to librdkafka, unless its buffer is full.

@@ -77,6 +77,7 @@ fn run(phase: Phase, best: Option<f64>) -> RunReport {
         series: Vec::new(),
         verification: Verification::default(),
         failures: Vec::new(),
+        gave_up: Vec::new(),
         failed: None,
         faults: Vec::new(),
         agents: Vec::new(),
@@ -140,9 +141,13 @@ fn medians_ratios_goals_and_noise_are_told() {
     let text = markdown::text(&report);
     assert!(text.contains("| 1.50 (1.43 to 3.00), x 0.25, noisy |"), "{text}");
     assert!(
-        text.contains("| catching up at least 5 x | 3 | sluice-file | 1.00 | missed |"),
+        text.contains("| catching up at least 5 x | 1.00, missed |")
+            && text.contains("| goal | sluice-file, 3 |"),
         "{text}"
     );
+    let behind = "- sluice-file, 3 partitions: catching up at least 5 x: x 1.00 (catching up while";
+    assert!(text.contains(behind), "{text}");
+    assert!(!text.contains("- sluice-file, 3 partitions: most at p99"), "it is met: {text}");
     let page = page::report(&report).expect("a page");
     assert!(
         page.contains("<svg") && page.contains("a &lt;processor&gt;") && page.contains("noisy")
@@ -151,7 +156,7 @@ fn medians_ratios_goals_and_noise_are_told() {
     let json = serde_json::to_string(&report).expect("JSON");
     let back = Report::parse(&json).expect("the same");
     assert_eq!((&back.figures, &back.goals), (&report.figures, &report.goals));
-    assert!(Report::parse(&json.replace(SCHEMA, "sluice-loadtest-peers/0")).is_err());
+    assert!(Report::parse(&json.replace(SCHEMA, "sluice-loadtest-peers/1")).is_err());
 }
 
 #[test]
@@ -177,4 +182,54 @@ fn what_failed_is_told_and_costs_its_own_figures_only() {
     assert_eq!((of("produce-cpu"), of("tail-p99"), of("fetch-cpu")), (3, 2, 2));
     assert!(report.goals.is_empty(), "nothing of ours was measured");
     assert!(markdown::text(&report).contains("What went wrong"));
+}
+
+#[test]
+fn who_is_too_slow_or_tells_too_low_ends_fails_nothing_and_is_told() {
+    let mut outcomes = rounds("kafka", [1.0, 1.0, 1.0]);
+    outcomes.extend(rounds("sluice-file", [4.0, 4.0, 4.0]));
+    let understated = Verification {
+        groups: 1,
+        complete: true,
+        findings: Findings { unlisted: 7, lost: 5, ..Findings::default() },
+        ..Verification::default()
+    };
+    let run = |outcomes: &mut [Outcome], index: usize, change: &dyn Fn(&mut RunReport)| {
+        change(outcomes[index].reports.get_mut("tail").expect("a run"));
+    };
+    run(&mut outcomes, 0, &|run| run.verification = understated.clone());
+    run(&mut outcomes, 3, &|run| {
+        // As a server that does not come to the phase that counts.
+        run.phases.clear();
+        run.gave_up = vec!["warm-up: fell behind: acknowledged 16.8 of 80.0 MiB/s due".to_owned()];
+        run.verification = Verification { groups: 1, unsettled: 9, ..Verification::default() };
+    });
+    let words = "left out".to_owned();
+    outcomes[4].record.left_out.insert("max".to_owned(), words);
+    let report = comparison(&outcomes);
+    assert!(report.is_whole(), "{:?}", report.failures);
+    let told = report.notes.join("\n");
+    for words in [
+        "kafka, 3 partitions, round 1, tail: the server says fewer records than it acknowledged: the ends that it tells \
+         (ListOffsets) are 7 below",
+        "sluice-file, 3 partitions, round 1, tail, warm-up: fell behind: acknowledged 16.8 of 80.0",
+        "sluice-file, 3 partitions, round 2, max: left out",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(markdown::text(&report).contains(&format!("- {}", report.notes[0])));
+    assert!(page::report(&report).expect("a page").contains("fell behind"));
+    // Never where it is ours.
+    run(&mut outcomes, 5, &|run| run.verification = understated.clone());
+    let report = comparison(&outcomes);
+    assert!(report.failures[0].contains("5 lost"), "{:?}", report.failures);
+    // A figure that no round has is missed.
+    for index in 3..6 {
+        run(&mut outcomes, index, &|run| run.phases.clear());
+    }
+    let report = comparison(&outcomes);
+    let goal = report.goals.iter().find(|one| one.figure == "tail-p99").expect("a goal");
+    assert!(!goal.is_met && goal.ratio.is_none(), "{goal:?}");
+    let behind = report.behind().join("\n");
+    assert!(behind.contains("p99 at most the same: not measured"), "{behind}");
 }
