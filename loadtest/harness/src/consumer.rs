@@ -2,6 +2,7 @@
 //! when it came. One task owns it and its [`Verifier`]. The next fetch is on its way while the records of
 //! the last one are looked at.
 
+mod classic;
 mod committed;
 mod group;
 #[cfg(feature = "librdkafka")]

@@ -553,7 +553,8 @@ impl Run {
             let now_us = self.load.timeline.now_us();
             let stats = &self.load.stats;
             if self.lag.seconds(now_us, stats).is_some_and(|late| late > most.0.as_secs_f64()) {
-                let (name, size) = (self.phase_name.lock().clone(), self.load.workload.records.size);
+                let (name, size) =
+                    (self.phase_name.lock().clone(), self.load.workload.records.size);
                 let words = self.lag.words(&name, now_us, stats, size.0);
                 self.gave_up.push(words);
                 return Ok(false);

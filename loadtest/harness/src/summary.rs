@@ -86,9 +86,8 @@ pub fn verdict(report: &Report) -> String {
         let lost = verification.lost_agents;
         wrong.push(format!("{lost} agent(s) lost, and with them a part of the proof"));
     }
-    let is_cut_short = report.failed.is_some()
-        || verification.lost_agents > 0
-        || !report.gave_up.is_empty();
+    let is_cut_short =
+        report.failed.is_some() || verification.lost_agents > 0 || !report.gave_up.is_empty();
     // What is left undone is no fault that was found.
     let is_incomplete = is_cut_short && findings.is_clean();
     let verdict = if is_incomplete { "INCOMPLETE" } else { "FAILED" };

@@ -251,10 +251,9 @@ async fn a_server_that_falls_behind_is_given_up_and_its_latencies_are_not_flatte
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trial_that_cannot_hold_is_ended_before_its_time() {
-    let search = TOO_MUCH.replace("rate = '100000/s'\n", "").replace(
-        "[consume]\n",
-        "[search]\np99 = '50ms'\nfrom = '100000/s'\nlimit = '1ms'\n",
-    );
+    let search = TOO_MUCH
+        .replace("rate = '100000/s'\n", "")
+        .replace("[consume]\n", "[search]\np99 = '50ms'\nfrom = '100000/s'\nlimit = '1ms'\n");
     let report = load(&search, Lie::Slow).await;
     let found = report.search.expect("a search");
     let [trial] = &found.trials[..] else { panic!("{found:?}") };

@@ -357,6 +357,8 @@ pub enum Protocol {
     Assigned,
     /// The server, by the protocol of KIP-848; offsets are committed each 5 s.
     Consumer,
+    /// The first of its consumers, by ranges, in the older protocol (JoinGroup and SyncGroup); offsets as above.
+    Classic,
 }
 
 fn max_wait() -> Time {
@@ -574,7 +576,10 @@ impl Workload {
             between(wrong, "consume.consumers", consume.consumers.into(), 1, partitions);
             if let Some(every) = consume.rejoin_every {
                 if consume.protocol == Protocol::Assigned {
-                    wrong.push("consume.rejoin_every needs protocol = \"consumer\"".to_owned());
+                    wrong.push(
+                        "consume.rejoin_every needs protocol = \"consumer\" or \"classic\""
+                            .to_owned(),
+                    );
                 }
                 if every.0.is_zero() {
                     wrong.push("consume.rejoin_every must be more than 0s".to_owned());

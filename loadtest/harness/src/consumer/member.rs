@@ -1,5 +1,5 @@
-//! A member of a consumer group whose partitions the server deals out (KIP-848): heartbeats, what it owns, and the
-//! offsets that it commits. It speaks to the coordinator only; what it owns is fetched by its [`super::Consumer`].
+//! A member of a consumer group whose partitions the server deals out (KIP-848), or its members among themselves (see
+//! [`super::classic`]): heartbeats, what it owns, and the offsets that it commits. It speaks to the coordinator only; what it owns is fetched by its [`super::Consumer`].
 //!
 //! What always holds: it owns nothing that it has not been given, and gives up what it is to give up before it says
 //! so; a member that was thrown out owns nothing and begins anew.
@@ -39,17 +39,20 @@ const LEAVE: i32 = -1;
 /// One member.
 #[derive(Debug)]
 pub(super) struct Member {
-    group: Str,
-    /// Its own choice, for all its life.
-    id: Str,
-    /// 0: it has not joined.
-    epoch: i32,
+    pub(super) group: Str,
+    /// Its own choice, for all its life; in the classic protocol the coordinator's.
+    pub(super) id: Str,
+    is_classic: bool,
+    /// In the classic protocol the generation. 0: it has not joined.
+    pub(super) epoch: i32,
+    /// The classic group is dealt out anew, and waits for it.
+    pub(super) rejoins: bool,
     coordinator: Option<Connection>,
-    owned: BTreeSet<u32>,
+    pub(super) owned: BTreeSet<u32>,
     /// The coordinator knows what is owned.
     is_told: bool,
     last_beat: Instant,
-    next_beat: Instant,
+    pub(super) next_beat: Instant,
     next_commit: Instant,
 }
 
@@ -66,12 +69,14 @@ pub(super) struct Change {
 
 impl Member {
     /// One that joins with its first heartbeat.
-    pub(super) fn new(group: Str, id: Str) -> Self {
+    pub(super) fn new(group: Str, id: Str, is_classic: bool) -> Self {
         let now = Instant::now();
         Self {
             group,
-            id,
+            id: if is_classic { Str::default() } else { id },
+            is_classic,
             epoch: 0,
+            rejoins: false,
             coordinator: None,
             owned: BTreeSet::new(),
             is_told: true,
@@ -103,6 +108,9 @@ impl Member {
             return Ok(Change::default());
         }
         self.last_beat = Instant::now();
+        if self.is_classic {
+            return self.beat_classic(load, client_id).await;
+        }
         let topic_id = load.leaders().topic_id;
         let joins = self.epoch == 0;
         let owned = TopicPartitions {
@@ -170,8 +178,9 @@ impl Member {
     }
 
     /// It is no member any more, and owns nothing; it joins again at once.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.epoch = 0;
+        self.rejoins = false;
         self.owned.clear();
         self.is_told = true;
         self.next_beat = Instant::now();
@@ -193,8 +202,9 @@ impl Member {
         let request = OffsetFetchRequest {
             groups: vec![OffsetFetchRequestGroup {
                 group_id: self.group.clone(),
-                member_id: Some(self.id.clone()),
-                member_epoch: self.epoch,
+                // Classic members do not say who asks.
+                member_id: (!self.is_classic).then(|| self.id.clone()),
+                member_epoch: if self.is_classic { -1 } else { self.epoch },
                 topics: Some(vec![topic]),
             }],
             require_stable: true,
@@ -262,6 +272,9 @@ impl Member {
         if self.epoch == 0 {
             return Ok(());
         }
+        if self.is_classic {
+            return self.leave_classic(load, client_id).await;
+        }
         let request = ConsumerGroupHeartbeatRequest {
             group_id: self.group.clone(),
             member_id: self.id.clone(),
@@ -278,7 +291,7 @@ impl Member {
     }
 
     /// A failure that passes over: the coordinator is looked for again, and asked a little later.
-    fn put_off(&mut self, load: &Load, error: CallError) -> Result<(), CallError> {
+    pub(super) fn put_off(&mut self, load: &Load, error: CallError) -> Result<(), CallError> {
         let passes = match &error {
             // The next heartbeat tells the epoch, or that it is a member no more.
             CallError::Refused { code, .. } => {
@@ -289,6 +302,8 @@ impl Member {
                             | ErrorCode::FencedMemberEpoch
                             | ErrorCode::UnknownMemberId
                             | ErrorCode::UnstableOffsetCommit
+                            | ErrorCode::IllegalGeneration
+                            | ErrorCode::RebalanceInProgress
                     )
             }
             error => error.is_retriable(),
@@ -302,7 +317,7 @@ impl Member {
         Ok(())
     }
 
-    async fn call<R: sluice_wire::Request>(
+    pub(super) async fn call<R: sluice_wire::Request>(
         &mut self,
         load: &Load,
         client_id: &Str,

@@ -15,6 +15,7 @@ use super::member::{Change, Member};
 use super::{BACKOFF, Consumer, Goal, Group};
 use crate::client::CallError;
 use crate::load::Load;
+use crate::workload::Protocol;
 
 /// A consumer's part in a group that shares its partitions by itself.
 pub(super) struct Membership {
@@ -49,7 +50,9 @@ impl Consumer {
             let next = Instant::now() + every * place;
             Some(Churn { next, every: every * consume.consumers, commits: false })
         });
-        let member = Member::new(name, id);
+        let consume = load.workload.consume.as_ref();
+        let is_classic = consume.is_some_and(|consume| consume.protocol == Protocol::Classic);
+        let member = Member::new(name, id, is_classic);
         let membership = Membership { group, member, wanted: BTreeSet::new(), churn };
         let mut consumer = Self::new(load, index, std::iter::empty(), goal);
         consumer.verifier = None;

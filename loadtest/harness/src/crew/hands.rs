@@ -45,7 +45,7 @@ pub(crate) struct Hands {
 /// A client that has ended.
 enum One {
     Producer(Result<Ended, JoinError>),
-    Consumer(Result<Read, JoinError>),
+    Consumer(Box<Result<Read, JoinError>>),
 }
 
 impl Hands {
@@ -98,7 +98,7 @@ impl Hands {
     pub(crate) fn start_consumers(&mut self) {
         let workload = &self.load.workload;
         let Some(consume) = &workload.consume else { return };
-        if consume.protocol == Protocol::Consumer {
+        if consume.protocol != Protocol::Assigned {
             let (run, committed) = (self.load.run, workload.transactions.is_some());
             let new = |_| Arc::new(Group::new(run, committed, workload.topic.partitions));
             self.groups = (0..consume.groups).map(new).collect();
@@ -151,12 +151,12 @@ impl Hands {
         let Self { producers, consumers, .. } = self;
         let one = tokio::select! {
             Some(ended) = producers.join_next() => One::Producer(ended),
-            Some(read) = consumers.join_next() => One::Consumer(read),
+            Some(read) = consumers.join_next() => One::Consumer(Box::new(read)),
             else => pending().await,
         };
         let failure = match one {
             One::Producer(ended) => self.keep_ended(ended)?,
-            One::Consumer(read) => self.keep_read(read)?,
+            One::Consumer(read) => self.keep_read(*read)?,
         };
         failure.ok_or_else(|| Failure::Bug("a client has ended before its time".to_owned()))
     }

@@ -64,11 +64,8 @@ mod tests {
 
     #[test]
     fn what_is_left_is_told_from_what_each_server_took() {
-        let record = |peer: &str, seconds| Record {
-            peer: peer.to_owned(),
-            seconds,
-            ..Record::default()
-        };
+        let record =
+            |peer: &str, seconds| Record { peer: peer.to_owned(), seconds, ..Record::default() };
         let played = [record("kafka", 50.0), record("kafka", 70.0), record("tansu", 0.0)];
         let mut forecast = Forecast::new(played.into_iter());
         assert_eq!((forecast.seconds("kafka"), forecast.seconds("tansu")), (60.0, USUAL_SECONDS));

@@ -96,9 +96,8 @@ impl Report {
         outcomes: &[Outcome],
     ) -> Self {
         let figures = compared(plan, outcomes);
-        let has_played = |peer: &&Peer| {
-            outcomes.iter().any(|outcome| outcome.record.peer == peer.name)
-        };
+        let has_played =
+            |peer: &&Peer| outcomes.iter().any(|outcome| outcome.record.peer == peer.name);
         let sluices = plan.peers.iter().filter(|peer| peer.kind.is_sluice()).filter(has_played);
         let sluices: Vec<&str> = sluices.map(|peer| peer.name.as_str()).collect();
         let goals = goals::judge(&figures, &sluices);

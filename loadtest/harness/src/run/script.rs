@@ -92,7 +92,8 @@ impl Run {
             let mib = |records: u64| (records * size) as f64 / MIB;
             let (there, all) = (mib(self.load.stats.written()), mib(records));
             let limit = backlog.limit.0.as_secs_f64();
-            self.gave_up.push(format!("fill: {there:.0} of {all:.0} MiB were written in {limit} s"));
+            self.gave_up
+                .push(format!("fill: {there:.0} of {all:.0} MiB were written in {limit} s"));
         }
         self.set(Tempo::Rest, false);
         let limit = self.patience(DRAIN_LIMIT);
@@ -326,7 +327,11 @@ mod tests {
             stats.shard(0).produced(due * 1000, due * 1000 + 10_000);
         }
         assert_eq!(hope.late(&stats, 150_000), 0.0);
-        assert_eq!(hope.late(&stats, 160_000), 10.0, "ten were due until 110 ms and have no answer");
+        assert_eq!(
+            hope.late(&stats, 160_000),
+            10.0,
+            "ten were due until 110 ms and have no answer"
+        );
         for due in 100..110 {
             stats.shard(0).produced(due * 1000, due * 1000 + 60_000);
         }
