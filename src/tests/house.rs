@@ -19,6 +19,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("sluice-bucket", &["sluice-model"]),
     ("sluice-volume", &["sluice-model", "sluice-wire", "sluice-format", "sluice-device"]),
     ("sluice-catalog", &["sluice-model", "sluice-wire", "sluice-format"]),
+    // A backend knows the contract; of the others only the wiring knows it.
+    ("sluice-catalog-etcd", &["sluice-model", "sluice-catalog"]),
     // Runs in the virtual machine of loadtest/fencing.
     ("sluice-fencing", &["sluice-model", "sluice-device", "sluice-volume"]),
     // Writer, reader and tenants never know each other. A reader serves from the bucket alone: it
@@ -51,6 +53,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "sluice-bucket",
             "sluice-volume",
             "sluice-catalog",
+            "sluice-catalog-etcd",
             "sluice-writer",
             "sluice-reader",
             "sluice-tenants",
