@@ -85,9 +85,9 @@ pub(crate) struct RunArgs {
     /// The server's metrics, for what it asks of its bucket
     #[arg(long, value_name = "URL")]
     server_metrics: Option<String>,
-    /// What reports call the server
-    #[arg(long, value_name = "NAME", default_value = "sluice")]
-    label: String,
+    /// What reports call the server [default: sluice, or kafka with --start kafka]
+    #[arg(long, value_name = "NAME")]
+    label: Option<String>,
     /// Where the report is written
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -237,7 +237,7 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
         name,
         workload,
         bootstrap: args.bootstrap,
-        label: args.label,
+        label: args.label.unwrap_or_else(|| args.start.label().to_owned()),
         server_pids: args.server_pid,
         store_pids: args.store_pid,
         server_metrics: args.server_metrics,
@@ -279,7 +279,7 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
 
 /// Whether a run has ended before its time, and its proof may not be complete for that.
 fn is_cut_short(report: &Report) -> bool {
-    report.failed.is_some() || report.verification.lost_agents > 0
+    report.failed.is_some() || report.verification.lost_agents > 0 || !report.gave_up.is_empty()
 }
 
 /// One run, against a server of its own if one is to be started.

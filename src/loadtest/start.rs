@@ -92,6 +92,9 @@ impl StartArgs {
         bootstrap: &str,
     ) -> anyhow::Result<Option<Started>> {
         let Some(start) = &self.start else { return Ok(None) };
+        if self.store && !matches!(start, Start::Sluice(_)) {
+            bail!("--store goes with --start sluice");
+        }
         let (data, temporary) = match &self.data {
             Some(data) => (data.clone(), None),
             None => {
@@ -100,20 +103,39 @@ impl StartArgs {
                 (directory.join("data"), Some(directory))
             }
         };
-        std::fs::create_dir_all(&data).with_context(|| format!("making {}", data.display()))?;
+        let started = self.start_on(start, &data, workload, bootstrap).await;
+        if let (Err(_), Some(temporary)) = (&started, &temporary) {
+            // The failure has the end of the log in it. What cannot be removed is a temporary file of the system.
+            let _ = std::fs::remove_dir_all(temporary);
+        }
+        Ok(Some(Started { temporary, ..started? }))
+    }
+
+    /// What reports call the server, if the user does not say.
+    pub(super) fn label(&self) -> &'static str {
+        match self.start {
+            Some(Start::Kafka) => "kafka",
+            Some(Start::Sluice(_) | Start::Command(_)) | None => "sluice",
+        }
+    }
+
+    async fn start_on(
+        &self,
+        start: &Start,
+        data: &Path,
+        workload: &Workload,
+        bootstrap: &str,
+    ) -> anyhow::Result<Started> {
+        std::fs::create_dir_all(data).with_context(|| format!("making {}", data.display()))?;
         let data = data.canonicalize().with_context(|| data.display().to_string())?;
         let mut log = data.clone().into_os_string();
         log.push(".log");
-        if self.store && !matches!(start, Start::Sluice(_)) {
-            bail!("--store goes with --start sluice");
-        }
         let plan = Plan { data: &data, log: log.into(), workload, store: self.store };
-        let started = match start {
+        match start {
             Start::Kafka => plan.kafka().await,
             Start::Sluice(config) => plan.sluice(config.as_deref(), self.program.as_deref()).await,
             Start::Command(words) => plan.command(words, bootstrap).await,
-        };
-        Ok(Some(Started { temporary, ..started? }))
+        }
     }
 }
 
@@ -275,5 +297,20 @@ impl Started {
             // What cannot be removed is a temporary file of the system.
             let _ = std::fs::remove_dir_all(temporary);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_call_the_server_what_was_started() {
+        let label = |start: Option<&str>| {
+            let start = start.map(|start| start.parse().expect("a server"));
+            StartArgs { start, data: None, program: None, store: false }.label()
+        };
+        assert_eq!(label(Some("kafka")), "kafka");
+        assert_eq!((label(Some("sluice:a.toml")), label(None)), ("sluice", "sluice"));
     }
 }

@@ -46,13 +46,13 @@ fn servers_are_compared_over_rounds_and_the_comparison_is_continued() {
     let args = ["--also", &also[0], "--also", &also[1], "--only", "a,b", "--workloads", "tail"];
     let output = peers(directory.path(), &[&args[..], &["--rounds", "2"]].concat());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let order = text(&output.stderr).lines().filter(|line| line.starts_with("turn "));
-    let order: Vec<&str> = order.filter_map(|line| line.split(&[':', ','][..]).nth(1)).collect();
-    assert_eq!(order, [" a", " b", " b", " a"], "who begins changes");
+    let order = text(&output.stderr).lines().filter_map(|line| line.split_once("; now "));
+    let order: Vec<&str> = order.filter_map(|(_, now)| now.split(',').next()).collect();
+    assert_eq!(order, ["a", "b", "b", "a"], "who begins changes");
     assert!(text(&output.stdout).contains("\n| figure | a | b |\n"), "{output:?}");
     let out = directory.path().join("out");
     let json = std::fs::read_to_string(out.join("report.json")).expect("a report");
-    assert!(json.contains("\"schema\": \"sluice-loadtest-peers/1\""), "{json}");
+    assert!(json.contains("\"schema\": \"sluice-loadtest-peers/2\""), "{json}");
     assert!(json.contains("\"too_noisy\""), "two rounds are judged: {json}");
     let page = std::fs::read_to_string(out.join("report.html")).expect("a page");
     assert!(page.contains("</svg>") && page.contains("produce with tail fetch: p99, ms"), "{page}");
@@ -67,7 +67,11 @@ fn servers_are_compared_over_rounds_and_the_comparison_is_continued() {
     std::fs::remove_file(&run).expect("it is there");
     let rest = peers(directory.path(), &[&args[..], &["--rounds", "2", "--continue"]].concat());
     assert_eq!(rest.status.code(), Some(0), "{rest:?}");
-    assert_eq!(text(&rest.stderr).matches("turn ").count(), 1, "{rest:?}");
+    assert_eq!(
+        text(&rest.stderr).matches("turns are done; now b, 3 partitions, round 2;").count(),
+        1,
+        "{rest:?}"
+    );
     assert!(run.exists());
 }
 
@@ -148,4 +152,16 @@ fn what_is_missing_or_wrong_is_told() {
     );
     assert_eq!(gone.status.code(), Some(1), "{gone:?}");
     assert!(text(&gone.stdout).contains("gone, 3 partitions, round 1, produce: connection to"));
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.args(["loadtest", "run", "steady", "--start", "command:/no/such/server"]);
+    let output = command.env("TMPDIR", directory.path()).stdin(Stdio::null()).output();
+    let output = output.expect("ends");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("/no/such/server"), "{output:?}");
+    assert_eq!(std::fs::read_dir(directory.path()).expect("it is there").count(), 0);
 }

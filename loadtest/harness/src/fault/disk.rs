@@ -122,4 +122,53 @@ mod tests {
             Filler::find(Path::new("/no/such"), Path::new("/no/log")).expect_err("it is not there");
         assert!(refused.contains("/no/such"), "{refused}");
     }
+
+    /// A small file system of memory, and its end.
+    struct Mounted(tempfile::TempDir);
+
+    impl Mounted {
+        /// None where it cannot be mounted: by others than root, and in some containers.
+        fn new() -> Option<Self> {
+            let directory = tempfile::tempdir().expect("a directory");
+            let mut mount = std::process::Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(directory.path());
+            let output = mount.output().ok()?;
+            output.status.success().then(|| Self(directory))
+        }
+    }
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let umount = std::process::Command::new("umount").arg(self.0.path()).status();
+            assert!(umount.is_ok_and(|status| status.success()), "{:?} stays mounted", self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_system_that_was_made_for_it_is_filled_and_emptied() {
+        let Some(mounted) = Mounted::new() else {
+            // Seen with --nocapture, and in the log of whoever runs it so.
+            eprintln!("SKIPPED: nothing is filled: mounting a tmpfs needs root");
+            return;
+        };
+        let root = mounted.0.path().canonicalize().expect("it is there");
+        let (data, log) = (root.join("data"), root.join("data.log"));
+        std::fs::create_dir(&data).expect("made");
+        std::fs::write(&log, "started").expect("written");
+        assert_eq!(Filler::find(&data, &log), Ok(root.clone()));
+        let write = |kib: usize| std::fs::write(data.join("wal"), vec![7; kib << 10]);
+        write(1024).expect("there is room for a MiB");
+        std::fs::remove_file(data.join("wal")).expect("it is there");
+        let filler = Filler::fill(&root).expect("filled");
+        let left = free_bytes(&root).expect("told");
+        assert!(left <= LEFT_BYTES, "{left}");
+        let full = write(1024).expect_err("there is no room for a MiB");
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        drop(filler);
+        write(1024).expect("there is room again");
+        // Whatever else is there keeps it from being filled.
+        std::fs::write(root.join("thesis"), "").expect("written");
+        let refused = Filler::find(&data, &log).expect_err("it holds other things");
+        assert!(refused.contains("holds other things") && refused.contains("thesis"), "{refused}");
+    }
 }

@@ -29,7 +29,11 @@ pub fn text(report: &Report) -> String {
         table(&mut out, report, *partitions);
     }
     goals(&mut out, report);
-    list(&mut out, "What servers could not keep up with, and do otherwise", &report.notes);
+    list(
+        &mut out,
+        "What servers could not keep up with, and what the verifier says of others than Sluice",
+        &report.notes,
+    );
     list(&mut out, "What went wrong", &report.failures);
     out
 }

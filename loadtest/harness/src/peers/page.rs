@@ -54,7 +54,11 @@ fn head(body: &mut String, report: &Report) {
         }
     }
     body.push_str("</ul>");
-    list(body, "What servers could not keep up with, and do otherwise", &report.notes);
+    list(
+        body,
+        "What servers could not keep up with, and what the verifier says of others than Sluice",
+        &report.notes,
+    );
     for failure in &report.failures {
         let _ = write!(body, "<pre class=bad>{}</pre>", escape(failure));
     }

@@ -264,8 +264,11 @@ fn told(plan: &Plan, outcomes: &[Outcome]) -> (Vec<String>, Vec<String>) {
             }
             if !is_ours && found.is_understated() {
                 notes.push(format!("{run}: {}", understated(found)));
-            } else {
+            } else if is_ours {
                 failures.push(format!("{run}: {}", summary::verdict(report)));
+            } else {
+                // Its own fault, and not the comparison's.
+                notes.push(format!("{run}: the verifier says {}", summary::verdict(report)));
             }
         }
     }

@@ -18,7 +18,13 @@ use crate::workload;
 
 /// FindCoordinator: of a transactional id.
 const TRANSACTION: i8 = 1;
-const TIMEOUT_MS: i32 = 60_000;
+/// A transaction is aborted by the server after so long; Kafka's `transaction.timeout.ms`.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The same where the harness does nothing to the server: what an agent that is lost has left open keeps nobody from
+/// reading for longer.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A transaction may take so many times as long as it should.
+const PATIENCE: u32 = 4;
 
 /// Where a producer is with its transactions.
 #[derive(Debug)]
@@ -58,7 +64,7 @@ impl Transaction {
         let coordinator = coordinator(load, client_id, &id).await?;
         let request = InitProducerIdRequest {
             transactional_id: Some(id.clone()),
-            transaction_timeout_ms: TIMEOUT_MS,
+            transaction_timeout_ms: timeout_ms(&load.workload, transactions),
             ..Default::default()
         };
         let until = Instant::now() + load.workload.produce.delivery_timeout.0;
@@ -220,4 +226,31 @@ async fn find(
         return Err(CallError::refused("finding a transaction coordinator", found.error_code));
     }
     load.cluster.at(format!("{}:{}", found.host, found.port), client_id).await
+}
+
+/// How long a transaction may stay open, in ms: long enough for one that waits behind a fault, or behind a server that is slow.
+fn timeout_ms(workload: &workload::Workload, transactions: &workload::Transactions) -> i32 {
+    let least = if workload.faults.is_empty() { SHORT_TIMEOUT } else { TIMEOUT };
+    let wanted = (transactions.commit_every.0 * PATIENCE).max(least);
+    i32::try_from(wanted.as_millis()).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_may_stay_open_for_long_only_where_it_has_to() {
+        let timeout = |every: &str, more: &str| {
+            let text = format!(
+                "description = 'x'\nduration = '1s'\n[produce]\nrate = '1/s'\n[transactions]\ncommit_every = '{every}'\n{more}"
+            );
+            let workload = workload::Workload::parse(&text).expect("a workload");
+            let transactions = workload.transactions.clone().expect("transactions");
+            timeout_ms(&workload, &transactions)
+        };
+        assert_eq!(timeout("100ms", ""), 10_000);
+        assert_eq!(timeout("20s", ""), 80_000);
+        assert_eq!(timeout("100ms", "[[fault]]\nkind = 'kill'\nat = '1s'\n"), 60_000);
+    }
 }

@@ -219,6 +219,17 @@ fn who_is_too_slow_or_tells_too_low_ends_fails_nothing_and_is_told() {
     }
     assert!(markdown::text(&report).contains(&format!("- {}", report.notes[0])));
     assert!(page::report(&report).expect("a page").contains("fell behind"));
+    // So is what others do worse.
+    let doubled = Verification {
+        findings: Findings { duplicated: 3, ..understated.findings.clone() },
+        ..understated.clone()
+    };
+    run(&mut outcomes, 1, &|run| run.verification = doubled.clone());
+    let report = comparison(&outcomes);
+    let told = report.notes.join("\n");
+    assert!(
+        report.is_whole() && told.contains("says FAILED: of 0 records acknowledged: 5 lost, 3 dup")
+    );
     // Never where it is ours.
     run(&mut outcomes, 5, &|run| run.verification = understated.clone());
     let report = comparison(&outcomes);
