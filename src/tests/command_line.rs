@@ -319,11 +319,21 @@ fn faults_are_refused_where_they_cannot_be_injected() {
 
 #[test]
 fn groups_whose_members_come_and_go_read_all_through_a_crash() {
+    members_come_and_go("consumer");
+}
+
+#[test]
+fn classic_groups_whose_members_come_and_go_read_all_through_a_crash() {
+    members_come_and_go("classic");
+}
+
+fn members_come_and_go(protocol: &str) {
     let dir = tempfile::tempdir().expect("a directory");
     let workload = with_faults(dir.path(), "[[fault]]\nkind = 'kill'\nat = '3s'\n");
     let text_of = std::fs::read_to_string(&workload).expect("the workload");
-    let groups = "groups = 2\nconsumers = 3\nprotocol = 'consumer'\nrejoin_every = '1500ms'\n";
-    std::fs::write(&workload, text_of.replace("consumers = 2\n", groups)).expect("a file");
+    let groups =
+        format!("groups = 2\nconsumers = 3\nprotocol = '{protocol}'\nrejoin_every = '1500ms'\n");
+    std::fs::write(&workload, text_of.replace("consumers = 2\n", &groups)).expect("a file");
     let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
     let (json, data) = (at("report.json"), at("data"));
     let args = ["loadtest", "run", &workload, "--start", "sluice", "--data", &data];

@@ -160,11 +160,11 @@ impl Member {
         load: &Load,
         client_id: &Str,
     ) -> Result<(), CallError> {
-        let member_id = self.id.clone();
+        let leaving = MemberIdentity { member_id: self.id.clone(), ..Default::default() };
         let request = LeaveGroupRequest {
             group_id: self.group.clone(),
-            member_id: member_id.clone(),
-            members: vec![MemberIdentity { member_id, ..Default::default() }],
+            members: vec![leaving],
+            ..Default::default()
         };
         let outcome = self.call(load, client_id, &request).await;
         self.id = Str::default();
