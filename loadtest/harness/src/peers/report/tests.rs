@@ -168,13 +168,12 @@ fn what_failed_is_told_and_costs_its_own_figures_only() {
     let run = outcomes[2].reports.get_mut("tail").expect("a run");
     run.verification = Verification { groups: 1, unsettled: 7, ..Verification::default() };
     let report = comparison(&outcomes);
-    assert!(!report.is_whole(), "three turns are missing, and three things failed");
+    assert!(!report.is_whole(), "three turns are missing, and two things failed");
     let told = report.failures.join("\n");
     assert!(told.contains("kafka, 3 partitions, round 1: it has ended by itself"), "{told}");
-    assert!(
-        told.contains("round 2, tail: no answer") && told.contains("7 never answered"),
-        "{told}"
-    );
+    assert!(told.contains("round 2, tail: no answer"), "{told}");
+    let told = report.notes.join("\n");
+    assert!(told.contains("7 never answered"), "it is no fault of the comparison: {told}");
     let of = |key: &str| {
         let compared = report.figures.iter().find(|one| one.figure == key).expect("a figure");
         compared.peers[0].spread.values.len()
