@@ -247,7 +247,7 @@ async fn run_workload(args: RunArgs) -> anyhow::Result<Verdict> {
     };
     let mut reports: Vec<Report> = Vec::new();
     for number in 1..=args.repeat {
-        let report = one_run(&args.start, &args.fleet, options.clone()).await?;
+        let report = Box::pin(one_run(&args.start, &args.fleet, options.clone())).await?;
         tools::print(&summary::text(&report));
         let file =
             |path: &Path| if args.repeat == 1 { path.into() } else { numbered(path, number) };

@@ -221,7 +221,7 @@ fn who_is_too_slow_or_tells_too_low_ends_fails_nothing_and_is_told() {
     // So is what others do worse.
     let doubled = Verification {
         findings: Findings { duplicated: 3, ..understated.findings.clone() },
-        ..understated.clone()
+        ..understated
     };
     run(&mut outcomes, 1, &|run| run.verification = doubled.clone());
     let report = comparison(&outcomes);
