@@ -165,3 +165,24 @@ fn a_start_that_fails_leaves_nothing_behind() {
     assert!(text(&output.stderr).contains("/no/such/server"), "{output:?}");
     assert_eq!(std::fs::read_dir(directory.path()).expect("it is there").count(), 0);
 }
+
+#[test]
+fn a_search_begins_where_the_last_round_has_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = Null::start();
+    let also = format!("a={}", server.1);
+    let args = ["--also", &also, "--only", "a", "--workloads", "max", "--rounds", "2"];
+    let output = peers(directory.path(), &args);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = |round: u32| -> serde_json::Value {
+        let run = directory.path().join(format!("out/runs/{round}-a-3-max.json"));
+        let run = std::fs::read_to_string(run).expect("a run");
+        serde_json::from_str(&run).expect("JSON")
+    };
+    let (first, second) = (report(1), report(2));
+    assert_eq!(first["workload"]["search"]["from"], "1MiB/s");
+    let found = first["search"]["records_per_second"].as_f64().expect("a rate that held");
+    let begun = second["search"]["trials"][0]["records_per_second"].as_f64().expect("a trial");
+    assert!((begun - found).abs() <= 1.0, "{found} {begun}");
+    assert_eq!(second["workload"]["search"]["step_percent"], 50, "that of --quick");
+}

@@ -51,7 +51,7 @@ pub(crate) struct Goal {
     pub(crate) is_last: bool,
     /// Consumers end at once.
     pub(crate) is_over: bool,
-    /// Records may still come behind these ends: some were sent and never answered.
+    /// Records may still come behind these ends: producers were stopped before some were answered.
     pub(crate) is_open: bool,
 }
 

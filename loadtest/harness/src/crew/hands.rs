@@ -34,7 +34,7 @@ pub(crate) struct Hands {
     goal: watch::Sender<Goal>,
     /// What producers that have ended did.
     produced: Produced,
-    /// Producers have sent what was never answered.
+    /// Producers were stopped while they waited for answers.
     is_open: bool,
     /// What consumers that have ended saw.
     read: Vec<Read>,
@@ -183,11 +183,13 @@ impl Hands {
         while let Ok(Some(one)) = timeout_at(until, self.producers.join_next()).await {
             self.keep_ended(one)?;
         }
+        // What they wait for may still come; who has failed by himself has waited long enough.
+        let are_stopped = !self.producers.is_empty();
         self.stop.send_replace(Stop::Now);
         while let Some(one) = self.producers.join_next().await {
             self.keep_ended(one)?;
         }
-        self.is_open = self.produced.unsettled > 0;
+        self.is_open = are_stopped && self.produced.unsettled > 0;
         Ok(std::mem::take(&mut self.produced))
     }
 
