@@ -5,9 +5,10 @@
 //! `sluice config show` and docs/configuration.md are made from it. A configuration that has been
 //! loaded is whole: every value is of its kind and within its bounds, and values that depend on
 //! each other fit. It is not changed while the process runs. Credentials are not part of it: the
-//! bucket's come from the environment by the SDK's usual names.
+//! bucket's come from the environment by the SDK's usual names, etcd's from files that it names.
 
 mod check;
+mod etcd;
 mod file;
 mod integrity;
 mod keys;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use sluice_volume::Reservations;
 
+pub(crate) use etcd::{CatalogStore, Endpoints, EtcdPrefix, UserName};
 pub(crate) use integrity::{Checksum, SignBodies};
 pub(crate) use load::{FILE_VARIABLE, Loaded, Sources, load};
 pub(crate) use media::{Devices, VolumeMedium};
@@ -40,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) node_id: u32,
     pub(crate) tail_cache_bytes: u64,
+    pub(crate) catalog: Catalog,
     pub(crate) kafka: Kafka,
     pub(crate) http: Http,
     pub(crate) topics: Topics,
@@ -53,6 +56,27 @@ pub(crate) struct Config {
     pub(crate) compaction: Compaction,
     pub(crate) log: Log,
     pub(crate) shutdown: Shutdown,
+}
+
+/// Where the cluster's metadata is.
+#[derive(Clone, Debug)]
+pub(crate) struct Catalog {
+    pub(crate) store: CatalogStore,
+    pub(crate) etcd: Etcd,
+}
+
+/// How etcd is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Etcd {
+    pub(crate) endpoints: Endpoints,
+    pub(crate) prefix: EtcdPrefix,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) cert_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) user: Option<UserName>,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
 }
 
 /// The Kafka listener.
@@ -228,6 +252,20 @@ impl Default for Config {
             data_dir: PathBuf::from("./sluice-data"),
             node_id: 1,
             tail_cache_bytes: 64 * MIB,
+            catalog: Catalog {
+                store: CatalogStore::Embedded,
+                etcd: Etcd {
+                    endpoints: Endpoints::default(),
+                    prefix: EtcdPrefix("/sluice/default/".to_owned()),
+                    ca_file: None,
+                    cert_file: None,
+                    key_file: None,
+                    user: None,
+                    password_file: None,
+                    connect_timeout: millis(2 * SECOND),
+                    request_timeout: millis(5 * SECOND),
+                },
+            },
             kafka: Kafka {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9092)),
                 advertised: None,

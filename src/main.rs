@@ -2,6 +2,7 @@
 
 mod apis;
 mod bucket;
+mod catalog_store;
 mod cli;
 mod config;
 mod loadtest;

@@ -14,7 +14,6 @@ use object_store::ObjectStore;
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use sluice_bucket::BucketMetrics;
-use sluice_catalog::embedded::EmbeddedStore;
 use sluice_catalog::journal::{Journal, JournalMetrics, JournalOptions, JournalParts};
 use sluice_catalog::{Catalog, CatalogOptions, NodeRegistration, NodeSpec, RegistrationState};
 use sluice_format::key::Keys;
@@ -34,6 +33,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::bucket;
+use crate::catalog_store::OpenStore;
 use crate::config::{Config, HostPort};
 use crate::local_backend::LocalBackend;
 use crate::low_priority::LowPriority;
@@ -169,7 +169,7 @@ impl Shutdown {
 
 /// Catalog, writer and reader of this process.
 struct Node {
-    store: EmbeddedStore,
+    store: OpenStore,
     catalog: Catalog,
     registration: NodeRegistration,
     backend: Arc<LocalBackend>,
@@ -201,7 +201,7 @@ impl Node {
         let data_dir = &config.data_dir;
         std::fs::create_dir_all(data_dir.join("volumes"))
             .with_context(|| format!("cannot make {} (data_dir)", data_dir.display()))?;
-        let store = EmbeddedStore::open(data_dir.join("catalog"), Arc::clone(&entropy)).await?;
+        let store = OpenStore::open(config, &entropy).await?;
         let options = CatalogOptions {
             entropy: Arc::clone(&entropy),
             node: Some(node_id(config)),
@@ -211,8 +211,9 @@ impl Node {
                 .context("groups.defaults")?,
             limits: CatalogLimits::default(),
         };
-        let catalog = Catalog::open(Arc::new(store.clone()), options).await?;
+        let catalog = Catalog::open(store.handle(), options).await?;
         let node_id = node_id(config);
+        store.check_alone(&catalog, node_id)?;
         let spec = NodeSpec {
             id: node_id,
             kafka_host: advertised.host.clone(),
@@ -220,6 +221,11 @@ impl Node {
             rack: None,
         };
         let registration = catalog.register_node(spec, NODE_LEASE).await?;
+        // Another may have registered at the same moment: then both end.
+        if let Err(error) = store.check_alone(&catalog, node_id) {
+            registration.deregister().await?;
+            return Err(error);
+        }
         let bucket_metrics = BucketMetrics::default();
         bucket_metrics.register(&mut registry.write());
         let bucket = bucket::open(config, Arc::clone(&entropy), bucket_metrics)?;
@@ -235,7 +241,7 @@ impl Node {
         let journal_metrics = JournalMetrics::default();
         journal_metrics.register(&mut registry.write());
         let journal = JournalParts {
-            store: Arc::new(store.clone()),
+            store: store.handle(),
             bucket: Arc::clone(&bucket),
             keys: keys.clone(),
             clock: Arc::clone(&clock),

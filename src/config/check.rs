@@ -5,7 +5,7 @@ use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 
 use super::keys::{GROUP_DEFAULTS, TOPIC_DEFAULTS, find};
 use super::load::Loaded;
-use super::{BucketUrl, Checksum, SignBodies, VolumeMedium, VolumeSize};
+use super::{BucketUrl, CatalogStore, Checksum, SignBodies, VolumeMedium, VolumeSize};
 use sluice_model::units::show_size;
 
 /// Adds a line for each thing that does not fit.
@@ -64,6 +64,43 @@ pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {
                 show_size(config.upload.segment_bytes)
             ),
         );
+    }
+
+    let etcd = &config.catalog.etcd;
+    match (config.catalog.store, etcd.endpoints.0.is_empty()) {
+        (CatalogStore::Etcd, true) => {
+            let problem = "is not set: name etcd's members for catalog.store = etcd";
+            refuse("catalog.etcd.endpoints", problem.to_owned());
+        }
+        (CatalogStore::Embedded, false) => {
+            let problem = "is for catalog.store = etcd: set that, or take the endpoints out";
+            refuse("catalog.etcd.endpoints", problem.to_owned());
+        }
+        (CatalogStore::Etcd, false) | (CatalogStore::Embedded, true) => {}
+    }
+    if etcd.ca_file.is_none() && etcd.endpoints.any_secure() {
+        let problem = "is not set, and https in catalog.etcd.endpoints needs it";
+        refuse("catalog.etcd.ca_file", problem.to_owned());
+    }
+    if etcd.ca_file.is_some() && etcd.endpoints.any_plain() {
+        let problem = "is for https: catalog.etcd.endpoints has one without TLS";
+        refuse("catalog.etcd.ca_file", problem.to_owned());
+    }
+    if etcd.cert_file.is_some() != etcd.key_file.is_some() {
+        let problem = "and catalog.etcd.key_file belong together: set both or none";
+        refuse("catalog.etcd.cert_file", problem.to_owned());
+    }
+    if etcd.cert_file.is_some() && etcd.ca_file.is_none() {
+        let problem = "is for https: set catalog.etcd.ca_file, too";
+        refuse("catalog.etcd.cert_file", problem.to_owned());
+    }
+    if etcd.user.is_some() != etcd.password_file.is_some() {
+        let problem = "and catalog.etcd.password_file belong together: set both or none";
+        refuse("catalog.etcd.user", problem.to_owned());
+    }
+    if etcd.password_file.is_some() && etcd.endpoints.any_plain() && !etcd.endpoints.are_local() {
+        let problem = "would go over the network without TLS: use https in catalog.etcd.endpoints";
+        refuse("catalog.etcd.password_file", problem.to_owned());
     }
 
     let bucket = &config.bucket;

@@ -67,6 +67,72 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.tail_cache_bytes,
     },
     Key {
+        name: "catalog.store",
+        doc: "What keeps the cluster's metadata: `embedded` is a log in `data_dir`; `etcd` is an etcd \
+              (3.4 or newer) at `catalog.etcd.endpoints`. One process at a time uses a prefix in it. \
+              What is in the one is not copied to the other.",
+        bounds: None,
+        field: |c| &mut c.catalog.store,
+    },
+    Key {
+        name: "catalog.etcd.endpoints",
+        doc: "The URLs of etcd's members, `http://HOST:PORT` or `https://HOST:PORT`, with commas between. \
+              One of them is used at a time; one that is down is passed over.",
+        bounds: None,
+        field: |c| &mut c.catalog.etcd.endpoints,
+    },
+    Key {
+        name: "catalog.etcd.prefix",
+        doc: "What all keys of this cluster begin with in etcd. Another cluster in the same etcd has another \
+              one.",
+        bounds: None,
+        field: |c| &mut c.catalog.etcd.prefix,
+    },
+    Key {
+        name: "catalog.etcd.ca_file",
+        doc: "A PEM file with the authorities of etcd's certificates. Needed for `https`.",
+        bounds: None,
+        field: |c| &mut c.catalog.etcd.ca_file,
+    },
+    Key {
+        name: "catalog.etcd.cert_file",
+        doc: "A PEM file with our own certificate, where etcd wants one (`--client-cert-auth`).",
+        bounds: None,
+        field: |c| &mut c.catalog.etcd.cert_file,
+    },
+    Key {
+        name: "catalog.etcd.key_file",
+        doc: "A PEM file with the private key of `catalog.etcd.cert_file`.",
+        bounds: None,
+        field: |c| &mut c.catalog.etcd.key_file,
+    },
+    Key {
+        name: "catalog.etcd.user",
+        doc: "The user that etcd knows us as, where it authenticates (`etcdctl auth enable`). It needs to read \
+              and write the prefix.",
+        bounds: None,
+        field: |c| &mut c.catalog.etcd.user,
+    },
+    Key {
+        name: "catalog.etcd.password_file",
+        doc: "A file with the password of `catalog.etcd.user`; a line's end behind it is no part of it.",
+        bounds: None,
+        field: |c| &mut c.catalog.etcd.password_file,
+    },
+    Key {
+        name: "catalog.etcd.connect_timeout",
+        doc: "How long it may take until a member of etcd is connected.",
+        bounds: Some((100, MINUTE)),
+        field: |c| &mut c.catalog.etcd.connect_timeout,
+    },
+    Key {
+        name: "catalog.etcd.request_timeout",
+        doc: "How long a call to etcd may take, with all that is tried again in it. What could not be done \
+              until then fails with an error that clients retry.",
+        bounds: Some((100, MINUTE)),
+        field: |c| &mut c.catalog.etcd.request_timeout,
+    },
+    Key {
         name: "kafka.listen",
         doc: "The address of the Kafka listener.",
         bounds: None,

@@ -239,6 +239,12 @@ pub(super) trait Blank {
     fn blank() -> Self;
 }
 
+impl Blank for PathBuf {
+    fn blank() -> Self {
+        Self::new()
+    }
+}
+
 /// Topic configs: `name=value` pairs with semicolons between (values may hold commas).
 impl Setting for BTreeMap<String, String> {
     fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {

@@ -224,6 +224,8 @@ fn secrets_in_urls_and_in_broken_files_are_not_printed() {
     for text in [
         "[bucket]\nurl = 's3://key:S3CRET@bucket'\n",
         "[bucket]\nendpoint = 'https://key:S3CRET@host'\n",
+        "[catalog]\netcd.endpoints = 'https://user:S3CRET@host:2379'\n",
+        "[catalog]\netcd.user = 'user:S3CRET'\n",
         "[bucket]\nsecret_access_key = S3CRET\n",
         "[bucket]\nsecret_access_key = 'S3CRET\n",
     ] {
@@ -271,6 +273,28 @@ fn what_does_not_fit_together_is_refused() {
             "[bucket]\nchecksum = 'none'\nsign_bodies = 'never'\n",
             "bucket.sign_bodies (s.toml:3)",
             "bucket.checksum is none",
+        ),
+        ("[catalog]\nstore = 'etcd'\n", "catalog.etcd.endpoints (default)", "name etcd's members"),
+        (
+            "[catalog]\netcd.endpoints = 'http://127.0.0.1:2379'\n",
+            "catalog.etcd.endpoints (s.toml:2)",
+            "is for catalog.store = etcd",
+        ),
+        (
+            "[catalog]\nstore = 'etcd'\netcd.endpoints = 'https://a:2379'\n",
+            "catalog.etcd.ca_file (default)",
+            "needs",
+        ),
+        (
+            "[catalog]\nstore = 'etcd'\netcd.endpoints = 'http://127.0.0.1:2379'\netcd.user = 'u'\n",
+            "catalog.etcd.user (s.toml:4)",
+            "belong together",
+        ),
+        (
+            "[catalog]\nstore = 'etcd'\netcd.endpoints = 'http://a:2379'\netcd.user = 'u'\n\
+             etcd.password_file = 'p'\n",
+            "catalog.etcd.password_file (s.toml:5)",
+            "without TLS",
         ),
         (
             "[groups]\nmin_session_timeout = '1h'\n",

@@ -28,5 +28,5 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use options::{EtcdOptions, InvalidOptions, Tls, User};
+pub use options::{EtcdOptions, InvalidOptions, Tls, User, is_endpoint, is_prefix};
 pub use store::EtcdStore;

@@ -154,7 +154,10 @@ impl Members {
             }
             Ok(session)
         });
-        checked.map_err(|failure| format!("{} {}", endpoint.uri(), failure.text()))
+        checked.map_err(|failure| {
+            let url = endpoint.uri().to_string();
+            format!("{}: {}", url.trim_end_matches('/'), failure.text())
+        })
     }
 }
 

@@ -136,7 +136,8 @@ impl EtcdOptions {
     }
 }
 
-fn is_prefix(prefix: &str) -> bool {
+/// Whether keys may begin with it: names between slashes, at most 128 bytes.
+pub fn is_prefix(prefix: &str) -> bool {
     let names = prefix.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     prefix.len() <= MAX_PREFIX_BYTES
@@ -145,9 +146,9 @@ fn is_prefix(prefix: &str) -> bool {
         })
 }
 
-/// A scheme, a host and a port, and nothing else: what is behind them would be ignored, and may be a
-/// secret that does not belong there.
-fn is_endpoint(url: &str) -> bool {
+/// Whether it is the URL of a member: a scheme, a host and a port, and nothing else; what is behind them
+/// would be ignored, and may be a secret that does not belong there.
+pub fn is_endpoint(url: &str) -> bool {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     rest.and_then(|rest| rest.rsplit_once(':')).is_some_and(|(host, port)| {
         !host.is_empty()
