@@ -75,11 +75,15 @@ pub(super) fn judge(figures: &[Compared], names: &[&str]) -> Vec<Judged> {
             for name in names {
                 let measured = of(name);
                 let ratio = measured.and_then(|measured| measured.ratio);
-                let is_met = ratio.is_some_and(|ratio| match goal.bound {
-                    Bound::AtMost(bound) => ratio <= bound,
-                    Bound::AtLeast(bound) => ratio >= bound,
-                });
                 let both = [measured, Some(base)];
+                // What is measured as a difference may come out below 0: too little to be seen.
+                let is_unseen = measured.is_some_and(|measured| measured.spread.median < 0.0);
+                let is_met = match (goal.bound, ratio) {
+                    (Bound::AtMost(bound), Some(ratio)) => ratio <= bound,
+                    (Bound::AtLeast(bound), Some(ratio)) => ratio >= bound,
+                    (Bound::AtMost(_), None) => is_unseen,
+                    (Bound::AtLeast(_), None) => false,
+                };
                 all.push(Judged {
                     goal: goal.words.to_owned(),
                     figure: goal.figure.to_owned(),

@@ -233,6 +233,13 @@ fn who_is_too_slow_or_tells_too_low_ends_fails_nothing_and_is_told() {
     run(&mut outcomes, 5, &|run| run.verification = understated.clone());
     let report = comparison(&outcomes);
     assert!(report.failures[0].contains("5 lost"), "{:?}", report.failures);
+    // A cost that cannot be seen is none.
+    for index in 3..6 {
+        run(&mut outcomes, index, &|run| run.phases = vec![phase("steady", true, 1.0, 7.0)]);
+    }
+    let report = comparison(&outcomes);
+    let goal = report.goals.iter().find(|one| one.figure == "fetch-cpu").expect("a goal");
+    assert!(goal.is_met && goal.ratio.is_none(), "{goal:?}");
     // A figure that no round has is missed.
     for index in 3..6 {
         run(&mut outcomes, index, &|run| run.phases.clear());
