@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 /// A version of the whole map. Each committed transaction that changes something takes the next one;
-/// nothing else does. The empty map before the first transaction has the smallest revision of its
-/// store (0 here, 1 in etcd). A key's *mod revision* is that of the transaction that last put it.
+/// nothing else does; where a store holds several maps, those of the others do, and are never told to this
+/// one's watches. The empty map before the first transaction has the smallest revision of its store (0
+/// here, 1 in etcd). A key's *mod revision* is that of the transaction that last put it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
@@ -177,8 +178,8 @@ impl Txn {
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Made, and durable. The revision is the transaction's, or the current one if it changed
-    /// nothing.
+    /// Made, and durable. The revision is the transaction's, or the newest known to have changed the map
+    /// if this one changed nothing: in either case one that a watch of the whole map reaches.
     Committed(Revision),
     /// A condition did not hold, and nothing was changed.
     Conflict,
