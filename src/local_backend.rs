@@ -3,6 +3,7 @@
 //! It joins the two halves of a stream: the writer has its tail, the reader what is in the bucket.
 
 mod consumer_groups;
+mod fetch;
 mod records;
 mod share_groups;
 mod streams_groups;
@@ -19,9 +20,9 @@ use futures_util::future::join_all;
 use sluice_format::StreamKey;
 use sluice_gateway::backend::{
     Append, AppendRequest, Appended, Backend, Caller, DeleteOffsets, OffsetFound, OffsetQuery,
-    Read, ReadAnswer, ReadRequest, Refused,
+    ReadAnswer, ReadRequest, Refused,
 };
-use sluice_model::{StreamId, VolumeId};
+use sluice_model::StreamId;
 use sluice_reader::{ReadError, Reader};
 use sluice_wire::messages::{
     delete_groups_request::DeleteGroupsRequest, delete_groups_response::DeleteGroupsResponse,
@@ -37,19 +38,11 @@ use sluice_wire::messages::{
 };
 use sluice_wire::{ErrorCode, Str};
 use sluice_writer::group::GroupCaller;
-use sluice_writer::{AppendError, Offsets, Tail, Unverified, Writer};
+use sluice_writer::{AppendError, Unverified, Writer};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
-use self::records::{Records, read_bucket};
 use crate::low_priority::LowPriority;
 
-/// A fetch waits so long for the bucket; then it answers without, and the read goes on by itself, so that
-/// the client finds it in the cache when it asks again, and other partitions of the fetch are not held up.
-const BUCKET_WAIT: Duration = Duration::from_secs(2);
-/// How often a fetch looks again when what it wants moves between the tail, the bucket and other
-/// segments of the bucket.
-const READ_TRIES: usize = 4;
 /// A lookup by time waits so long.
 const LOOKUP_WAIT: Duration = Duration::from_secs(10);
 /// Reads of the bucket under way at once; more are told to ask again.
@@ -146,145 +139,10 @@ impl LocalBackend {
         self.writer.offsets(stream).map_or(-1, |offsets| offsets.log_start)
     }
 
-    /// Reads from the bucket, of committed records up to `stable`; nothing if that takes too long.
-    async fn read_bucket(
-        &self,
-        volume: VolumeId,
-        stream: StreamId,
-        offset: i64,
-        max_bytes: u64,
-        stable: Option<i64>,
-    ) -> Result<Records, ReadError> {
-        let Ok(permit) = Arc::clone(&self.bucket_reads).try_acquire_owned() else {
-            return Ok(Records::default());
-        };
-        let reader = Arc::clone(&self.reader);
-        let read = self.low.handle().spawn(async move {
-            let read = read_bucket(&reader, volume.0, stream, offset, max_bytes, stable).await;
-            drop(permit);
-            read
-        });
-        match tokio::time::timeout(BUCKET_WAIT, read).await {
-            Ok(Ok(read)) => read,
-            // It was aborted or has panicked, which was logged; or it takes its time.
-            Ok(Err(_)) | Err(_) => Ok(Records::default()),
-        }
-    }
-
     /// Checks the epoch that a client believes in.
     fn check_epoch(&self, stream: StreamId, current: Option<i32>) -> Result<(), ErrorCode> {
         let ours = self.writer.leader_epoch(stream).ok_or(ErrorCode::NotLeaderOrFollower)?;
         compare_epochs(ours, current)
-    }
-
-    /// Records of one stream from the tail, or from the bucket.
-    async fn records(
-        &self,
-        tail: &Tail,
-        stream: StreamId,
-        offset: i64,
-        max_bytes: u64,
-        stable: Option<i64>,
-    ) -> Result<Records, ErrorCode> {
-        let mut at = offset;
-        for _ in 0..READ_TRIES {
-            // Before the records are read: what leaves the tail after this is in the bucket.
-            let aborted = match stable {
-                Some(stable) if at < stable => tail.aborted_over(&(at..stable)),
-                Some(_) => return Ok(Records::default()),
-                None => Vec::new(),
-            };
-            let here = tail.read(at, max_bytes).await.map_err(|error| error.code())?;
-            if let Some(chain) = here {
-                return Ok(Records::new(chain, stable).with(&aborted));
-            }
-            match self.read_bucket(tail.volume(), stream, at, max_bytes, stable).await {
-                Ok(records) => return Ok(records.with(&aborted)),
-                // Retention or compaction took it between the two looks, or the tail has it again.
-                Err(ReadError::NotHere) => {}
-                // Nothing is left of what the bucket had from there on: the tail is next.
-                Err(ReadError::Compacted { next }) => at = next,
-                Err(error) => {
-                    tracing::warn!(%stream, offset, %error, "cannot read from the bucket");
-                    return Err(bucket_code(&error));
-                }
-            }
-        }
-        // It moves faster than we look: the client asks again.
-        Err(ErrorCode::KafkaStorageError)
-    }
-
-    /// Finds each stream; none for one that is not here.
-    fn find(&self, reads: &[Read]) -> Vec<Option<Tail>> {
-        reads.iter().map(|read| self.writer.tail(read.stream).ok()).collect()
-    }
-
-    /// Reads all streams once, within the request's bound. As many at once as may all be answered in
-    /// full, so that those in the bucket do not wait for each other.
-    async fn read_all(
-        &self,
-        request: &ReadRequest,
-        tails: &[Option<Tail>],
-    ) -> Vec<Result<ReadAnswer, ErrorCode>> {
-        let mut left = u64::from(request.max_bytes);
-        let mut nothing_yet = true;
-        let mut answers = Vec::with_capacity(request.reads.len());
-        let mut rest = 0;
-        while rest < request.reads.len() {
-            let first = rest;
-            let mut wanted = 0;
-            let mut wave = Vec::new();
-            while rest < request.reads.len() {
-                let read = &request.reads[rest];
-                let sight = look(read, tails[rest].as_ref(), request.read_committed);
-                // Most streams have nothing new: they cost no more than the look.
-                let room = if matches!(sight, Ok(Sight::Records { .. })) { room(read) } else { 0 };
-                if !wave.is_empty() && wanted + room > left {
-                    break;
-                }
-                wanted += room;
-                answers.push(match sight {
-                    Ok(Sight::Records { offsets, stable }) => {
-                        wave.push((rest, stable));
-                        Ok(answer(offsets, Records::default(), None))
-                    }
-                    Ok(Sight::Nothing(answer)) => Ok(answer),
-                    Err(code) => Err(code),
-                });
-                rest += 1;
-            }
-            debug_assert!(rest > first, "each wave answers something");
-            // The first batch comes whole, however small the bounds are (KIP-74).
-            let least = u64::from(nothing_yet);
-            let reads = wave.iter().filter_map(|(index, stable)| {
-                let (read, tail) = (&request.reads[*index], tails[*index].as_ref()?);
-                let bytes = left.min(room(read)).max(least);
-                Some(async move {
-                    // A bound of no bytes reads nothing.
-                    if bytes == 0 {
-                        return Ok(Records::default());
-                    }
-                    self.records(tail, read.stream, read.offset, bytes, *stable).await
-                })
-            });
-            let all = join_all(reads).await;
-            for ((index, _), records) in wave.iter().zip(all) {
-                match records {
-                    Ok(records) if nothing_yet || records.chain.len() as u64 <= left => {
-                        nothing_yet &= records.chain.is_empty();
-                        left = left.saturating_sub(records.chain.len() as u64);
-                        if let Ok(answer) = &mut answers[*index] {
-                            answer.records = records.chain;
-                            answer.aborted = records.aborted;
-                        }
-                    }
-                    // There is no room any more.
-                    Ok(_) => {}
-                    Err(code) => answers[*index] = Err(code),
-                }
-            }
-        }
-        answers
     }
 
     async fn by_timestamp(
@@ -334,13 +192,6 @@ impl LocalBackend {
     }
 }
 
-fn room(read: &Read) -> u64 {
-    u64::from(read.max_bytes)
-}
-
-/// A leader epoch and the offset behind its last record.
-type EpochEnd = (i32, i64);
-
 fn compare_epochs(ours: i32, current: Option<i32>) -> Result<(), ErrorCode> {
     match current {
         Some(theirs) if theirs < ours => Err(ErrorCode::FencedLeaderEpoch),
@@ -349,79 +200,7 @@ fn compare_epochs(ours: i32, current: Option<i32>) -> Result<(), ErrorCode> {
     }
 }
 
-/// Where the client's log parts from ours, if it does (KIP-595). A record of an epoch that is yet to
-/// come is out of range.
-fn divergence(read: &Read, tail: &Tail) -> Result<Option<EpochEnd>, ErrorCode> {
-    let Some(last) = read.last_fetched_epoch else { return Ok(None) };
-    if last > tail.leader_epoch() {
-        return Err(ErrorCode::OffsetOutOfRange);
-    }
-    Ok(tail.epoch_end(last).filter(|(epoch, end)| *epoch < last || *end < read.offset))
-}
-
-/// The stream, if client and server agree on who leads it, with where their logs part if they do.
-fn agreed<'a>(
-    read: &Read,
-    tail: Option<&'a Tail>,
-) -> Result<(&'a Tail, Option<EpochEnd>), ErrorCode> {
-    let tail = tail.filter(|tail| tail.is_here()).ok_or(ErrorCode::NotLeaderOrFollower)?;
-    compare_epochs(tail.leader_epoch(), read.current_leader_epoch)?;
-    Ok((tail, divergence(read, tail)?))
-}
-
-/// What there is of a stream for one who reads it.
-enum Sight {
-    /// No records: this is the answer.
-    Nothing(ReadAnswer),
-    /// Records from the wanted offset on, up to the last stable offset if that is a bound.
-    Records { offsets: Offsets, stable: Option<i64> },
-}
-
-/// Looks at a stream without reading it.
-fn look(read: &Read, tail: Option<&Tail>, committed: bool) -> Result<Sight, ErrorCode> {
-    let (tail, diverging) = agreed(read, tail)?;
-    // Taken before records are read: there may be more by then, which no client minds.
-    let offsets = tail.offsets();
-    if let Some(diverging) = diverging {
-        return Ok(Sight::Nothing(answer(offsets, Records::default(), Some(diverging))));
-    }
-    if read.offset < offsets.log_start || read.offset > offsets.high_watermark {
-        return Err(ErrorCode::OffsetOutOfRange);
-    }
-    let stable = committed.then_some(offsets.last_stable);
-    if read.offset >= stable.unwrap_or(offsets.high_watermark) {
-        return Ok(Sight::Nothing(answer(offsets, Records::default(), None)));
-    }
-    Ok(Sight::Records { offsets, stable })
-}
-
-/// Whether an answer could be made now: enough bytes, or something that must be told at once.
-fn is_ready(request: &ReadRequest, tails: &[Option<Tail>]) -> bool {
-    let enough = u64::from(request.min_bytes);
-    let mut bytes = 0;
-    for (read, tail) in request.reads.iter().zip(tails) {
-        let Ok((tail, None)) = agreed(read, tail.as_ref()) else { return true };
-        let available = tail.available(read.offset, request.read_committed, enough);
-        bytes += available.min(room(read).max(1));
-        if bytes >= enough {
-            return true;
-        }
-    }
-    bytes >= enough
-}
-
 const NOTHING: OffsetFound = OffsetFound { offset: -1, timestamp: -1, leader_epoch: -1 };
-
-fn answer(offsets: Offsets, records: Records, diverging: Option<(i32, i64)>) -> ReadAnswer {
-    ReadAnswer {
-        high_watermark: offsets.high_watermark,
-        last_stable: offsets.last_stable,
-        log_start: offsets.log_start,
-        records: records.chain,
-        aborted: records.aborted,
-        diverging,
-    }
-}
 
 #[async_trait]
 impl Backend for LocalBackend {
@@ -441,22 +220,7 @@ impl Backend for LocalBackend {
         _caller: &Caller,
         request: ReadRequest,
     ) -> Vec<Result<ReadAnswer, ErrorCode>> {
-        let mut tails = self.find(&request.reads);
-        if !request.max_wait.is_zero() && !is_ready(&request, &tails) {
-            let deadline = Instant::now() + request.max_wait;
-            let waiter = Tail::waiter(tails.iter().flatten());
-            // Looked at again after the waiter is in place, so that nothing is missed between.
-            while !is_ready(&request, &tails) {
-                if tokio::time::timeout_at(deadline, waiter.changed()).await.is_err() {
-                    break;
-                }
-            }
-            drop(waiter);
-            if tails.iter().flatten().any(|tail| !tail.is_here()) {
-                tails = self.find(&request.reads);
-            }
-        }
-        self.read_all(&request, &tails).await
+        self.fetch(&request).await
     }
 
     async fn find_offset(

@@ -2,14 +2,12 @@
 //! marker is; see [`sluice_format::transactions`] for how many of them are to be looked at.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sluice_format::segment::Extent;
 use sluice_format::{AbortedTransaction, StreamKey, TransactionSection};
 
-use crate::cache::Cached;
-use crate::load::section_chunk;
+use crate::load::told;
 use crate::read::{ReadError, Reader};
 
 /// Sections that one read asks for at once.
@@ -17,7 +15,7 @@ const AT_ONCE: usize = 8;
 
 /// What a consumer needs of an extent's section.
 #[derive(Debug, Default)]
-pub(crate) struct Aborted {
+struct Aborted {
     /// By the offset of their markers, ascending.
     transactions: Vec<AbortedTransaction>,
     /// Where the oldest transaction began that was open at the extent's end.
@@ -97,20 +95,17 @@ impl Reader {
         Ok(out)
     }
 
-    /// What an extent's section says. For an extent of one block the blocks come with it, as no index has
-    /// brought it.
-    pub(crate) async fn section(&self, extent: &Extent) -> Result<Arc<Aborted>, ReadError> {
-        if extent.section_len == 0 {
-            return Ok(Arc::default());
+    /// What an extent's section says.
+    async fn section(&self, extent: &Extent) -> Result<Aborted, ReadError> {
+        let range = extent.section_range();
+        if range.is_empty() {
+            return Ok(Aborted::default());
         }
-        let chunk = section_chunk(extent);
-        let load = async {
-            let parts = self.fetch_parts(extent, extent.blocks == 1).await?;
-            Ok::<_, ReadError>(Cached::Aborted(parts.section.unwrap_or_default()))
-        };
-        match self.cache.get_or_insert_async(&chunk, load).await? {
-            Cached::Aborted(aborted) => Ok(aborted),
-            Cached::Blocks(_) | Cached::Index(_) => Err(self.foreign(chunk)),
+        let read = || self.decoded(extent.segment, range.clone(), TransactionSection::decode);
+        let mut done = read().await;
+        if self.is_worth_another(&done) {
+            done = told(read().await);
         }
+        done.map(Aborted::from)
     }
 }

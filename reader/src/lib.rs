@@ -3,20 +3,21 @@
 //!
 //! A reader needs the bucket alone. What lies where comes from volumes' states
 //! ([`sluice_format::VolumeState`]); in the process that also writes, the writer shares its own. Every
-//! block is checked against its CRC32C when it arrives, before anyone sees it; what arrives damaged is read
+//! block is checked against its CRC32C each time that it is read, before anyone sees it; what is damaged is asked for
 //! once more before that is said.
 
 mod aborted;
 mod ahead;
-mod cache;
-mod gather;
 mod load;
 mod lookup;
+mod pages;
 mod plan;
 mod read;
+mod share;
 #[cfg(test)]
 mod tests;
 
-pub use cache::CacheMetrics;
 pub use lookup::Found;
-pub use read::{ReadError, Reader, ReaderOptions, SharedState};
+pub use pages::CacheMetrics;
+pub use read::{ReadError, Reader, ReaderOptions, SharedState, Wish};
+pub use share::Bounds;

@@ -4,7 +4,7 @@ use sluice_format::StreamKey;
 use sluice_format::segment::{Block, BlockEntry, Extent};
 use sluice_wire::scan;
 
-use crate::plan::chunks;
+use crate::load::Purpose;
 use crate::read::{ReadError, Reader};
 
 /// A compressed batch may hold this much uncompressed when its records are looked at.
@@ -95,8 +95,7 @@ impl Reader {
         (stream.log_start, candidates.copied().collect())
     }
 
-    /// The blocks of the chunk of an extent that has its first block with such a timestamp at or after
-    /// `from`; none if there is none.
+    /// Blocks of an extent from the first one with such a timestamp at or after `from`; none if there is none.
     async fn blocks_with_timestamp(
         &self,
         extent: &Extent,
@@ -106,25 +105,17 @@ impl Reader {
         if extent.blocks == 0 || from >= extent.end_offset {
             return Ok(Vec::new());
         }
-        let index = self.index(extent, false).await?;
-        let first = match index.as_deref() {
-            None => from,
-            Some(blocks) => {
-                let wanted = |block: &&BlockEntry| {
-                    block.base_offset >= from && block.max_timestamp >= timestamp_ms
-                };
-                match blocks.iter().find(wanted) {
-                    Some(block) => block.base_offset,
-                    None => return Ok(Vec::new()),
-                }
+        let mut first = from;
+        if extent.blocks > 1 {
+            let index = self.index(extent).await?;
+            let wanted = |block: &&BlockEntry| {
+                block.base_offset >= from && block.max_timestamp >= timestamp_ms
+            };
+            match index.iter().find(wanted) {
+                Some(block) => first = block.base_offset,
+                None => return Ok(Vec::new()),
             }
-        };
-        let (wanted, _) = chunks(extent, index.as_deref(), first, 1);
-        let mut out = Vec::new();
-        for chunk in wanted {
-            let blocks = self.blocks(chunk).await?;
-            out.extend(blocks.iter().filter(|block| block.end_offset > first).cloned());
         }
-        Ok(out)
+        Ok(self.piece(extent, first, 1, Purpose::Blocks).await?.blocks)
     }
 }

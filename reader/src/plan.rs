@@ -1,110 +1,175 @@
-//! Which chunks of which segments to read. Pure.
-//!
-//! A chunk is what is read and cached as one: neighbouring blocks of one extent, about [`CHUNK_BYTES`]
-//! of them. Chunks are cut at fixed places, so that every consumer asks for the same ones.
+//! Blocks of an extent, on the bytes that lie there. Pure.
 
-use sluice_format::segment::{BlockEntry, Extent, SegmentId};
+use std::ops::Range;
 
-/// A chunk is closed when it has this many bytes.
-const CHUNK_BYTES: u64 = 1 << 20;
+use sluice_format::FormatError;
+use sluice_format::segment::{BLOCK_HEADER_LEN, Block, BlockHead, split_block};
 
-/// Some neighbouring blocks of one segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Chunk {
-    pub(crate) segment: SegmentId,
-    pub(crate) position: u64,
-    pub(crate) len: u64,
+use crate::pages::Span;
+
+/// What is wanted of an extent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Blocks that hold this offset or later ones.
+    pub(crate) offset: i64,
+    /// The offset of the first block that is looked at; blocks follow each other without gaps.
+    pub(crate) first: i64,
+    /// Where the extent's last block ends.
+    pub(crate) data_end: u64,
+    /// Whether the blocks are wanted, or only where they end.
+    pub(crate) blocks: bool,
 }
 
-/// The chunks of `extent` that hold offsets from `from` on, until `max_bytes` are covered. `blocks` is
-/// the extent's index; none for an extent of one block. Returns the bytes covered, too.
-pub(crate) fn chunks(
-    extent: &Extent,
-    blocks: Option<&[BlockEntry]>,
-    from: i64,
-    max_bytes: u64,
-) -> (Vec<Chunk>, u64) {
-    let segment = extent.segment;
-    let Some(blocks) = blocks else {
-        let len = u64::from(extent.data_len);
-        return (vec![Chunk { segment, position: extent.position, len }], len);
-    };
-    let mut out = Vec::new();
-    let mut covered = 0;
-    let mut rest = blocks;
-    while let Some(first) = rest.first()
-        && covered < max_bytes
-    {
-        let mut len = 0;
-        let mut count = 0;
-        while count < rest.len() && len < CHUNK_BYTES {
-            len += u64::from(rest[count].len);
-            count += 1;
+/// What was found.
+#[derive(Debug)]
+pub(crate) enum Walked {
+    /// Whole blocks.
+    Blocks {
+        /// Verified, if they were wanted.
+        blocks: Vec<Block>,
+        /// Bytes of those that hold what was wanted.
+        covered: u64,
+        /// The offset behind the last one.
+        end: i64,
+    },
+    /// No wanted block is whole: look again, from this block on, with at least these bytes.
+    More { from: u64, first: i64, to: u64 },
+}
+
+/// Looks at the blocks that begin in `range`, of which all bytes are on `span`, and more may be.
+///
+/// # Errors
+/// What lies there is damaged.
+pub(crate) fn walk(span: &Span, range: Range<u64>, wanted: Wanted) -> Result<Walked, FormatError> {
+    let invalid = |why| FormatError::Invalid { what: "block", why };
+    let (mut at, mut next) = (range.start, wanted.first);
+    let (mut blocks, mut covered) = (Vec::new(), 0);
+    while at < range.end {
+        let head_end = at + BLOCK_HEADER_LEN as u64;
+        let block_end = match head_end <= span.end() {
+            true => {
+                let head = BlockHead::decode(&span.bytes(at..head_end)?)?;
+                let end = at + head.len;
+                if end > wanted.data_end {
+                    return Err(invalid("it is longer than its extent"));
+                }
+                if head.base_offset != next || head.end_offset <= next {
+                    return Err(invalid("its offsets do not follow those before it"));
+                }
+                if end <= span.end() {
+                    if head.end_offset > wanted.offset {
+                        covered += head.len;
+                        if wanted.blocks {
+                            blocks.push(split_block(&mut span.bytes(at..end)?)?);
+                        }
+                    }
+                    (at, next) = (end, head.end_offset);
+                    continue;
+                }
+                end
+            }
+            false => head_end,
+        };
+        if block_end > wanted.data_end {
+            return Err(invalid("it is longer than its extent"));
         }
-        let (group, after) = rest.split_at(count);
-        rest = after;
-        // Blocks before the first wanted one come along, but do not count as covered.
-        let wanted = group.iter().filter(|block| block.end_offset > from);
-        let wanted_bytes: u64 = wanted.map(|block| u64::from(block.len)).sum();
-        if wanted_bytes > 0 {
-            covered += wanted_bytes;
-            out.push(Chunk { segment, position: first.position, len });
+        if covered == 0 {
+            return Ok(Walked::More { from: at, first: next, to: block_end });
         }
+        break;
     }
-    (out, covered)
+    Ok(Walked::Blocks { blocks, covered, end: next })
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use sluice_format::segment::{Extent, Piece, SegmentBuilder};
+    use sluice_format::{SegmentId, StreamKey};
+
     use super::*;
 
-    /// Four of them make a chunk.
-    const BLOCK: u64 = CHUNK_BYTES / 4;
-    const SEGMENT: SegmentId = SegmentId { volume: 1, epoch: 1, sequence: 1 };
-
-    fn extent(blocks: u32) -> (Extent, Vec<BlockEntry>) {
-        let entries: Vec<_> = (0..blocks)
-            .map(|n| BlockEntry {
-                base_offset: i64::from(n) * 10,
-                end_offset: i64::from(n) * 10 + 10,
-                max_timestamp: 0,
-                position: 32 + u64::from(n) * BLOCK,
-                len: BLOCK as u32,
-            })
-            .collect();
-        let extent = Extent {
-            segment: SEGMENT,
-            base_offset: 0,
-            end_offset: i64::from(blocks) * 10,
+    /// Four blocks of 300 kB, of ten offsets each, from 100 on.
+    fn extent() -> (Bytes, Extent) {
+        let id = SegmentId { volume: 0, epoch: 1, sequence: 0 };
+        let mut builder = SegmentBuilder::new(id);
+        let pieces = [100, 110, 120, 130].map(|base_offset| Piece {
+            base_offset,
+            end_offset: base_offset + 10,
             max_timestamp: 0,
-            position: 32,
-            data_len: blocks * BLOCK as u32,
-            blocks,
-            leader_epoch: 0,
-            section_len: 0,
-        };
-        (extent, entries)
+            batches: 1,
+            leader_epoch: 1,
+            bytes: Bytes::from(vec![7; 300_000]),
+        });
+        builder.push_extent(StreamKey { topic: [0; 16], partition: 0 }, &pieces);
+        let built = builder.finish();
+        (Bytes::from(built.parts.concat()), built.extents[0].1)
+    }
+
+    fn look(
+        bytes: &Bytes,
+        extent: &Extent,
+        range: Range<u64>,
+        until: u64,
+        offset: i64,
+    ) -> Result<Walked, FormatError> {
+        let span = Span::new(0, vec![bytes.slice(..until as usize)]);
+        let data_end = extent.data_range().end;
+        walk(&span, range, Wanted { offset, first: extent.base_offset, data_end, blocks: true })
+    }
+
+    fn found(walked: Result<Walked, FormatError>) -> (Vec<i64>, i64) {
+        match walked.unwrap() {
+            Walked::Blocks { blocks, end, .. } => {
+                (blocks.iter().map(|block| block.base_offset).collect(), end)
+            }
+            Walked::More { .. } => panic!("there are blocks"),
+        }
     }
 
     #[test]
-    fn chunks_begin_at_fixed_places() {
-        let (extent, blocks) = extent(10);
-        let (from_start, covered) = chunks(&extent, Some(&blocks), 0, 1);
-        assert_eq!(from_start, [Chunk { segment: SEGMENT, position: 32, len: 4 * BLOCK }]);
-        assert_eq!(covered, 4 * BLOCK);
-        let (from_inside, covered) = chunks(&extent, Some(&blocks), 35, 1);
-        assert_eq!(from_inside, from_start, "another offset asks for the same chunk");
-        assert_eq!(covered, BLOCK);
-        let (rest, covered) = chunks(&extent, Some(&blocks), 45, 100 << 20);
-        assert_eq!(rest.iter().map(|chunk| chunk.len).collect::<Vec<_>>(), [4 * BLOCK, 2 * BLOCK]);
-        assert_eq!(covered, 6 * BLOCK);
+    fn whole_blocks_are_taken_and_those_before_passed_over() {
+        let (bytes, extent) = extent();
+        let data = extent.data_range();
+        let all = found(look(&bytes, &extent, data.clone(), data.end, 0));
+        assert_eq!(all, (vec![100, 110, 120, 130], 140));
+        let some = found(look(&bytes, &extent, data.clone(), data.end, 125));
+        assert_eq!(some, (vec![120, 130], 140));
+        let cut = data.start + 700_000;
+        let whole = found(look(&bytes, &extent, data.start..cut, cut, 0));
+        assert_eq!(whole, (vec![100, 110], 120), "the third is not whole");
+        let begun = found(look(&bytes, &extent, data.start..cut, data.end, 0));
+        assert_eq!(begun, (vec![100, 110, 120], 130), "it is here, and begins in time");
     }
 
     #[test]
-    fn an_extent_of_one_block_needs_no_index() {
-        let (extent, _) = extent(1);
-        let (all, covered) = chunks(&extent, None, 5, 1);
-        assert_eq!(all, [Chunk { segment: SEGMENT, position: 32, len: BLOCK }]);
-        assert_eq!(covered, BLOCK);
+    fn what_is_lacking_is_told() {
+        let (bytes, extent) = extent();
+        let start = extent.position;
+        for (until, at, first, to) in [
+            (start + 10, start, 100, start + 40),
+            (start + 1000, start, 100, start + 300_040),
+            (start + 300_050, start + 300_040, 110, start + 300_080),
+        ] {
+            let offset = if at == start { 0 } else { 115 };
+            match look(&bytes, &extent, start..until, until, offset).unwrap() {
+                Walked::More { from, first: base, to: needed } => {
+                    assert_eq!((from, base, needed), (at, first, to));
+                }
+                found => panic!("{found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_that_lies_is_found_out_though_its_block_is_passed_over() {
+        let (good, extent) = extent();
+        let data = extent.data_range();
+        for byte in [0, 4, 5, 6, 7, 8, 15, 16, 17, 23] {
+            let mut bad = good.to_vec();
+            bad[data.start as usize + byte] ^= 1;
+            let found = look(&Bytes::from(bad), &extent, data.clone(), data.end, 135);
+            assert!(found.is_err(), "byte {byte} of a head: {found:?}");
+        }
     }
 }

@@ -9,15 +9,15 @@ use futures_util::{Stream, StreamExt, future, stream};
 use object_store::ObjectStore;
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
-use sluice_format::segment::{Block, BlockEntry, Extent};
+use sluice_format::segment::{Block, Extent};
 use sluice_format::{FormatError, StreamKey, VolumeState};
 use sluice_wire::{Chain, scan};
 use tokio::time::{Instant, timeout_at};
 
 use crate::ahead::{Ahead, Cursor, Work};
-use crate::cache::{CacheMetrics, ChunkCache, chunk_cache};
-use crate::gather::{Gather, MAX_GET_BYTES};
-use crate::plan::{Chunk, chunks};
+use crate::load::{Piece, Purpose};
+use crate::pages::{CacheMetrics, Pages};
+use crate::share::{Bounds, Place, share_out};
 
 /// A volume's state, shared with whoever advances it.
 pub type SharedState = Arc<RwLock<VolumeState>>;
@@ -29,10 +29,8 @@ const EXTENTS_AT_ONCE: usize = 8;
 /// After so long a read gives what it has, if it has anything. A slow bucket does not keep a consumer waiting
 /// for all that it would take, and what came is used before a small cache lets go of it.
 const PROMPT: Duration = Duration::from_secs(1);
-/// An extent below this is read whole, wherever the consumer is in it.
-const SMALL_EXTENT_BYTES: u32 = 1 << 20;
-/// Room for an extent's index in a request that reads it whole.
-const INDEX_ALLOWANCE_BYTES: u64 = 64 << 10;
+/// What is read may keep so many times its own bytes in memory: pages that others want, too.
+const MOST_HELD: u64 = 8;
 
 /// Why a read gave nothing.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -62,34 +60,31 @@ pub enum ReadError {
 /// How a reader works.
 #[derive(Clone, Copy, Debug)]
 pub struct ReaderOptions {
-    /// Bound of the chunk cache.
+    /// Bound of what is kept in memory.
     pub cache_bytes: u64,
 }
 
 /// Serves what lies in the bucket.
 pub struct Reader {
-    pub(crate) gather: Gather,
+    pub(crate) pages: Pages,
     pub(crate) keys: Keys,
     volumes: RwLock<HashMap<u32, SharedState>>,
-    pub(crate) cache: ChunkCache,
     ahead: Ahead,
+    cache_bytes: u64,
     pub(crate) metrics: CacheMetrics,
 }
 
-/// What was read of one extent.
-struct Piece {
-    blocks: Vec<Arc<[Block]>>,
-    /// Bytes in them that were asked for.
-    covered: u64,
-    /// The offset behind the last of them.
-    end: i64,
-}
-
-/// The offset behind a chunk of `extent`.
-fn end_of(extent: &Extent, index: Option<&[BlockEntry]>, chunk: &Chunk) -> i64 {
-    let end = chunk.position + chunk.len;
-    let last = index.and_then(|blocks| blocks.iter().rfind(|block| block.position < end));
-    last.map_or(extent.end_offset, |block| block.end_offset)
+/// A stream that is to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The volume that it is on.
+    pub volume: u32,
+    /// The stream.
+    pub stream: StreamKey,
+    /// From here on.
+    pub offset: i64,
+    /// Up to so many bytes.
+    pub max_bytes: u64,
 }
 
 /// About how many bytes of `extent` lie at `offset` and behind it, as if its records were of one size.
@@ -100,11 +95,12 @@ fn bytes_from(extent: &Extent, offset: i64) -> u64 {
     u64::try_from(part).unwrap_or(u64::MAX)
 }
 
-/// Whole batches of `chunks` from the one that holds `offset` on, and where the last of them ends.
-fn select(chunks: &[Arc<[Block]>], offset: i64, max_bytes: u64) -> (Chain, i64) {
+/// Whole batches of `blocks` from the one that holds `offset` on, and where the last of them ends. `held` is
+/// the memory that slices of the blocks would keep: if that is far more than they have, they are copied.
+fn select(blocks: &[Block], held: u64, offset: i64, max_bytes: u64) -> (Chain, i64) {
     let mut out = Chain::default();
     let mut last = Bytes::new();
-    for block in chunks.iter().flat_map(|chunk| chunk.iter()) {
+    for block in blocks {
         if block.end_offset <= offset {
             continue;
         }
@@ -121,6 +117,9 @@ fn select(chunks: &[Arc<[Block]>], offset: i64, max_bytes: u64) -> (Chain, i64) 
     // Not the block's end: a compacted one reaches further than its last batch, and a consumer does not
     // know that.
     let end = scan::spans(&last).last().map_or(offset, |span| span.end_offset);
+    if held / MOST_HELD > out.len() as u64 {
+        out = Chain::from(Bytes::from(out.to_bytes().to_vec()));
+    }
     (out, end)
 }
 
@@ -132,10 +131,24 @@ impl Reader {
         options: ReaderOptions,
         metrics: CacheMetrics,
     ) -> Self {
-        let cache = chunk_cache(options.cache_bytes);
-        let ahead = Ahead::new(options.cache_bytes);
-        let gather = Gather::new(bucket, keys.clone(), metrics.clone());
-        Self { gather, keys, volumes: RwLock::default(), cache, ahead, metrics }
+        let ReaderOptions { cache_bytes } = options;
+        let ahead = Ahead::new(cache_bytes);
+        let pages = Pages::new(bucket, keys.clone(), cache_bytes, metrics.clone());
+        Self { pages, keys, volumes: RwLock::default(), ahead, cache_bytes, metrics }
+    }
+
+    /// How much to [`Reader::read`] of each stream that one request wants; none for those that are to wait for
+    /// the others: a few segments ahead of them, they are read with them by one of the next requests.
+    pub fn share_out(&self, wishes: &[Wish]) -> Vec<Option<Bounds>> {
+        let places = wishes.iter().map(|wish| {
+            let Wish { volume, stream, offset, max_bytes } = *wish;
+            let at = Cursor { volume, stream, offset };
+            let extents = self.extents_from(at, Bounds::most(1)).unwrap_or_default();
+            let first = extents.first();
+            let bytes = first.map_or(0, |extent| bytes_from(extent, offset));
+            Place { segment: first.map(|extent| extent.segment), bytes, max_bytes }
+        });
+        share_out(&places.collect::<Vec<_>>(), self.cache_bytes)
     }
 
     /// Serves a volume's streams from now on.
@@ -144,50 +157,49 @@ impl Reader {
     }
 
     /// Whole batches from the one that holds `offset` on, or from the next one that key compaction has
-    /// left: at least one, then up to `max_bytes`, fewer if the bucket is slow. The first may begin before
-    /// `offset`. The pieces share the cache's memory.
+    /// left: at least one, then up to the bounds, fewer if the bucket is slow. The first may begin before
+    /// `offset`. They may share the cache's memory.
     pub async fn read(
         self: &Arc<Self>,
         volume: u32,
         stream: StreamKey,
         offset: i64,
-        max_bytes: u64,
+        bounds: Bounds,
     ) -> Result<Chain, ReadError> {
         let _demand = self.ahead.demand();
         let prompt = Instant::now() + PROMPT;
         let mut at = offset;
         loop {
-            let read = self.read_from(Cursor { volume, stream, offset: at }, max_bytes, prompt);
-            let (blocks, looked_to) = match read.await {
+            let read = self.read_from(Cursor { volume, stream, offset: at }, bounds, prompt);
+            let (chain, end, looked_to) = match read.await {
                 // All that follows in the bucket was looked at and holds nothing.
                 Err(ReadError::NotHere) if at > offset => {
                     return Err(ReadError::Compacted { next: at });
                 }
                 read => read?,
             };
-            let (out, end) = select(&blocks, at, max_bytes);
-            if !out.is_empty() {
-                let bytes = out.len() as u64;
+            if !chain.is_empty() {
+                let bytes = chain.len() as u64;
                 self.follow(Cursor { volume, stream, offset }, end, bytes);
-                return Ok(out);
+                return Ok(chain);
             }
             if looked_to <= at {
-                return Ok(out);
+                return Ok(chain);
             }
             at = looked_to;
         }
     }
 
-    /// Blocks from `at` on, and up to which offset that is all there is.
+    /// Batches from `at` on, where the last of them ends, and up to which offset that is all there is.
     async fn read_from(
         self: &Arc<Self>,
         at: Cursor,
-        max_bytes: u64,
+        bounds: Bounds,
         prompt: Instant,
-    ) -> Result<(Vec<Arc<[Block]>>, i64), ReadError> {
-        let mut pieces = Box::pin(self.pieces(at, max_bytes, max_bytes)?);
-        let mut blocks = Vec::new();
-        let mut end = at.offset;
+    ) -> Result<(Chain, i64, i64), ReadError> {
+        let mut pieces = Box::pin(self.pieces(at, bounds, Purpose::Blocks)?);
+        let (mut blocks, mut held) = (Vec::new(), 0);
+        let mut looked_to = at.offset;
         loop {
             let next = match blocks.is_empty() {
                 true => pieces.next().await,
@@ -203,7 +215,8 @@ impl Reader {
             match next {
                 None => break,
                 Some(Ok(piece)) => {
-                    end = piece.end;
+                    looked_to = piece.end;
+                    held += piece.held;
                     blocks.extend(piece.blocks);
                 }
                 // What came before it is good; who goes on from there finds out.
@@ -211,7 +224,8 @@ impl Reader {
                 Some(Err(error)) => return Err(error),
             }
         }
-        Ok((blocks, end))
+        let (chain, end) = select(&blocks, held, at.offset, bounds.max_bytes);
+        Ok((chain, end, looked_to))
     }
 
     /// Notes where a consumer is, and reads ahead of it if it goes on from where it was.
@@ -223,8 +237,7 @@ impl Reader {
         tokio::spawn(async move {
             let Work { cursor, bytes, .. } = work;
             let (mut end, mut covered) = (cursor.offset, 0);
-            // All of an extent will be asked for: one request for it, if it fits the window.
-            if let Ok(pieces) = reader.pieces(cursor, bytes, 2 * bytes) {
+            if let Ok(pieces) = reader.pieces(cursor, Bounds::most(bytes), Purpose::Ahead) {
                 let mut pieces = Box::pin(pieces);
                 // An error is the end of what is in the bucket; or whoever reads there will find out.
                 while let Some(Ok(piece)) = pieces.next().await {
@@ -237,69 +250,47 @@ impl Reader {
         });
     }
 
-    /// What is to be read for `max_bytes` from `at` on, extent by extent in order, several under way. Extents
-    /// that begin there or behind are read whole if they have at most `whole` bytes.
+    /// What is to be read from `at` on, extent by extent in order, several under way, without a gap: behind one that
+    /// was not read to its end there is none.
     fn pieces(
         self: &Arc<Self>,
         at: Cursor,
-        max_bytes: u64,
-        whole: u64,
+        bounds: Bounds,
+        purpose: Purpose,
     ) -> Result<impl Stream<Item = Result<Piece, ReadError>> + Send + 'static, ReadError> {
-        let offset = at.offset;
-        let whole = whole.min(MAX_GET_BYTES - INDEX_ALLOWANCE_BYTES);
-        let extents = self.extents_from(at.volume, at.stream, offset, max_bytes)?;
-        let (of_index, of_load) = (Arc::clone(self), Arc::clone(self));
-        let indexes = stream::iter(extents).map(move |extent| {
-            let reader = Arc::clone(&of_index);
+        let extents = self.extents_from(at, bounds)?;
+        let mut left = bounds.max_bytes;
+        let parts = extents.into_iter().map(move |extent| {
+            let here = bytes_from(&extent, at.offset);
+            // All of it, however its records are spread, if more is wanted than it has.
+            let bytes = if here < left { u64::MAX } else { left };
+            left = left.saturating_sub(here);
+            (extent, bytes)
+        });
+        let reader = Arc::clone(self);
+        let pieces = stream::iter(parts).map(move |(extent, bytes)| {
+            let reader = Arc::clone(&reader);
             async move {
-                let all = extent.base_offset >= offset || extent.data_len < SMALL_EXTENT_BYTES;
-                let with_data = all && u64::from(extent.data_len) <= whole;
-                Ok::<_, ReadError>((extent, reader.index(&extent, with_data).await?))
+                let piece = reader.piece(&extent, at.offset, bytes, purpose).await?;
+                Ok((piece.end < extent.end_offset, piece))
             }
         });
-        let mut covered = 0;
-        let mut looked_into = false;
-        let plans = indexes.buffered(EXTENTS_AT_ONCE).scan((), move |(), found| {
-            if looked_into && covered >= max_bytes {
+        let goes_on = |is_cut: &mut bool, found: Result<(bool, Piece), ReadError>| {
+            if std::mem::replace(is_cut, matches!(found, Ok((true, _)) | Err(_))) {
                 return future::ready(None);
             }
-            future::ready(Some(found.map(|(extent, index)| {
-                if extent.blocks == 0 {
-                    return (Vec::new(), 0, extent.end_offset);
-                }
-                looked_into = true;
-                let mut left = max_bytes.saturating_sub(covered).max(1);
-                if extent.base_offset >= offset && u64::from(extent.data_len) <= whole {
-                    left = left.max(u64::from(extent.data_len));
-                }
-                let (wanted, bytes) = chunks(&extent, index.as_deref(), offset, left);
-                let end = wanted.last().map(|last| end_of(&extent, index.as_deref(), last));
-                covered += bytes;
-                (wanted, bytes, end.unwrap_or(extent.end_offset))
-            })))
-        });
-        let pieces = plans.map(move |plan| {
-            let reader = Arc::clone(&of_load);
-            async move {
-                let (wanted, covered, end) = plan?;
-                Ok(Piece { blocks: reader.load(wanted).await?, covered, end })
-            }
-        });
-        Ok(pieces.buffered(EXTENTS_AT_ONCE))
+            future::ready(Some(found.map(|(_, piece)| piece)))
+        };
+        Ok(pieces.buffered(EXTENTS_AT_ONCE).scan(false, goes_on))
     }
 
     pub(crate) fn state(&self, volume: u32) -> Option<SharedState> {
         self.volumes.read().get(&volume).cloned()
     }
 
-    /// The extents of a stream from the one that holds `offset` on, until they hold `max_bytes`.
-    pub(crate) fn extents_from(
-        &self,
-        volume: u32,
-        stream: StreamKey,
-        offset: i64,
-        max_bytes: u64,
-    ) -> Result<Vec<Extent>, ReadError> {
+    /// The extents of a stream from the one that holds an offset on, until they hold what is wanted.
+    fn extents_from(&self, at: Cursor, bounds: Bounds) -> Result<Vec<Extent>, ReadError> {
+        let Cursor { volume, stream, offset } = at;
         let state = self.state(volume).ok_or(ReadError::NotHere)?;
         let state = state.read();
         let stream = state.streams.get(&stream).ok_or(ReadError::NotHere)?;
@@ -312,7 +303,7 @@ impl Reader {
         for extent in stream.extents.range(first..).take(MAX_EXTENTS) {
             out.push(*extent);
             bytes += bytes_from(extent, offset);
-            if bytes >= max_bytes {
+            if bytes >= bounds.max_bytes.min(bounds.enough) {
                 break;
             }
         }

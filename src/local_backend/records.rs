@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sluice_format::AbortedTransaction;
 use sluice_model::StreamId;
-use sluice_reader::{ReadError, Reader};
+use sluice_reader::{Bounds, ReadError, Reader};
 use sluice_wire::{Chain, scan};
 
 use super::key_of;
@@ -64,10 +64,10 @@ pub(super) async fn read_bucket(
     volume: u32,
     stream: StreamId,
     offset: i64,
-    max_bytes: u64,
+    bounds: Bounds,
     stable: Option<i64>,
 ) -> Result<Records, ReadError> {
-    let chain = reader.read(volume, key_of(stream), offset, max_bytes).await?;
+    let chain = reader.read(volume, key_of(stream), offset, bounds).await?;
     let records = Records::new(chain, stable);
     let Some(end) = records.end else { return Ok(records) };
     let aborted = reader.aborted(volume, key_of(stream), &(offset..end)).await?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyMode, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
@@ -134,24 +134,26 @@ async fn whole(
         return Ok(result);
     }
     let GetResult { payload, meta, range, attributes, extensions } = result;
-    let body = GetResult {
-        payload,
-        meta: meta.clone(),
-        range: range.clone(),
-        attributes: attributes.clone(),
-        extensions: extensions.clone(),
+    let parts = match payload {
+        // As it comes: who wants it in one piece puts it together.
+        GetResultPayload::Stream(body) => body.try_collect::<Vec<Bytes>>().await?,
+        payload => {
+            let body = GetResult {
+                payload,
+                meta: meta.clone(),
+                range: range.clone(),
+                attributes: attributes.clone(),
+                extensions: extensions.clone(),
+            };
+            vec![body.bytes().await?]
+        }
     };
-    let bytes = body.bytes().await?;
-    let got = bytes.len() as u64;
+    let got = parts.iter().map(|part| part.len() as u64).sum();
     if got != wanted {
         return Err(ours(WrongLength { wanted, got }));
     }
-    let payload = GetResultPayload::Stream(one(bytes));
+    let payload = GetResultPayload::Stream(stream::iter(parts.into_iter().map(Ok)).boxed());
     Ok(GetResult { payload, meta, range, attributes, extensions })
-}
-
-fn one(bytes: Bytes) -> BoxStream<'static, Result<Bytes>> {
-    stream::once(async move { Ok(bytes) }).boxed()
 }
 
 #[async_trait]

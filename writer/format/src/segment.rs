@@ -382,6 +382,31 @@ pub struct Block {
     pub payload: Bytes,
 }
 
+/// What a block says of itself, which is not verified before the block is: enough to walk from one to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockHead {
+    /// The first offset.
+    pub base_offset: i64,
+    /// One past the last.
+    pub end_offset: i64,
+    /// Bytes of the block, with its header.
+    pub len: u64,
+}
+
+impl BlockHead {
+    /// Reads it from the first [`BLOCK_HEADER_LEN`] bytes of a block.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        const WHAT: &str = "block";
+        let mut cursor = Cursor::new(bytes, WHAT);
+        if cursor.array::<4>()? != *BLOCK_MAGIC {
+            return Err(FormatError::Magic { what: WHAT });
+        }
+        let payload_len = u64::from(cursor.u32()?);
+        let (base_offset, end_offset) = (cursor.i64()?, cursor.i64()?);
+        Ok(Self { base_offset, end_offset, len: BLOCK_HEADER_LEN as u64 + payload_len })
+    }
+}
+
 /// Takes the first block off `bytes`, verified; the payload shares their memory.
 pub fn split_block(bytes: &mut Bytes) -> Result<Block, FormatError> {
     const WHAT: &str = "block";

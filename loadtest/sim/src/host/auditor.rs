@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use sluice_format::StreamKey;
 use sluice_model::{Entropy, StreamId};
-use sluice_reader::Reader;
+use sluice_reader::{Bounds, Reader};
 
 use super::writer::reader;
 use super::{Answer, Ask, open_catalog};
@@ -134,7 +134,7 @@ async fn of_bucket(
     };
     let mut at = known.log_start;
     while at < known.end_offset {
-        let records = reader.read(volume, key, at, STEP_BYTES).await?.to_bytes();
+        let records = reader.read(volume, key, at, Bounds::most(STEP_BYTES)).await?.to_bytes();
         let next = stage.logs.lock().read(stream, at, &records);
         let aborted = reader.aborted(volume, key, &(at..next)).await?;
         let aborted = aborted.iter().map(|of| (of.producer_id, of.first_offset));

@@ -16,7 +16,7 @@ use sluice_catalog::Catalog;
 use sluice_format::StreamKey;
 use sluice_format::key::Keys;
 use sluice_model::{Entropy, NodeId, StreamId, VolumeId};
-use sluice_reader::{CacheMetrics, ReadError, Reader, ReaderOptions};
+use sluice_reader::{Bounds, CacheMetrics, ReadError, Reader, ReaderOptions};
 use sluice_volume::Medium;
 use sluice_wire::{ErrorCode, scan};
 use sluice_writer::group::GroupConfig;
@@ -320,7 +320,7 @@ async fn read(
     }
     let volume = writer.volume_of(stream).map_err(|_| Refusal::NotOwner)?.0;
     let key = StreamKey { topic: stream.topic.0, partition: stream.partition };
-    match reader.read(volume, key, offset, max_bytes).await {
+    match reader.read(volume, key, offset, Bounds::most(max_bytes)).await {
         Ok(chain) => {
             let records = chain.to_bytes();
             let end = scan::spans(&records).last().map_or(offset, |last| last.end_offset);

@@ -1,0 +1,150 @@
+//! Consumers of many streams that lie side by side in segments.
+
+use futures_util::future::try_join_all;
+
+use super::*;
+use crate::Wish;
+
+const STREAMS: u32 = 40;
+const SEGMENTS: i64 = 6;
+/// Two batches an extent: 200 kB of each stream in each segment.
+const BATCH_BYTES: usize = 100_000;
+const OFFSETS_A_SEGMENT: i64 = 20;
+
+fn stream(partition: u32) -> StreamKey {
+    StreamKey { topic: [7; 16], partition }
+}
+
+/// The same of each stream in each segment.
+async fn mixed() -> (Arc<Reader>, CacheMetrics, u64) {
+    let bucket = Arc::new(InMemory::new());
+    let keys = Keys::new("c");
+    let mut state = VolumeState::default();
+    let mut bytes = 0;
+    for sequence in 0..SEGMENTS {
+        let id = SegmentId { volume: 0, epoch: 1, sequence: sequence as u64 };
+        let mut builder = SegmentBuilder::new(id);
+        for partition in 0..STREAMS {
+            let pieces = [0, 10].map(|n| {
+                let base_offset = sequence * OFFSETS_A_SEGMENT + n;
+                Piece {
+                    base_offset,
+                    end_offset: base_offset + 10,
+                    max_timestamp: (base_offset + 9) * 10,
+                    batches: 1,
+                    leader_epoch: 1,
+                    bytes: batch(base_offset, BATCH_BYTES),
+                }
+            });
+            builder.push_extent(stream(partition), &pieces);
+        }
+        let built = builder.finish();
+        bytes += built.len;
+        let path = Path::from(keys.segment(id));
+        bucket.put(&path, PutPayload::from_iter(built.parts)).await.unwrap();
+        let streams = built.extents.iter().map(|(key, extent)| {
+            let update = StreamUpdate {
+                log_start: 0,
+                end_offset: extent.end_offset,
+                extent: Some(*extent),
+                epochs: Vec::new(),
+                producers: Vec::new(),
+            };
+            (*key, update)
+        });
+        let change = VolumeChange {
+            epoch: 1,
+            added_segments: vec![(id, built.len)],
+            streams: streams.collect(),
+            ..VolumeChange::default()
+        };
+        state.apply(state.version + 1, &change).unwrap();
+    }
+    let metrics = CacheMetrics::default();
+    let options = ReaderOptions { cache_bytes: 24 << 20 };
+    let reader = Arc::new(Reader::new(bucket, keys, options, metrics.clone()));
+    reader.attach(0, Arc::new(RwLock::new(state)));
+    (reader, metrics, bytes)
+}
+
+/// One fetch of all `partitions`: moves each of them on.
+async fn fetch(reader: &Arc<Reader>, partitions: &mut [(u32, i64)]) {
+    let end = SEGMENTS * OFFSETS_A_SEGMENT;
+    let left: Vec<_> = partitions.iter_mut().filter(|(_, at)| *at < end).collect();
+    let wishes = left.iter().map(|(partition, at)| Wish {
+        volume: 0,
+        stream: stream(*partition),
+        offset: *at,
+        max_bytes: 1 << 20,
+    });
+    let shares = reader.share_out(&wishes.collect::<Vec<_>>());
+    let reads = left.into_iter().zip(shares).map(|((partition, at), bounds)| async move {
+        let Some(bounds) = bounds else { return Ok(()) };
+        let chain = reader.read(0, stream(*partition), *at, bounds).await?;
+        for span in scan::spans(&chain.to_bytes()) {
+            assert_eq!(span.base_offset, *at, "of partition {partition}");
+            *at = span.end_offset;
+        }
+        Ok::<_, ReadError>(())
+    });
+    try_join_all(reads).await.unwrap();
+}
+
+fn has_more(partitions: &[(u32, i64)]) -> bool {
+    partitions.iter().any(|(_, at)| *at < SEGMENTS * OFFSETS_A_SEGMENT)
+}
+
+#[tokio::test]
+async fn one_consumer_of_all_reads_segments_and_not_extents() {
+    let (reader, metrics, bytes) = mixed().await;
+    let mut all: Vec<_> = (0..STREAMS).map(|partition| (partition, 0)).collect();
+    let mut fetches = 0;
+    while has_more(&all) {
+        fetch(&reader, &mut all).await;
+        fetches += 1;
+    }
+    assert!(fetches >= SEGMENTS, "{fetches} fetches: each has a little of every stream");
+    // 8 MB a segment, by requests of at most 8 MiB.
+    assert!(metrics.gets.get() <= 2 * SEGMENTS as u64, "{} requests", metrics.gets.get());
+    assert!(metrics.get_bytes.get() <= bytes, "nothing is read twice");
+}
+
+#[tokio::test]
+async fn consumers_of_every_other_stream_share_what_they_read() {
+    let (reader, metrics, bytes) = mixed().await;
+    let [mut even, mut odd] =
+        [0, 1].map(|first| (first..STREAMS).step_by(2).map(|p| (p, 0)).collect::<Vec<_>>());
+    while has_more(&even) || has_more(&odd) {
+        tokio::join!(fetch(&reader, &mut even), fetch(&reader, &mut odd));
+    }
+    assert!(metrics.gets.get() <= 3 * SEGMENTS as u64, "{} requests", metrics.gets.get());
+    assert!(metrics.get_bytes.get() <= bytes, "nothing is read twice");
+}
+
+#[tokio::test]
+async fn who_wants_one_stream_of_many_reads_little_more_than_that() {
+    let (reader, metrics, bytes) = mixed().await;
+    let mut one = [(17, 0)];
+    while has_more(&one) {
+        fetch(&reader, &mut one).await;
+    }
+    assert_eq!(metrics.gets.get(), SEGMENTS as u64);
+    let least = bytes / u64::from(STREAMS);
+    assert!(metrics.get_bytes.get() <= least + least / 10, "{}", metrics.get_bytes.get());
+}
+
+#[tokio::test]
+async fn a_cache_without_room_still_serves() {
+    let fixture = Fixture::new(&[(40, 100_000), (3, 1000)]).await;
+    let options = ReaderOptions { cache_bytes: 1000 };
+    let bucket = Arc::clone(&fixture.bucket) as _;
+    let reader = Reader::new(bucket, fixture.keys.clone(), options, CacheMetrics::default());
+    let reader = Arc::new(reader);
+    reader.attach(0, Arc::clone(&fixture.state));
+    let mut at = 0;
+    while at < 430 {
+        let read = reader.read(0, STREAM, at, Bounds::most(500_000)).await.unwrap();
+        at = scan::spans(&read.to_bytes()).last().unwrap().end_offset;
+    }
+    assert_eq!(at, 430);
+}
