@@ -89,9 +89,9 @@ fn refused(error: AppendError, log_start: i64) -> Refused {
 
 impl LocalBackend {
     /// Joins a writer and a reader that is attached to the writer's volumes.
-    pub(crate) fn new(writer: Writer, reader: Reader, low: LowPriority) -> Self {
+    pub(crate) fn new(writer: Writer, reader: Arc<Reader>, low: LowPriority) -> Self {
         let bucket_reads = Arc::new(Semaphore::new(BUCKET_READS));
-        Self { writer, reader: Arc::new(reader), bucket_reads, low }
+        Self { writer, reader, bucket_reads, low }
     }
 
     /// The writer.

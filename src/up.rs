@@ -35,6 +35,7 @@ use tokio::time::Instant;
 use crate::bucket;
 use crate::catalog_store::OpenStore;
 use crate::config::{Config, HostPort};
+use crate::keeper::Keeper;
 use crate::local_backend::LocalBackend;
 use crate::low_priority::LowPriority;
 use crate::seams::{SystemClock, SystemEntropy};
@@ -173,6 +174,7 @@ struct Node {
     catalog: Catalog,
     registration: NodeRegistration,
     backend: Arc<LocalBackend>,
+    keeper: Keeper,
     journal: Journal,
 }
 
@@ -249,41 +251,39 @@ impl Node {
             options: JournalOptions::default(),
             metrics: journal_metrics,
         };
+        let reader_options = ReaderOptions { cache_bytes: config.reader.cache_bytes };
+        let reader = Reader::new(Arc::clone(&bucket), keys.clone(), reader_options, cache_metrics);
+        let reader = Arc::new(reader);
         let parts = WriterParts {
             node: node_id,
             catalog: catalog.clone(),
-            bucket: Arc::clone(&bucket),
+            bucket,
             background,
-            keys: keys.clone(),
+            keys,
             options: writer_options(config),
             groups: group_config(config),
             transactions: transaction_config(config),
             clock,
             entropy,
             metrics,
+            on_shift: volumes::attach(&reader),
         };
         let writer = Writer::open(&places, parts).await?;
         writer.register_census(&mut registry.write());
         // Only who owns the volumes may journal: a process whose cluster was restored elsewhere ends
         // before this.
         let journal = Journal::start(journal);
-        let reader_options = ReaderOptions { cache_bytes: config.reader.cache_bytes };
-        let reader = Reader::new(bucket, keys, reader_options, cache_metrics);
-        for (volume, state) in writer.bucket_states() {
-            reader.attach(volume.0, state);
-        }
+        let keeper = Keeper::new(node_id, catalog.clone(), writer.clone(), places);
         let low = LowPriority::start().context("cannot start threads")?;
         let backend = Arc::new(LocalBackend::new(writer, reader, low));
-        Ok(Self { store, catalog, registration, backend, journal })
+        Ok(Self { store, catalog, registration, backend, keeper, journal })
     }
 
     /// Returns when this process may not serve any more, and says why.
     async fn lost(&self) -> &'static str {
         let mut registration = self.registration.state();
         tokio::select! {
-            () = self.backend.writer().lost() => {
-                "a volume was lost: another owner has it, or its log cannot go on"
-            }
+            end = self.keeper.run() => end.message(),
             _ = registration.wait_for(|state| *state == RegistrationState::Replaced) => {
                 "another process has registered under this node id"
             }
@@ -292,7 +292,8 @@ impl Node {
 
     /// Ends service; what is not in the bucket yet is uploaded within `flush`.
     async fn end(self, flush: Duration) {
-        let Self { store, catalog, registration, backend, journal } = self;
+        let Self { store, catalog, registration, backend, keeper, journal } = self;
+        drop(keeper);
         tokio::join!(backend.writer().close(flush), journal.close(flush));
         if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "the node could not be signed off; its lease will run out");

@@ -8,8 +8,9 @@ use object_store::ObjectStore;
 use sluice_catalog::{Catalog, VolumeKind, VolumeSpec};
 use sluice_format::key::Keys;
 use sluice_model::{Entropy, VolumeId};
+use sluice_reader::Reader;
 use sluice_volume::{Medium, ObjectOptions, ObjectVolume};
-use sluice_writer::VolumePlace;
+use sluice_writer::{OnShift, Shift, VolumePlace};
 
 use crate::config::{Config, VolumeMedium, VolumeSize};
 
@@ -46,6 +47,15 @@ pub(crate) async fn places(
         Ok(VolumePlace { id: spec.id, medium })
     });
     places.collect()
+}
+
+/// Keeps a reader attached to the volumes that the writer of its process serves.
+pub(crate) fn attach(reader: &Arc<Reader>) -> OnShift {
+    let reader = Arc::clone(reader);
+    Arc::new(move |shift| match shift {
+        Shift::Taken { volume, state } => reader.attach(volume.0, state),
+        Shift::Gone { volume } => reader.detach(volume.0),
+    })
 }
 
 /// The volumes that are configured and not `known`, with ids above all that are.

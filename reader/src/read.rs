@@ -156,6 +156,12 @@ impl Reader {
         self.volumes.write().insert(volume, state);
     }
 
+    /// Serves a volume's streams no more. Reads that have begun go on; what the cache has of them stays
+    /// until it is pushed out, as what lies in the bucket never changes.
+    pub fn detach(&self, volume: u32) {
+        self.volumes.write().remove(&volume);
+    }
+
     /// Whole batches from the one that holds `offset` on, or from the next one that key compaction has
     /// left: at least one, then up to the bounds, fewer if the bucket is slow. The first may begin before
     /// `offset`. They may share the cache's memory.

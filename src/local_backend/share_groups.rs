@@ -234,11 +234,13 @@ impl LocalBackend {
     pub(super) async fn forget_share_groups(&self, caller: &Caller, request: &DeleteGroupsRequest) {
         let group_caller = group_caller(caller);
         for group in &request.groups_names {
-            let empty = self.writer.groups().check_empty_share_group(&group_caller, group);
+            let groups = self.writer.groups();
+            let empty = groups.check_empty_share_group(&group_caller, group);
             if empty.await.is_err() {
                 continue;
             }
-            let forgotten = self.writer.shares().forget_streams(caller.tenant, group, |_| true);
+            let shares = self.writer.shares();
+            let forgotten = shares.forget_streams(caller.tenant, group, |_| true);
             if let Err(error) = forgotten.await {
                 tracing::warn!(%error, "a share group's offsets were not deleted");
             }

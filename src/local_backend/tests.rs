@@ -34,6 +34,7 @@ use sluice_writer::{
 use super::LocalBackend;
 use crate::low_priority::LowPriority;
 use crate::seams::{SystemClock, SystemEntropy};
+use crate::volumes;
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -78,6 +79,9 @@ impl Fixture {
         };
         let keys = Keys::new(self.catalog.cluster_id());
         let bucket = Arc::clone(&self.bucket) as Arc<dyn ObjectStore>;
+        let cache = ReaderOptions { cache_bytes: 8 << 20 };
+        let metrics = CacheMetrics::default();
+        let reader = Arc::new(Reader::new(Arc::clone(&bucket), keys.clone(), cache, metrics));
         let parts = WriterParts {
             node: NodeId(1),
             catalog: self.catalog.clone(),
@@ -90,13 +94,9 @@ impl Fixture {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             metrics: WriterMetrics::default(),
+            on_shift: volumes::attach(&reader),
         };
         let writer = Writer::open(&[place], parts).await.unwrap();
-        let cache = ReaderOptions { cache_bytes: 8 << 20 };
-        let reader = Reader::new(bucket, keys, cache, CacheMetrics::default());
-        for (volume, state) in writer.bucket_states() {
-            reader.attach(volume.0, state);
-        }
         LocalBackend::new(writer, reader, LowPriority::start().unwrap())
     }
 }

@@ -114,6 +114,7 @@ impl Bench {
             clock: Arc::new(StandingClock),
             entropy: Arc::new(Counted::default()),
             metrics: self.metrics.clone(),
+            on_shift: Arc::new(|_| {}),
         };
         Ok(Writer::open(&[place], parts).await?)
     }

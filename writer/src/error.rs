@@ -2,6 +2,7 @@
 //! function to Kafka's code.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_wire::ErrorCode;
 
@@ -122,7 +123,59 @@ pub enum OpenError {
         /// What does not fit.
         why: String,
     },
+    /// It is served here, or being taken, already.
+    #[error("volume {volume} is here already")]
+    Here {
+        /// The volume.
+        volume: u32,
+    },
+    /// The bucket or the device did not answer in time.
+    #[error(
+        "volume {volume} could not be brought up within {patience:?}: the bucket or the volume does not answer; try \
+         again when it does"
+    )]
+    TookTooLong {
+        /// The volume.
+        volume: u32,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// The writer was closed.
+    #[error("the writer is closed")]
+    Closed,
     /// The bucket did not give the manifests.
     #[error(transparent)]
     Manifest(#[from] crate::manifest_store::ManifestError),
+}
+
+/// Why a volume was not handed over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// It is not served here.
+    #[error("volume {volume} is not here")]
+    NotHere {
+        /// The volume.
+        volume: u32,
+    },
+    /// Somebody releases it already.
+    #[error("volume {volume} is being released already")]
+    UnderWay {
+        /// The volume.
+        volume: u32,
+    },
+    /// It was lost before it was handed over.
+    #[error("volume {volume} was lost before it was released")]
+    Lost {
+        /// The volume.
+        volume: u32,
+    },
+    /// It is closed and nothing of it is served, but the catalog still says that it is ours: take it again, or
+    /// let another claim it.
+    #[error("volume {volume} is closed, but the catalog was not told: {why}")]
+    NotGivenUp {
+        /// The volume.
+        volume: u32,
+        /// What the catalog said.
+        why: String,
+    },
 }

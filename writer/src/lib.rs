@@ -1,6 +1,7 @@
 //! Partition owners: sequencing, group coordination, upload and the tail cache.
 //!
-//! A [`Writer`] takes over volumes, reads their logs back, and serves their streams. One task owns each
+//! A [`Writer`] takes over volumes, reads their logs back, and serves their streams; volumes come and go while
+//! it runs (`ownership`). One task owns each
 //! volume's log (`task`), one its manifests in the bucket (`commit`), one moves the log there (`upload`);
 //! everyone else holds handles. Start reading at [`Writer`], then `task`, `stream`, `upload`, `commit` and
 //! `recovery`.
@@ -17,6 +18,7 @@ mod commit;
 mod compact;
 mod coordinator_log;
 mod coordinator_state;
+mod coordinators;
 mod deletions;
 mod error;
 pub mod group;
@@ -25,6 +27,7 @@ mod metrics;
 mod objects;
 mod options;
 mod orphans;
+mod ownership;
 mod payload;
 mod recovery;
 mod retention;
@@ -42,10 +45,11 @@ mod upload;
 mod volume_handle;
 mod writer;
 
-pub use error::{AppendError, OpenError, TailError};
+pub use error::{AppendError, OpenError, ReleaseError, TailError};
 pub use manifest_store::{ManifestError, ManifestStore, Written};
-pub use metrics::WriterMetrics;
-pub use options::{CompactionOptions, OrphanOptions, VolumePlace, WriterOptions};
+pub use metrics::{OwnershipMetrics, WriterMetrics};
+pub use options::{CompactionOptions, OnShift, OrphanOptions, Shift, VolumePlace, WriterOptions};
+pub use ownership::{Loss, LossReason, Released, TakeError, TakePhase, Taken};
 pub use payload::{Entry, EntryKind, decode as decode_payload};
 pub use sequence::{ActiveProducer, SequenceError};
 pub use stream::{Offsets, Waiter};

@@ -1,10 +1,15 @@
 //! What a writer counts.
 
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::ownership::TakePhase;
 use crate::share::ShareMetrics;
 use crate::transaction::TransactionMetrics;
 
@@ -71,10 +76,82 @@ pub struct WriterMetrics {
     pub compacted_bytes: Counter,
     /// Compactions that failed: the bucket did not answer, or what it gave was damaged.
     pub compaction_errors: Counter,
+    /// Volumes that come and go.
+    pub ownership: OwnershipMetrics,
     /// Of the transaction coordinator.
     pub transactions: TransactionMetrics,
     /// Of share groups' records.
     pub shares: ShareMetrics,
+}
+
+/// Volumes that a writer takes, releases and loses.
+#[derive(Clone, Debug)]
+pub struct OwnershipMetrics {
+    /// Volumes that are served now.
+    pub volumes: Gauge,
+    /// Volumes that were lost.
+    pub lost: Counter,
+    takes: Family<PhaseLabels, Histogram>,
+    failed: Family<PhaseLabels, Counter>,
+    releases: Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: &'static str,
+}
+
+fn phase_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_5, 2.0, 18))
+}
+
+impl Default for OwnershipMetrics {
+    fn default() -> Self {
+        Self {
+            volumes: Gauge::default(),
+            lost: Counter::default(),
+            takes: Family::new_with_constructor(phase_seconds),
+            failed: Family::default(),
+            releases: phase_seconds(),
+        }
+    }
+}
+
+impl OwnershipMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("writer_volumes", "Volumes that are served", self.volumes.clone());
+        registry.register("writer_volumes_lost", "Volumes that were lost", self.lost.clone());
+        registry.register(
+            "writer_take_seconds",
+            "Time to take a volume, by phase",
+            self.takes.clone(),
+        );
+        registry.register(
+            "writer_takes_failed",
+            "Volumes that were not taken, by the phase that failed",
+            self.failed.clone(),
+        );
+        registry.register(
+            "writer_release_seconds",
+            "Time that a volume is served by nobody when it is released",
+            self.releases.clone(),
+        );
+    }
+
+    pub(crate) fn taken(&self, spent: &[Duration; TakePhase::ALL.len()]) {
+        for phase in TakePhase::ALL {
+            let labels = PhaseLabels { phase: phase.name() };
+            self.takes.get_or_create(&labels).observe(spent[phase as usize].as_secs_f64());
+        }
+    }
+
+    pub(crate) fn take_failed(&self, phase: TakePhase) {
+        self.failed.get_or_create(&PhaseLabels { phase: phase.name() }).inc();
+    }
+
+    pub(crate) fn released(&self, pause: Duration) {
+        self.releases.observe(pause.as_secs_f64());
+    }
 }
 
 impl Default for WriterMetrics {
@@ -110,6 +187,7 @@ impl Default for WriterMetrics {
             cleaned_records: Counter::default(),
             compacted_bytes: Counter::default(),
             compaction_errors: Counter::default(),
+            ownership: OwnershipMetrics::default(),
             transactions: TransactionMetrics::default(),
             shares: ShareMetrics::default(),
         }
@@ -119,6 +197,7 @@ impl Default for WriterMetrics {
 impl WriterMetrics {
     /// Registers all.
     pub fn register(&self, registry: &mut Registry) {
+        self.ownership.register(registry);
         self.transactions.register(registry);
         self.shares.register(registry);
         for (name, help, counter) in [

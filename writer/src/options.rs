@@ -1,7 +1,10 @@
 //! How a writer works; filled from the process's configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
+use sluice_format::VolumeState;
 use sluice_model::VolumeId;
 use sluice_volume::{Medium, Reservations};
 
@@ -113,6 +116,25 @@ impl Default for WriterOptions {
         }
     }
 }
+
+/// The set of volumes of a writer changes.
+pub enum Shift {
+    /// The volume is about to be served: a reader of the same process attaches itself to what it has in the bucket.
+    Taken {
+        /// The volume.
+        volume: VolumeId,
+        /// What it has in the bucket; changes with each commit.
+        state: Arc<RwLock<VolumeState>>,
+    },
+    /// The volume is served no more.
+    Gone {
+        /// The volume.
+        volume: VolumeId,
+    },
+}
+
+/// Told of each [`Shift`], of one volume in order. Must not block.
+pub type OnShift = Arc<dyn Fn(Shift) + Send + Sync>;
 
 /// Where a volume lies.
 #[derive(Clone, Debug)]

@@ -54,7 +54,9 @@ pub(crate) struct Scope {
 pub(crate) struct Orphans {
     pub(crate) bucket: Arc<dyn ObjectStore>,
     pub(crate) keys: Keys,
-    pub(crate) scopes: BTreeMap<u32, Scope>,
+    /// The volumes that are served now. One that is lost during a walk deletes nothing more: its deletions end
+    /// with its service.
+    pub(crate) scopes: Box<dyn Fn() -> BTreeMap<u32, Scope> + Send + Sync>,
     pub(crate) options: OrphanOptions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: WriterMetrics,
@@ -79,14 +81,15 @@ impl Orphans {
 
     /// Lists the bucket once; gives how many objects were condemned.
     async fn walk(&self) -> object_store::Result<u64> {
+        let scopes = (self.scopes)();
         let mut bases = BTreeMap::new();
-        for (volume, scope) in &self.scopes {
+        for (volume, scope) in &scopes {
             bases.insert(*volume, self.base(*volume, scope).await);
         }
         let mut found = 0;
         let mut listing = self.bucket.list(None);
         while let Some(object) = listing.try_next().await? {
-            if let Some(scope) = self.orphan(&object, &bases) {
+            if let Some(scope) = self.orphan(&object, &scopes, &bases) {
                 scope.deletions.condemn([object.location], Duration::ZERO);
                 self.metrics.orphans.inc();
                 found += 1;
@@ -96,14 +99,19 @@ impl Orphans {
     }
 
     /// The volume whose orphan this is.
-    fn orphan(&self, object: &ObjectMeta, bases: &BTreeMap<u32, Option<u64>>) -> Option<&Scope> {
+    fn orphan<'a>(
+        &self,
+        object: &ObjectMeta,
+        scopes: &'a BTreeMap<u32, Scope>,
+        bases: &BTreeMap<u32, Option<u64>>,
+    ) -> Option<&'a Scope> {
         let name = self.keys.parse(object.location.as_ref())?;
         let volume = match name {
             Name::Segment(id) | Name::Snapshot(id) => id.volume,
             Name::Manifest { volume, .. } => volume,
             Name::Catalog { .. } => return None,
         };
-        let scope = self.scopes.get(&volume)?;
+        let scope = scopes.get(&volume)?;
         let age_ms = self.clock.wall_ms().saturating_sub(object.last_modified.timestamp_millis());
         let grace_ms = i64::try_from(self.options.grace.as_millis()).unwrap_or(i64::MAX);
         if age_ms < grace_ms {

@@ -1,5 +1,8 @@
-//! Taking a volume over: claim it in the catalog, fence and open the device, load the manifests, read
-//! the log back, and tell the bucket that a new owner is there. Only then is anything served.
+//! Taking a volume over: claim it in the catalog, fence and open the device, load the manifests, tell the bucket
+//! that a new owner is there, and read the log back. Only then is anything served.
+//!
+//! The bucket is told before the log is read: an older owner that is cut off from the device already may have
+//! a manifest on its way, and what is read back must follow from the last one that there will ever be.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use tokio::time::Instant;
 use crate::error::OpenError;
 use crate::manifest_store::{ManifestError, ManifestStore};
 use crate::options::{VolumePlace, WriterOptions};
+use crate::ownership::{Progress, TakePhase};
 use crate::payload::{self, Entry, EntryKind};
 use crate::sequence::BatchHeader;
 use crate::stream::{Frame, Run, Stream};
@@ -30,6 +34,8 @@ use crate::task::Listed;
 /// the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// How often an older owner, cut off already, may be met in the bucket; each time it had one manifest on its way.
+const MOST_RACES: u32 = 16;
 
 /// What every volume of a process shares.
 #[derive(Clone)]
@@ -69,8 +75,11 @@ pub(crate) fn stream_of(key: StreamKey) -> StreamId {
 pub(crate) async fn take_over(
     place: &VolumePlace,
     around: &Surroundings,
+    progress: &mut Progress,
 ) -> Result<Recovered, OpenError> {
     let epoch = claim(place, around).await?;
+    progress.won(epoch);
+    progress.enter(TakePhase::Fence);
     let options = OpenOptions {
         queue_depth: around.options.queue_depth,
         reservations: around.options.reservations,
@@ -79,28 +88,20 @@ pub(crate) async fn take_over(
     let mut recovery = place.medium.open(place.id, epoch, options).await.map_err(|error| {
         OpenError::Volume { volume: place.id.0, path: place.medium.to_string(), error }
     })?;
-    let mut manifests = load(place, around, recovery.hint()).await?;
-    let state = Arc::clone(manifests.state());
-    let mut replay = Replay::new(place, around, state);
-    if recovery.trim().0 > replay.trim_lsn {
-        return Err(replay.contradiction(
-            "the log was trimmed further than the bucket's manifests say: the bucket is not the one \
-             that this volume was used with, or has lost objects",
-        ));
+    progress.enter(TakePhase::Recover);
+    let manifests = load(place, around, recovery.hint()).await?;
+    if recovery.trim().0 > manifests.state().read().trim_lsn {
+        let why = "the log was trimmed further than the bucket's manifests say: the bucket is not the one \
+                   that this volume was used with, or has lost objects";
+        return Err(OpenError::Contradiction { volume: place.id.0, why: why.to_owned() });
     }
+    let manifests = announce(manifests, place, around, epoch).await?;
+    let mut replay = Replay::new(place, around, Arc::clone(manifests.state()));
     while let Some(frame) = recovery.next().await? {
         replay.frame(&frame)?;
     }
     let volume = recovery.finish().await?;
-    announce(&mut manifests, around, epoch).await?;
     let Replay { streams, frames, .. } = replay;
-    tracing::info!(
-        volume = place.id.0,
-        epoch = epoch.0,
-        streams = streams.len(),
-        frames = frames.len(),
-        "volume taken over"
-    );
     Ok(Recovered { volume, manifests, streams, frames })
 }
 
@@ -143,14 +144,39 @@ async fn load(
 }
 
 /// Commits a manifest under the new epoch: from here on no older owner can commit. Streams of topics
-/// that were deleted meanwhile go with it.
+/// that were deleted meanwhile go with it. Gives the state that this led to, which is newer than the given one if
+/// an older owner was first with a manifest that it had on its way.
 async fn announce(
+    mut manifests: ManifestStore,
+    place: &VolumePlace,
+    around: &Surroundings,
+    epoch: VolumeEpoch,
+) -> Result<ManifestStore, OpenError> {
+    let mut races = 0;
+    loop {
+        match announce_on(&mut manifests, around, epoch).await {
+            Ok(()) => return Ok(manifests),
+            Err(ManifestError::Fenced(other)) if other < epoch.0 && races < MOST_RACES => {
+                races += 1;
+                let known = manifests.state().read().version;
+                manifests = load(place, around, known).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn announce_on(
     manifests: &mut ManifestStore,
     around: &Surroundings,
     epoch: VolumeEpoch,
-) -> Result<(), OpenError> {
+) -> Result<(), ManifestError> {
     let change = {
         let state = manifests.state().read();
+        // Nobody else of this catalog was ever given our epoch.
+        if state.epoch >= epoch.0 {
+            return Err(ManifestError::Fenced(state.epoch));
+        }
         VolumeChange {
             epoch: epoch.0,
             trim_lsn: state.trim_lsn,
@@ -173,13 +199,12 @@ async fn announce(
             Err(ManifestError::Bucket(error)) => {
                 pause = bucket_failed(manifests.volume(), &error, pause).await;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// Says what is wrong, and rests; gives the next pause. A start waits for its bucket however long that
-/// takes, as giving up would help nobody.
+/// Says what is wrong, and rests; gives the next pause. Whoever takes the volume says how long that may go on.
 async fn bucket_failed(volume: u32, error: &object_store::Error, pause: Duration) -> Duration {
     let hint = "check bucket.url, that it can be reached, and the credentials in the environment";
     tracing::warn!(volume, %error, hint, "the bucket does not answer as it should; trying again");
@@ -187,7 +212,8 @@ async fn bucket_failed(volume: u32, error: &object_store::Error, pause: Duration
     (pause * 2).min(LONGEST_PAUSE)
 }
 
-fn is_wanted(around: &Surroundings, stream: StreamId) -> bool {
+/// Whether the stream's topic is there.
+pub(crate) fn is_wanted(around: &Surroundings, stream: StreamId) -> bool {
     stream.topic.is_internal() || around.catalog.topic_of_any_tenant(stream.topic).is_some()
 }
 

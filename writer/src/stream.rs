@@ -226,6 +226,13 @@ impl Stream {
         }
     }
 
+    /// Whoever waits looks again: the volume is not served here any more.
+    pub(crate) fn wake(&self) {
+        for waiter in &self.shared.lock().waiters {
+            waiter.notify_one();
+        }
+    }
+
     pub(crate) fn is_deleted(&self) -> bool {
         self.shared.lock().deleted
     }

@@ -666,6 +666,14 @@ impl VolumeTask {
     }
 }
 
+impl Drop for VolumeTask {
+    /// What it has in memory goes with it, and what is not in the bucket is the next owner's to count.
+    fn drop(&mut self) {
+        self.metrics.tail_cache_bytes.dec_by(self.cached_bytes as i64);
+        self.metrics.unuploaded_bytes.dec_by(self.unuploaded_bytes as i64);
+    }
+}
+
 /// What to keep of a durable frame, and the memory that it takes. A frame's buffer has whole blocks and is
 /// aligned; of a small one most would be air, so its payload is copied.
 fn to_cache(payload: Bytes) -> (Bytes, u64) {

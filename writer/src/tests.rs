@@ -4,9 +4,14 @@ mod bucket;
 mod cluster;
 mod compact;
 mod groups;
+#[path = "../volume/src/conformance/loop_device.rs"]
+#[expect(dead_code, reason = "the volumes' own tests look at the bytes too")]
+mod loop_device;
 mod order;
 mod orphans;
+mod ownership;
 mod pipeline;
 mod restart;
 mod transactions;
 mod upload;
+mod zombies;

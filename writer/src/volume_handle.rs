@@ -1,5 +1,6 @@
 //! A volume that this process owns, as everyone but its task sees it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use sluice_catalog::Catalog;
 use sluice_format::VolumeState;
 use sluice_format::key::Keys;
 use sluice_format::state::CoordinatorSnapshot;
-use sluice_model::{StreamId, TopicId, VolumeId};
+use sluice_model::{StreamId, TopicId, VolumeEpoch, VolumeId};
 use sluice_volume::{ReadError, Volume};
 use sluice_wire::Chain;
 use sluice_wire::scan;
@@ -22,12 +23,11 @@ use tokio::time::Instant;
 use crate::commit::{Change, Committer, Ended};
 use crate::compact::{Compactor, CompactorParts};
 use crate::deletions::Deletions;
-use crate::error::{AppendError, OpenError, TailError};
+use crate::error::{AppendError, TailError};
 use crate::metrics::WriterMetrics;
 use crate::objects::Objects;
-use crate::options::VolumePlace;
 use crate::orphans::Scope;
-use crate::recovery::{Recovered, Surroundings, key_of, take_over};
+use crate::recovery::{Recovered, Surroundings, is_wanted, key_of, stream_of};
 use crate::retention::Limits;
 use crate::retire::Retirement;
 use crate::sequence::{BatchHeader, Voucher};
@@ -95,13 +95,13 @@ struct Tasks {
 }
 
 impl OwnedVolume {
-    /// Takes the volume over and starts serving it.
-    pub(crate) async fn open(
-        place: &VolumePlace,
+    /// Starts serving a volume that was taken over. Needs a tokio runtime.
+    pub(crate) fn start(
+        recovered: Recovered,
         around: &Surroundings,
         metrics: &WriterMetrics,
-    ) -> Result<Self, OpenError> {
-        let Recovered { volume, manifests, streams, frames } = take_over(place, around).await?;
+    ) -> Self {
+        let Recovered { volume, manifests, streams, frames } = recovered;
         let streams = Arc::new(Streams {
             catalog: around.catalog.clone(),
             state: Arc::clone(manifests.state()),
@@ -176,8 +176,8 @@ impl OwnedVolume {
         );
         // A batch of the largest size must fit, or it would wait for ever.
         let room = (around.options.append_queue_bytes as usize).max(max_batch_bytes);
-        Ok(Self {
-            id: place.id,
+        Self {
+            id: volume.id(),
             volume,
             streams,
             appends,
@@ -196,7 +196,7 @@ impl OwnedVolume {
                 uploads: tokio::spawn(uploader.run(flush_queue)),
                 others,
             })),
-        })
+        }
     }
 
     /// What orphan collection needs to know of the volume.
@@ -206,6 +206,10 @@ impl OwnedVolume {
             state: Arc::clone(self.committer.state()),
             deletions: self.committer.deletions().clone(),
         }
+    }
+
+    pub(crate) fn epoch(&self) -> VolumeEpoch {
+        self.volume.epoch()
     }
 
     pub(crate) fn leader_epoch(&self) -> i32 {
@@ -225,11 +229,44 @@ impl OwnedVolume {
         !self.state.borrow().ended
     }
 
-    /// Returns when the volume is not ours any more.
-    pub(crate) async fn ended(&self) {
+    /// Tells when the volume is not ours any more, and keeps nothing of it alive.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut state = self.state.clone();
-        // A task that is gone has ended, too.
-        let _ = state.wait_for(|state| state.ended).await;
+        async move {
+            // A task that is gone has ended, too.
+            let _ = state.wait_for(|state| state.ended).await;
+        }
+    }
+
+    /// Another owner is known to have the volume: it is served no more, and [`Self::ended`] tells.
+    pub(crate) fn fence(&self) {
+        self.volume.fence();
+    }
+
+    /// Bytes of the log that no upload has taken yet.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.state.borrow().waiting_bytes
+    }
+
+    /// Who waits for records looks again, and finds that the volume is not here.
+    pub(crate) fn wake_readers(&self) {
+        for stream in &self.streams.by_id {
+            stream.wake();
+        }
+    }
+
+    /// Drops the streams of topics that are not there any more.
+    pub(crate) fn forget_unwanted(&self, around: &Surroundings) {
+        let mut unwanted: BTreeSet<TopicId> = {
+            let state = self.bucket_state().read();
+            let streams = state.streams.keys().map(|key| stream_of(*key));
+            streams.filter(|id| !is_wanted(around, *id)).map(|id| id.topic).collect()
+        };
+        let in_memory = self.streams.by_id.iter().map(|stream| stream.id);
+        unwanted.extend(in_memory.filter(|id| !is_wanted(around, *id)).map(|id| id.topic));
+        for topic in unwanted {
+            self.forget(topic);
+        }
     }
 
     /// The stream, made if it is not in memory.
@@ -346,6 +383,9 @@ impl OwnedVolume {
         offset: i64,
         max_bytes: u64,
     ) -> Result<Option<Chain>, TailError> {
+        if !self.is_serving() {
+            return Err(TailError::NotOwner);
+        }
         // A frame may be uploaded and trimmed between looking it up and reading it; then it is in the
         // bucket, or a newer look finds what is left.
         for _ in 0..3 {
@@ -397,11 +437,8 @@ impl OwnedVolume {
             return;
         };
         if !flush.is_zero() {
-            let (done, flushed) = oneshot::channel();
-            // Without an uploader the answer is that nobody answers.
-            let _ = self.flushes.send(Flush { done });
             // What is not uploaded stays on the volume, as after a crash.
-            let _ = tokio::time::timeout(flush, flushed).await;
+            let _ = tokio::time::timeout(flush, self.flush()).await;
         }
         // How they end does not matter here: a panic was logged, a lost volume too.
         uploads.abort();
@@ -414,8 +451,15 @@ impl OwnedVolume {
         }
     }
 
+    /// Returns when all that is durable now is in the bucket, or the volume's service has ended.
+    pub(crate) async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        // Without an uploader the answer is that nobody answers.
+        let _ = self.flushes.send(Flush { upto: self.volume.usage().durable, done });
+        let _ = flushed.await;
+    }
+
     /// Ends service as a crash would, and waits until the device is let go of.
-    #[cfg(test)]
     pub(crate) async fn abandon(&self) {
         let tasks = self.tasks.lock().take();
         if let Some(Tasks { task, uploads, mut others }) = tasks {

@@ -3,50 +3,50 @@
 mod markers;
 mod transactions;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::ObjectStore;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
-use sluice_catalog::{Catalog, Change, Topic};
+use sluice_catalog::{Catalog, Topic};
 use sluice_format::VolumeState;
 use sluice_format::key::Keys;
 use sluice_model::topic_config::{Compression as TopicCompression, TimestampType, TopicConfig};
-use sluice_model::{Clock, Entropy, NodeId, StreamId, VolumeId};
+use sluice_model::{Clock, Entropy, NodeId, StreamId, VolumeEpoch, VolumeId};
 use sluice_wire::batch::{
     Attributes, BatchError, BatchView, Compression, ProduceRules, recompress, validate_produce,
 };
 use sluice_wire::{Chain, ErrorCode, scan};
 use tokio::sync::{Notify, Semaphore, broadcast};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::coordinator_log::{VolumeLog, largest_append};
-use crate::coordinator_state::{GROUP_KINDS, SharedLogState};
+use crate::coordinators::{Census, CoordinatorParts, Coordinators};
 use crate::error::{AppendError, OpenError, TailError};
 use crate::group::{GroupConfig, GroupCoordinator};
 use crate::metrics::WriterMetrics;
-use crate::options::{VolumePlace, WriterOptions};
+use crate::options::{OnShift, Shift, VolumePlace, WriterOptions};
 use crate::orphans::Orphans;
+use crate::ownership::{Follower, Loss, VolumeSet};
 use crate::recovery::Surroundings;
 use crate::sequence::{BatchHeader, Voucher};
-use crate::share::{LeaderEpochOf, SHARE_KINDS, Shares};
+use crate::share::Shares;
 use crate::stream::{Offsets, Stream, Waiter};
 use crate::tail::Tail;
 use crate::task::Appended;
-use crate::topics::CatalogTopics;
-use crate::transaction::{TransactionConfig, TransactionCoordinator, record};
+use crate::transaction::{TransactionConfig, TransactionCoordinator};
 use crate::volume_handle::OwnedVolume;
 
 pub use self::transactions::Unverified;
 
-use self::markers::{CatalogProducerIds, WriterMarkers};
+pub(crate) use self::markers::{CatalogProducerIds, WriterMarkers};
 
 /// A compressed batch may hold this many times `max.message.bytes` uncompressed.
 const INFLATION_BOUND: usize = 64;
+/// Losses that a listener may be behind before it misses some.
+const LOSSES_KEPT: usize = 1024;
 /// The part of a batch's header that must be there to look at its attributes.
 const ATTRIBUTES_AT: usize = 21;
 
@@ -74,25 +74,25 @@ pub struct WriterParts {
     pub entropy: Arc<dyn Entropy>,
     /// Counters, registered by the caller.
     pub metrics: WriterMetrics,
+    /// Told of volumes that come and go.
+    pub on_shift: OnShift,
 }
 
-/// The volumes that this process owns. Cheap to clone.
+/// The volumes that this process owns. Cheap to clone. They come and go while it runs: see [`Writer::take`],
+/// [`Writer::release`] and [`Writer::losses`].
 #[derive(Clone)]
 pub struct Writer {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    catalog: Catalog,
-    clock: Arc<dyn Clock>,
-    append_timeout: Duration,
-    compaction_interval: Duration,
-    volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
-    groups: Arc<GroupCoordinator>,
-    shares: Arc<Shares>,
-    transactions: Arc<TransactionCoordinator>,
-    follower: JoinHandle<()>,
-    orphans: JoinHandle<()>,
+pub(crate) struct Inner {
+    pub(crate) around: Surroundings,
+    pub(crate) metrics: WriterMetrics,
+    pub(crate) volumes: VolumeSet,
+    pub(crate) coordinators: Coordinators,
+    pub(crate) losses: broadcast::Sender<Loss>,
+    pub(crate) on_shift: OnShift,
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
 /// A position in the tail.
@@ -105,9 +105,8 @@ pub struct Found {
 }
 
 impl Writer {
-    /// Takes over the volumes in `places` (at least one) and serves them. Groups and transactions live on the
-    /// first.
-    pub async fn open(places: &[VolumePlace], parts: WriterParts) -> Result<Self, OpenError> {
+    /// A writer without volumes. Needs a tokio runtime.
+    pub fn new(parts: WriterParts) -> Self {
         let WriterParts {
             node,
             catalog,
@@ -120,136 +119,128 @@ impl Writer {
             clock,
             entropy,
             metrics,
+            on_shift,
         } = parts;
+        let coordinators = CoordinatorParts {
+            catalog: catalog.clone(),
+            groups,
+            transactions,
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            metrics: metrics.clone(),
+        };
         let around = Surroundings {
             node,
-            catalog: catalog.clone(),
+            catalog,
             bucket,
             background,
             keys,
             options,
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
+            clock,
+            entropy,
             compaction_slot: Arc::new(Semaphore::new(1)),
         };
-        // Subscribed before the volumes are read back, so that no deletion is missed.
-        let changes = catalog.subscribe();
-        let opened = places.iter().map(|place| OwnedVolume::open(place, &around, &metrics));
-        let opened = futures_util::future::try_join_all(opened).await?;
-        let volumes: BTreeMap<_, _> =
-            opened.into_iter().map(|volume| (volume.id, Arc::new(volume))).collect();
-        let first = volumes.values().next().ok_or_else(|| OpenError::Claim {
-            volume: 0,
-            why: "a writer needs at least one volume".to_owned(),
-        })?;
-        let groups = GroupConfig {
-            max_group_bytes: groups.max_group_bytes.min(largest_append(first)),
-            ..groups
-        };
-        let topics = Arc::new(CatalogTopics(catalog.clone()));
-        let shares = Arc::new(Shares::new(
-            groups.share.clone(),
-            Arc::clone(&topics) as _,
-            Arc::new(catalog.clone()),
-            leader_epochs(catalog.clone(), &volumes),
-            metrics.shares.clone(),
-        ));
-        let settings = Arc::new(catalog.clone());
-        let groups =
-            Arc::new(GroupCoordinator::new(groups, Arc::clone(&clock), entropy, topics, settings));
-        let transactions = Arc::new(TransactionCoordinator::new(
-            transactions.within(largest_append(first)),
-            Arc::clone(&clock),
-            Arc::new(CatalogProducerIds(catalog.clone())),
-            metrics.transactions.clone(),
-        ));
-        let state = SharedLogState::new(vec![
-            (GROUP_KINDS, Arc::clone(&groups) as _),
-            (SHARE_KINDS, Arc::clone(&shares) as _),
-            (record::KINDS, Arc::clone(&transactions) as _),
-        ]);
-        let log = VolumeLog::open(first, &around, Arc::new(state)).await?;
-        let coordinator_epoch = first.leader_epoch();
-        groups.start(Arc::clone(&log));
-        shares.start(Arc::clone(&log));
-        let orphans = Orphans {
-            bucket: Arc::clone(&around.bucket),
-            keys: around.keys.clone(),
-            scopes: volumes.iter().map(|(id, volume)| (id.0, volume.orphan_scope())).collect(),
-            options: around.options.orphans.clone(),
-            clock: Arc::clone(&clock),
-            metrics,
-        };
-        let follower = Follower {
-            volumes: volumes.clone(),
-            groups: Arc::clone(&groups),
-            shares: Arc::clone(&shares),
-        };
+        // Subscribed before any volume is taken, so that no claim and no deletion is missed.
+        let (claims, topics) = (around.catalog.subscribe(), around.catalog.subscribe());
         let inner = Arc::new(Inner {
-            catalog,
-            clock,
-            append_timeout: around.options.append_timeout,
-            compaction_interval: around.options.compaction.interval,
-            volumes,
-            groups,
-            shares,
-            transactions,
-            follower: tokio::spawn(follower.run(changes)),
-            orphans: tokio::spawn(orphans.run()),
+            around,
+            metrics,
+            volumes: VolumeSet::default(),
+            coordinators: Coordinators::new(coordinators),
+            losses: broadcast::Sender::new(LOSSES_KEPT),
+            on_shift,
+            tasks: Mutex::default(),
         });
-        // Last: it writes what is left of markers at once.
-        let markers = WriterMarkers(Arc::downgrade(&inner));
-        inner.transactions.start(log, Arc::new(markers), coordinator_epoch);
-        Ok(Self { inner })
+        let tasks = [
+            tokio::spawn(Orphans::of(&inner).run()),
+            tokio::spawn(Follower(Arc::downgrade(&inner)).watch_claims(claims)),
+            tokio::spawn(Follower(Arc::downgrade(&inner)).watch_topics(topics)),
+        ];
+        inner.tasks.lock().extend(tasks.iter().map(JoinHandle::abort_handle));
+        Self { inner }
+    }
+
+    /// A writer that has taken all volumes in `places`, side by side, waiting for the bucket however long it takes.
+    /// If one cannot be taken none is.
+    pub async fn open(places: &[VolumePlace], parts: WriterParts) -> Result<Self, OpenError> {
+        let writer = Self::new(parts);
+        let mut takes = JoinSet::new();
+        for place in places {
+            let (writer, place) = (writer.clone(), place.clone());
+            takes.spawn(async move { Box::pin(writer.take(&place, Duration::MAX)).await });
+        }
+        let mut failed = None;
+        while let Some(taken) = takes.join_next().await {
+            match taken {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => failed = failed.or(Some(error.cause)),
+                Err(gone) => {
+                    let why = gone.to_string();
+                    failed = failed.or(Some(OpenError::Contradiction { volume: 0, why }));
+                }
+            }
+            if failed.is_some() {
+                // The others may wait for ever.
+                takes.abort_all();
+            }
+        }
+        match failed {
+            None => Ok(writer),
+            Some(error) => {
+                writer.close(Duration::ZERO).await;
+                Err(error)
+            }
+        }
     }
 
     /// Adds to a registry how many groups, members and share sessions there are whenever somebody asks, beside
     /// what [`WriterMetrics`] counts.
     pub fn register_census(&self, registry: &mut Registry) {
-        self.inner.groups.register_census(registry);
-        self.inner.shares.register_census(registry);
+        registry.register_collector(Box::new(Census(Arc::downgrade(&self.inner))));
     }
 
-    /// The group coordinator.
-    pub fn groups(&self) -> &GroupCoordinator {
-        &self.inner.groups
+    /// The group coordinator: the one whose volume is here, or one that answers that it is elsewhere. Not to be
+    /// kept beyond a request, as it changes with the volume.
+    pub fn groups(&self) -> Arc<GroupCoordinator> {
+        self.inner.coordinators.current().groups
     }
 
-    /// What share groups have of the streams.
-    pub fn shares(&self) -> &Shares {
-        &self.inner.shares
+    /// What share groups have of the streams; see [`Writer::groups`].
+    pub fn shares(&self) -> Arc<Shares> {
+        self.inner.coordinators.current().shares
     }
 
-    /// The transaction coordinator.
-    pub fn transactions(&self) -> &TransactionCoordinator {
-        &self.inner.transactions
+    /// The transaction coordinator; see [`Writer::groups`].
+    pub fn transactions(&self) -> Arc<TransactionCoordinator> {
+        self.inner.coordinators.current().transactions
     }
 
-    /// Each volume with what it has in the bucket, for a reader in the same process.
-    pub fn bucket_states(&self) -> impl Iterator<Item = (VolumeId, Arc<RwLock<VolumeState>>)> {
-        let volumes = self.inner.volumes.values();
+    /// Each volume that is served with what it has in the bucket.
+    pub fn bucket_states(
+        &self,
+    ) -> impl Iterator<Item = (VolumeId, Arc<RwLock<VolumeState>>)> + use<> {
+        let volumes = self.inner.volumes.all().into_iter();
         volumes.map(|volume| (volume.id, Arc::clone(volume.bucket_state())))
+    }
+
+    /// The volumes that are served now, each under its epoch, by id.
+    pub fn volumes(&self) -> Vec<(VolumeId, VolumeEpoch)> {
+        self.inner.volumes.all().iter().map(|volume| (volume.id, volume.epoch())).collect()
+    }
+
+    /// Tells of volumes that are lost from now on: those that were released or closed are not.
+    pub fn losses(&self) -> broadcast::Receiver<Loss> {
+        self.inner.losses.subscribe()
     }
 
     /// The cluster's metadata.
     pub fn catalog(&self) -> &Catalog {
-        &self.inner.catalog
+        &self.inner.around.catalog
     }
 
     /// Wall time in ms, as the writer's clock has it.
     pub fn wall_ms(&self) -> i64 {
-        self.inner.clock.wall_ms()
-    }
-
-    /// Whether every volume is still served.
-    pub fn is_serving(&self) -> bool {
-        self.inner.volumes.values().all(|volume| volume.is_serving())
-    }
-
-    /// Returns when a volume is lost or closed.
-    pub async fn lost(&self) {
-        let ends = self.inner.volumes.values().map(|volume| Box::pin(volume.ended()));
-        futures_util::future::select_all(ends).await;
+        self.inner.around.clock.wall_ms()
     }
 
     /// A reader that follows a stream in the bucket asks that its records get there within `max_age`. Holds
@@ -267,7 +258,7 @@ impl Writer {
 
     /// How many streams are in memory: in use, or with records that are not in the bucket.
     pub fn stream_count(&self) -> usize {
-        self.inner.volumes.values().map(|volume| volume.stream_count()).sum()
+        self.inner.volumes.all().iter().map(|volume| volume.stream_count()).sum()
     }
 
     /// The volume that a stream lies on.
@@ -277,25 +268,23 @@ impl Writer {
 
     /// The leader epoch of a stream: the epoch under which its volume is owned.
     pub fn leader_epoch(&self, stream: StreamId) -> Option<i32> {
-        Some(self.locate(stream)?.0.leader_epoch())
+        self.inner.leader_epoch(stream)
     }
 
-    fn locate(&self, stream: StreamId) -> Option<(&Arc<OwnedVolume>, Arc<Topic>)> {
-        let topic = self.inner.catalog.topic_of_any_tenant(stream.topic)?;
-        let volume = topic.partitions.get(stream.partition as usize)?;
-        let volume = self.inner.volumes.get(volume).filter(|volume| volume.is_serving())?;
-        Some((volume, topic))
+    fn locate(&self, stream: StreamId) -> Option<(Arc<OwnedVolume>, Arc<Topic>)> {
+        self.inner.locate(stream)
     }
 
     /// The stream, to ask several things of it.
     pub fn tail(&self, stream: StreamId) -> Result<Tail, TailError> {
         let (volume, stream) = self.stream(stream)?;
-        Ok(Tail::new(Arc::clone(volume), stream))
+        Ok(Tail::new(volume, stream))
     }
 
-    fn stream(&self, stream: StreamId) -> Result<(&Arc<OwnedVolume>, Arc<Stream>), TailError> {
+    fn stream(&self, stream: StreamId) -> Result<(Arc<OwnedVolume>, Arc<Stream>), TailError> {
         let (volume, _) = self.locate(stream).ok_or(TailError::NotOwner)?;
-        Ok((volume, volume.stream(stream)))
+        let stream = volume.stream(stream);
+        Ok((volume, stream))
     }
 
     /// Appends the one batch in `records`, as Kafka allows one batch a partition and request. Returns
@@ -318,13 +307,15 @@ impl Writer {
         timeout: Duration,
         voucher: Option<Voucher>,
     ) -> Result<Appended, AppendError> {
-        let (volume, topic) = self.locate(stream).ok_or(AppendError::NotOwner)?;
-        let now_ms = self.inner.clock.wall_ms();
+        let limit = timeout.min(self.inner.around.options.append_timeout);
+        let Some((volume, topic)) = self.locate(stream) else {
+            return Err(self.not_here(stream, limit).await);
+        };
+        let now_ms = self.inner.around.clock.wall_ms();
         let (batch, header) = check(records, &topic, volume.max_batch_bytes(), now_ms)?;
         let log_append_time = topic.config.timestamp_type == TimestampType::LogAppendTime;
-        self.promise_compaction(volume, &topic.config);
+        self.promise_compaction(&volume, &topic.config);
         let stream = volume.stream(stream);
-        let limit = timeout.min(self.inner.append_timeout);
         let durable = async {
             let answer = volume.append(stream, batch, header, voucher, log_append_time).await?;
             answer.await.unwrap_or(Err(AppendError::NotOwner))
@@ -332,10 +323,20 @@ impl Writer {
         tokio::time::timeout(limit, durable).await.unwrap_or(Err(AppendError::TimedOut))
     }
 
+    /// The answer to an append for a stream that is not served here; it comes when the stream's volume, if it is
+    /// being handed over, has been given up.
+    async fn not_here(&self, stream: StreamId, limit: Duration) -> AppendError {
+        if let Some(volume) = self.inner.volume_of(stream) {
+            let handed_over = self.inner.volumes.handed_over(volume);
+            let _ = tokio::time::timeout(limit, handed_over).await;
+        }
+        AppendError::NotOwner
+    }
+
     /// Compaction sees what is in the bucket alone, so records that may not wait long for it may not wait
     /// long to be uploaded. It looks once an interval: there is no use in being much faster than that.
     fn promise_compaction(&self, volume: &OwnedVolume, config: &TopicConfig) {
-        let interval = self.inner.compaction_interval;
+        let interval = self.inner.around.options.compaction.interval;
         let lag = Duration::from_millis(config.max_compaction_lag_ms);
         if config.cleanup.compact && lag <= interval {
             // Half of it is left at each time, and has to outlast the lag.
@@ -425,23 +426,33 @@ impl Writer {
         }
         if wanted > offsets.log_start {
             let moved = volume.move_log_start(Arc::clone(&stream), wanted);
-            tokio::time::timeout(self.inner.append_timeout, moved)
+            tokio::time::timeout(self.inner.around.options.append_timeout, moved)
                 .await
                 .unwrap_or(Err(AppendError::TimedOut))?;
         }
         Ok(stream.offsets().log_start)
     }
 
-    /// Ends service: refuses what comes, makes durable what was queued, uploads as much as can be within
-    /// `flush`, closes the volumes.
+    /// Ends service: takes no more volumes, refuses what comes, makes durable what was queued, uploads as much as can
+    /// be within `flush`, closes the volumes. The catalog still has them as this node's: its next life, or
+    /// any other node, claims them.
     pub async fn close(&self, flush: Duration) {
-        self.inner.transactions.close();
-        self.inner.groups.close();
-        self.inner.shares.close();
-        self.inner.follower.abort();
-        self.inner.orphans.abort();
-        let volumes = self.inner.volumes.values();
-        futures_util::future::join_all(volumes.map(|volume| volume.close(flush))).await;
+        let volumes = self.end();
+        futures_util::future::join_all(volumes.iter().map(|volume| volume.close(flush))).await;
+    }
+
+    /// All that was served, which nobody else closes now.
+    fn end(&self) -> Vec<Arc<OwnedVolume>> {
+        let inner = &self.inner;
+        inner.tasks.lock().iter().for_each(AbortHandle::abort);
+        let volumes = inner.volumes.close();
+        inner.coordinators.stop();
+        for volume in &volumes {
+            inner.metrics.ownership.volumes.dec();
+            (inner.on_shift)(Shift::Gone { volume: volume.id });
+            volume.wake_readers();
+        }
+        volumes
     }
 }
 
@@ -449,73 +460,53 @@ impl Writer {
 impl Writer {
     /// Ends service as a crash would: nothing is closed. Returns when the volumes are let go of.
     pub(crate) async fn abandon(&self) {
-        self.inner.transactions.close();
-        self.inner.groups.close();
-        self.inner.shares.close();
-        self.inner.follower.abort();
-        self.inner.orphans.abort();
-        for volume in self.inner.volumes.values() {
+        for volume in self.end() {
             volume.abandon().await;
         }
     }
 }
 
+impl Orphans {
+    fn of(inner: &Arc<Inner>) -> Self {
+        let served = Arc::downgrade(inner);
+        let around = &inner.around;
+        Self {
+            bucket: Arc::clone(&around.bucket),
+            keys: around.keys.clone(),
+            scopes: Box::new(move || {
+                let inner = served.upgrade();
+                let volumes = inner.map(|inner| inner.volumes.all()).unwrap_or_default();
+                volumes.into_iter().map(|v| (v.id.0, v.orphan_scope())).collect()
+            }),
+            options: around.options.orphans.clone(),
+            clock: Arc::clone(&around.clock),
+            metrics: inner.metrics.clone(),
+        }
+    }
+}
+
+impl Inner {
+    /// The volume that a stream lies on, whoever has it.
+    fn volume_of(&self, stream: StreamId) -> Option<VolumeId> {
+        let topic = self.around.catalog.topic_of_any_tenant(stream.topic)?;
+        topic.partitions.get(stream.partition as usize).copied()
+    }
+
+    fn locate(&self, stream: StreamId) -> Option<(Arc<OwnedVolume>, Arc<Topic>)> {
+        let topic = self.around.catalog.topic_of_any_tenant(stream.topic)?;
+        let volume = topic.partitions.get(stream.partition as usize)?;
+        Some((self.volumes.get(*volume)?, topic))
+    }
+
+    /// The epoch under which a stream's volume is served here.
+    pub(crate) fn leader_epoch(&self, stream: StreamId) -> Option<i32> {
+        Some(self.locate(stream)?.0.leader_epoch())
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.follower.abort();
-        self.orphans.abort();
-    }
-}
-
-/// The leader epoch of any stream; -1 for those of other owners.
-fn leader_epochs(
-    catalog: Catalog,
-    volumes: &BTreeMap<VolumeId, Arc<OwnedVolume>>,
-) -> LeaderEpochOf {
-    let volumes = volumes.clone();
-    Arc::new(move |stream| {
-        let topic = catalog.topic_of_any_tenant(stream.topic);
-        let volume =
-            topic.and_then(|topic| topic.partitions.get(stream.partition as usize).copied());
-        volume.and_then(|volume| volumes.get(&volume)).map_or(-1, |volume| volume.leader_epoch())
-    })
-}
-
-/// Reacts to deleted topics.
-struct Follower {
-    volumes: BTreeMap<VolumeId, Arc<OwnedVolume>>,
-    groups: Arc<GroupCoordinator>,
-    shares: Arc<Shares>,
-}
-
-impl Follower {
-    async fn run(self, mut changes: broadcast::Receiver<Change>) {
-        loop {
-            match changes.recv().await {
-                Ok(Change::TopicDeleted(topic) | Change::TopicReplaced { old: topic, .. }) => {
-                    self.forget(&topic).await;
-                }
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    // Their streams stay until the volume is next taken over.
-                    tracing::warn!(missed, "changes of the catalog were missed");
-                }
-                Err(broadcast::error::RecvError::Closed) => return,
-            }
-        }
-    }
-
-    async fn forget(&self, topic: &Topic) {
-        for volume in self.volumes.values() {
-            volume.forget(topic.id);
-        }
-        if let Err(error) = self.groups.forget_topic(topic.tenant, topic.id).await {
-            // Offsets of a topic that does not exist are never shown; they cost room.
-            tracing::warn!(topic = %topic.id, %error, "offsets of a deleted topic stay for now");
-        }
-        if let Err(error) = self.shares.forget_topic(topic.tenant, topic.id).await {
-            tracing::warn!(topic = %topic.id, %error, "share state of a deleted topic stays for now");
-        }
+        self.tasks.get_mut().iter().for_each(AbortHandle::abort);
     }
 }
 

@@ -34,4 +34,4 @@ pub use producer_ids::AllocateError;
 pub use topics::{
     AlterTopicError, CreatePartitionsError, CreateTopicError, DeleteTopicError, NewTopic, Topic,
 };
-pub use volumes::{AddVolumeError, ClaimError, Volume, VolumeKind, VolumeSpec};
+pub use volumes::{AddVolumeError, ClaimError, ReleaseVolumeError, Volume, VolumeKind, VolumeSpec};

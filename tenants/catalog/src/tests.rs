@@ -447,6 +447,31 @@ async fn an_epoch_has_one_owner() {
 }
 
 #[tokio::test]
+async fn an_owner_gives_up_its_own_volume_and_no_other() {
+    let store = memory();
+    let catalog = with_volumes(&store, 1).await;
+    let (volume, a, b) = (VolumeId(0), NodeId(1), NodeId(2));
+    let none = catalog.release_volume(VolumeId(9), a, VolumeEpoch(0)).await;
+    assert_eq!(none, Err(ReleaseVolumeError::NotFound(VolumeId(9))));
+    let first = catalog.claim_volume(volume, a, VolumeEpoch(0)).await.unwrap();
+    for (node, epoch) in [(b, first), (a, VolumeEpoch(0)), (a, VolumeEpoch(2))] {
+        let refused = catalog.release_volume(volume, node, epoch).await;
+        let kept = ReleaseVolumeError::NotOwner { id: volume, owner: Some(a), epoch: first };
+        assert_eq!(refused, Err(kept));
+    }
+    for _ in 0..2 {
+        catalog.release_volume(volume, a, first).await.unwrap();
+        let seen = catalog.volume(volume).unwrap();
+        assert_eq!((seen.owner, seen.epoch), (None, first), "an epoch is never given twice");
+    }
+    let second = catalog.claim_volume(volume, b, first).await.unwrap();
+    assert_eq!(second, VolumeEpoch(2));
+    let late = catalog.release_volume(volume, a, first).await;
+    let kept = ReleaseVolumeError::NotOwner { id: volume, owner: Some(b), epoch: second };
+    assert_eq!(late, Err(kept), "the next owner keeps it");
+}
+
+#[tokio::test]
 async fn no_producer_id_is_given_out_twice() {
     let store = memory();
     let catalogs = [open(&store, 1).await, open(&store, 2).await, open(&store, 3).await];

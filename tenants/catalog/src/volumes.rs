@@ -40,7 +40,7 @@ pub struct VolumeSpec {
 pub struct Volume {
     /// What and where it is.
     pub spec: VolumeSpec,
-    /// Who owns it; `None` before the first claim.
+    /// Who owns it; `None` before the first claim, and after its owner gave it up.
     pub owner: Option<NodeId>,
     /// Grows by one at each claim; 0 before the first.
     pub epoch: VolumeEpoch,
@@ -83,6 +83,27 @@ pub enum ClaimError {
     #[error("volume {0} has had its last epoch")]
     Exhausted(VolumeId),
     /// Retry, after looking whether the claim was made: the store.
+    #[error(transparent)]
+    Unavailable(#[from] StoreError),
+}
+
+/// Why a volume was not given up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseVolumeError {
+    /// There is no such volume.
+    #[error("there is no volume {0}")]
+    NotFound(VolumeId),
+    /// It is not the caller's under that epoch (any more): there is nothing to give up.
+    #[error("volume {id} has epoch {} and is another owner's, or nobody's", epoch.0)]
+    NotOwner {
+        /// The volume.
+        id: VolumeId,
+        /// Who owns it now.
+        owner: Option<NodeId>,
+        /// Under this epoch.
+        epoch: VolumeEpoch,
+    },
+    /// Retry: the store.
     #[error(transparent)]
     Unavailable(#[from] StoreError),
 }
@@ -130,6 +151,38 @@ impl Catalog {
                 .put(&key, layout::encode(&record));
             if let Outcome::Committed(_) = self.commit(txn).await? {
                 return Ok(epoch);
+            }
+        }
+    }
+
+    /// Gives up a volume that `node` owns under `epoch`: it has no owner then, and the same epoch. May be
+    /// repeated: giving up what nobody has claimed since is a success. Close the volume before: whoever
+    /// claims it next need not wait for anything.
+    pub async fn release_volume(
+        &self,
+        id: VolumeId,
+        node: NodeId,
+        epoch: VolumeEpoch,
+    ) -> Result<(), ReleaseVolumeError> {
+        let key = layout::volume(id);
+        loop {
+            let entry =
+                self.inner.store.get(&key).await?.ok_or(ReleaseVolumeError::NotFound(id))?;
+            let mut record: VolumeRecord =
+                layout::decode(&key, &entry.value).map_err(StoreError::from)?;
+            if record.epoch == epoch && record.owner.is_none() {
+                return Ok(());
+            }
+            if record.epoch != epoch || record.owner != Some(node) {
+                let (owner, epoch) = (record.owner, record.epoch);
+                return Err(ReleaseVolumeError::NotOwner { id, owner, epoch });
+            }
+            record.owner = None;
+            let txn = Txn::new()
+                .if_unchanged(&key, entry.mod_revision)
+                .put(&key, layout::encode(&record));
+            if let Outcome::Committed(_) = self.commit(txn).await? {
+                return Ok(());
             }
         }
     }

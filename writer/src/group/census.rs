@@ -1,9 +1,7 @@
 //! How many groups and members there are, counted when somebody asks.
 
 use std::fmt;
-use std::sync::Weak;
 
-use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -14,17 +12,12 @@ use super::shared::Shared;
 const KINDS: [&str; 4] = ["classic", "consumer", "share", "streams"];
 
 /// See the module. Over all tenants.
-pub(crate) struct GroupCensus(pub(crate) Weak<Shared>);
+pub(crate) struct GroupCensus<'a>(pub(crate) &'a Shared);
 
-impl fmt::Debug for GroupCensus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GroupCensus")
-    }
-}
-
-impl GroupCensus {
+impl GroupCensus<'_> {
     /// (groups, members) of each kind. Locks one group after the other.
-    fn count(shared: &Shared) -> [(i64, i64); KINDS.len()] {
+    fn count(&self) -> [(i64, i64); KINDS.len()] {
+        let shared = self.0;
         let mut counts = [(0, 0); KINDS.len()];
         for tenant in shared.tenants() {
             for cell in shared.cells_of(tenant) {
@@ -39,12 +32,9 @@ impl GroupCensus {
         }
         counts
     }
-}
 
-impl Collector for GroupCensus {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(shared) = self.0.upgrade() else { return Ok(()) };
-        let counts = Self::count(&shared);
+    pub(crate) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = self.count();
         let groups = counts.map(|(groups, _)| groups);
         let members = counts.map(|(_, members)| members);
         for (name, help, values) in [

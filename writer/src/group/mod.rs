@@ -45,11 +45,12 @@ mod topics;
 mod transactional;
 mod vouchers;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
+use prometheus_client::encoding::DescriptorEncoder;
 use sluice_model::{Clock, Entropy, GroupConfigs, TenantId, TopicId};
 use sluice_wire::{ErrorCode, Str};
 use tokio::task::AbortHandle;
@@ -100,9 +101,9 @@ impl GroupCoordinator {
         Self { shared, tasks: Mutex::default() }
     }
 
-    /// Adds to a registry how many groups and members there are.
-    pub fn register_census(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(GroupCensus(Arc::downgrade(&self.shared))));
+    /// How many groups and members there are, for a collector.
+    pub(crate) fn encode_census(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        GroupCensus(&self.shared).encode(encoder)
     }
 
     /// Recovery is complete: sessions start anew, and requests are served. Needs a tokio runtime;

@@ -2,9 +2,7 @@
 //! when somebody asks.
 
 use std::fmt;
-use std::sync::Weak;
 
-use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -72,18 +70,11 @@ impl ShareMetrics {
 }
 
 /// Counts, when it is asked, what there is: sessions, share partitions, records that members have.
-pub(crate) struct ShareCensus(pub(crate) Weak<Shared>);
+pub(crate) struct ShareCensus<'a>(pub(crate) &'a Shared);
 
-impl fmt::Debug for ShareCensus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ShareCensus")
-    }
-}
-
-impl Collector for ShareCensus {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(shared) = self.0.upgrade() else { return Ok(()) };
-        let count = shared.count();
+impl ShareCensus<'_> {
+    pub(crate) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let count = self.0.count();
         for (name, help, value) in [
             ("share_sessions", "Share sessions", count.sessions),
             ("share_partitions", "What groups have of a stream each", count.partitions),

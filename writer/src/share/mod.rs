@@ -36,11 +36,12 @@ mod spans;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
+use prometheus_client::encoding::DescriptorEncoder;
 use sluice_model::{GroupConfigs, StreamId, TenantId, TopicId};
 use sluice_wire::{ErrorCode, Str, Uuid};
 use tokio::task::AbortHandle;
@@ -87,9 +88,9 @@ impl Shares {
         Self { shared, tasks: Mutex::default() }
     }
 
-    /// Adds to a registry what there is when somebody asks; [`ShareMetrics`] has its own.
-    pub fn register_census(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(ShareCensus(Arc::downgrade(&self.shared))));
+    /// What there is now, for a collector; [`ShareMetrics`] has its own.
+    pub(crate) fn encode_census(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        ShareCensus(&self.shared).encode(encoder)
     }
 
     /// Recovery is complete: requests are served. Needs a tokio runtime; call it once.

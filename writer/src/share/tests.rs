@@ -2,8 +2,10 @@
 
 mod rig;
 
+use std::fmt;
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
 use prometheus_client::registry::Registry;
 use sluice_model::group_config::OffsetReset;
 use sluice_wire::ErrorCode;
@@ -141,12 +143,26 @@ async fn what_began_on_a_connection_ends_with_it() {
     assert_eq!(again.fetch(&rig, 1).await.error_code, 0);
 }
 
+struct Census(Arc<Shares>);
+
+impl fmt::Debug for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Census")
+    }
+}
+
+impl Collector for Census {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.0.encode_census(&mut encoder)
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_becomes_of_records_is_counted() {
     let rig = Rig::new().await;
     let mut registry = Registry::default();
     rig.metrics.register(&mut registry);
-    rig.shares.register_census(&mut registry);
+    registry.register_collector(Box::new(Census(Arc::clone(&rig.shares))));
     let shown = || {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

@@ -31,6 +31,8 @@ pub(super) struct FaultyBucket {
     pub(super) damaged_gets: AtomicU32,
     /// What happens to puts, by a part of their key.
     rules: Mutex<Vec<(String, Rule)>>,
+    /// Keys of puts that had to wait for a rule.
+    held: Mutex<Vec<String>>,
     /// Keys in the order in which their puts ended well.
     pub(super) done: Mutex<Vec<String>>,
     /// Keys whose puts may take their time.
@@ -74,7 +76,16 @@ impl FaultyBucket {
         rules.iter().find(|(part, _)| key.contains(part.as_str())).map(|(_, rule)| rule.clone())
     }
 
+    /// How many puts of the key had to wait for a rule to be lifted.
+    pub(super) fn waiting(&self, key: &str) -> usize {
+        self.held.lock().iter().filter(|held| *held == key).count()
+    }
+
     async fn while_held(&self, key: &str, is: impl Fn(&Rule) -> bool) {
+        if !self.rule_for(key).is_some_and(|rule| is(&rule)) {
+            return;
+        }
+        self.held.lock().push(key.to_owned());
         while self.rule_for(key).is_some_and(|rule| is(&rule)) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

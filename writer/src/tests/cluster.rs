@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::ObjectStore;
 use sluice_catalog::embedded::EmbeddedStore;
+use sluice_catalog::store::MetadataStore;
 use sluice_catalog::{Catalog, CatalogOptions, NewTopic, Topic, VolumeKind, VolumeSpec};
 use sluice_format::VolumeState;
 use sluice_format::key::Keys;
@@ -16,11 +17,12 @@ use sluice_model::{
     CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults,
     VolumeId,
 };
-use sluice_volume::Medium;
+use sluice_volume::{Medium, ObjectOptions, ObjectVolume};
 use sluice_wire::batch::{BatchBuilder, NewRecord};
 use sluice_wire::scan;
 
 use super::bucket::FaultyBucket;
+use super::loop_device::LoopDevice;
 use crate::group::GroupConfig;
 use crate::transaction::TransactionConfig;
 use crate::{
@@ -52,8 +54,30 @@ impl Entropy for Counted {
     }
 }
 
+/// What volumes lie on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    Object,
+    Block,
+}
+
+impl Kind {
+    /// Those that this machine can make.
+    pub(super) fn all() -> Vec<Self> {
+        let mut all = vec![Self::File, Self::Object];
+        if LoopDevice::are_possible() {
+            all.push(Self::Block);
+        }
+        all
+    }
+}
+
 pub(super) struct Cluster {
     dir: tempfile::TempDir,
+    store: EmbeddedStore,
+    kind: Kind,
+    devices: Vec<LoopDevice>,
     pub(super) catalog: Catalog,
     pub(super) bucket: Arc<FaultyBucket>,
     pub(super) clock: Arc<HandClock>,
@@ -71,20 +95,34 @@ impl Cluster {
     }
 
     pub(super) async fn with_volumes(volumes: u32, size_bytes: u64) -> Self {
+        Self::of(Kind::File, volumes, size_bytes).await
+    }
+
+    pub(super) async fn of(kind: Kind, volumes: u32, size_bytes: u64) -> Self {
         let entropy = Arc::new(Counted::default());
         let store = EmbeddedStore::in_memory(Arc::clone(&entropy) as _).unwrap();
-        let options = CatalogOptions {
-            entropy: Arc::clone(&entropy) as _,
-            node: None,
-            topic_defaults: TopicDefaults::default(),
-            group_defaults: GroupDefaults::default(),
-            limits: CatalogLimits::default(),
+        let catalog = catalog_over(Arc::new(store.clone()), &entropy).await;
+        let devices = match kind {
+            Kind::Block => (0..volumes).map(|_| LoopDevice::new(size_bytes)).collect(),
+            Kind::File | Kind::Object => Vec::new(),
         };
-        let catalog = Catalog::open(Arc::new(store), options).await.unwrap();
         for id in 0..volumes {
             let location = format!("{id}.wal");
-            let spec =
-                VolumeSpec { id: VolumeId(id), kind: VolumeKind::File, location, size_bytes };
+            let spec = match kind {
+                Kind::File => {
+                    VolumeSpec { id: VolumeId(id), kind: VolumeKind::File, location, size_bytes }
+                }
+                Kind::Object => {
+                    let location = String::new();
+                    VolumeSpec { id: VolumeId(id), kind: VolumeKind::Object, location, size_bytes }
+                }
+                Kind::Block => VolumeSpec {
+                    id: VolumeId(id),
+                    kind: VolumeKind::Block,
+                    location,
+                    size_bytes: 0,
+                },
+            };
             catalog.add_volume(spec).await.unwrap();
         }
         let options = WriterOptions {
@@ -98,6 +136,9 @@ impl Cluster {
         let clock = Arc::new(HandClock(AtomicI64::new(1_000_000)));
         Self {
             dir: tempfile::tempdir().unwrap(),
+            store,
+            kind,
+            devices,
             catalog,
             bucket: FaultyBucket::new(),
             clock,
@@ -113,16 +154,43 @@ impl Cluster {
         self.dir.path().join(format!("{volume}.wal"))
     }
 
+    pub(super) fn place(&self, id: u32) -> VolumePlace {
+        let medium = match self.kind {
+            Kind::File => Medium::File { path: self.path(id), size_bytes: self.size_bytes },
+            Kind::Block => Medium::Block { path: self.devices[id as usize].path().to_owned() },
+            Kind::Object => Medium::Object(ObjectVolume::new(
+                Arc::clone(&self.bucket) as Arc<dyn ObjectStore>,
+                &self.keys().wal(id),
+                self.size_bytes,
+                Arc::clone(&self.entropy) as _,
+                ObjectOptions { linger: Duration::from_millis(5), ..ObjectOptions::default() },
+            )),
+        };
+        VolumePlace { id: VolumeId(id), medium }
+    }
+
+    /// The catalog as another process sees it, through `wrap`.
+    pub(super) async fn catalog_through(
+        &self,
+        wrap: impl FnOnce(EmbeddedStore) -> Arc<dyn MetadataStore>,
+    ) -> Catalog {
+        catalog_over(wrap(self.store.clone()), &self.entropy).await
+    }
+
+    /// A writer without volumes.
+    pub(super) fn empty(&self, node: i32) -> Writer {
+        Writer::new(self.parts(node, self.catalog.clone()))
+    }
+
     pub(super) async fn try_start(&self) -> Result<Writer, OpenError> {
-        let places: Vec<_> = (0..self.volumes)
-            .map(|id| VolumePlace {
-                id: VolumeId(id),
-                medium: Medium::File { path: self.path(id), size_bytes: self.size_bytes },
-            })
-            .collect();
-        let parts = WriterParts {
-            node: NodeId(1),
-            catalog: self.catalog.clone(),
+        let places: Vec<_> = (0..self.volumes).map(|id| self.place(id)).collect();
+        Writer::open(&places, self.parts(1, self.catalog.clone())).await
+    }
+
+    pub(super) fn parts(&self, node: i32, catalog: Catalog) -> WriterParts {
+        WriterParts {
+            node: NodeId(node),
+            catalog,
             bucket: Arc::clone(&self.bucket) as Arc<dyn ObjectStore>,
             background: Arc::clone(&self.bucket) as Arc<dyn ObjectStore>,
             keys: self.keys(),
@@ -132,8 +200,8 @@ impl Cluster {
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
             metrics: self.metrics.clone(),
-        };
-        Writer::open(&places, parts).await
+            on_shift: Arc::new(|_| {}),
+        }
     }
 
     pub(super) async fn start(&self) -> Writer {
@@ -150,6 +218,17 @@ impl Cluster {
         let topic = NewTopic { name: name.to_owned(), partitions: 4, overrides };
         self.catalog.create_topic(TenantId::OPEN, topic).await.unwrap()
     }
+}
+
+async fn catalog_over(store: Arc<dyn MetadataStore>, entropy: &Arc<Counted>) -> Catalog {
+    let options = CatalogOptions {
+        entropy: Arc::clone(entropy) as _,
+        node: None,
+        topic_defaults: TopicDefaults::default(),
+        group_defaults: GroupDefaults::default(),
+        limits: CatalogLimits::default(),
+    };
+    Catalog::open(store, options).await.unwrap()
 }
 
 pub(super) fn stream(topic: &Topic, partition: u32) -> StreamId {

@@ -319,7 +319,7 @@ async fn deleting_a_topic_amid_compaction_leaves_nothing() {
         cluster.catalog.delete_topic(topic.tenant, topic.id).await.unwrap();
         until_bucket(&writer, |state| !state.streams.contains_key(&key_of(a))).await;
     }
-    assert!(writer.is_serving());
+    assert_eq!(writer.volumes().len(), 1);
     let (_, state) = writer.bucket_states().next().unwrap();
     state.read().validate().unwrap();
     // What remains is the coordinator's log, which notes deleted topics.
@@ -350,7 +350,7 @@ async fn damage_ends_the_job_and_removes_nothing() {
     let writer = cluster.start().await;
     let before = in_state(&writer, a);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(writer.is_serving());
+    assert_eq!(writer.volumes().len(), 1);
     assert_eq!(in_state(&writer, a), before, "every source is still there");
     // Whole again, and a new owner: it is cleaned.
     cluster.bucket.put(&key, good.into()).await.unwrap();

@@ -11,7 +11,7 @@ use super::cluster::{Cluster, until_bucket};
 use crate::Writer;
 use crate::group::GroupCaller;
 
-fn caller() -> GroupCaller {
+pub(super) fn caller() -> GroupCaller {
     GroupCaller {
         tenant: TenantId::OPEN,
         client_id: Str::from_static("c"),
@@ -20,7 +20,13 @@ fn caller() -> GroupCaller {
 }
 
 /// Commits as a consumer that assigns its partitions itself. `note` is kept beside the offset.
-async fn commit(writer: &Writer, group: &str, topic: Uuid, offset: i64, note: &str) -> ErrorCode {
+pub(super) async fn commit(
+    writer: &Writer,
+    group: &str,
+    topic: Uuid,
+    offset: i64,
+    note: &str,
+) -> ErrorCode {
     let partition = OffsetCommitRequestPartition {
         partition_index: 0,
         committed_offset: offset,
@@ -42,7 +48,7 @@ async fn commit(writer: &Writer, group: &str, topic: Uuid, offset: i64, note: &s
     ErrorCode::from_code(answer.topics[0].partitions[0].error_code)
 }
 
-async fn committed(writer: &Writer, group: &str) -> Vec<i64> {
+pub(super) async fn committed(writer: &Writer, group: &str) -> Vec<i64> {
     let group =
         OffsetFetchRequestGroup { group_id: Str::from(group), topics: None, ..Default::default() };
     let request = OffsetFetchRequest { groups: vec![group], ..Default::default() };

@@ -101,8 +101,9 @@ async fn an_owner_fenced_in_the_middle_commits_nothing_more() {
     let mut other = ManifestStore::load(bucket, cluster.keys(), 0, 0).await.unwrap();
     let change = VolumeChange { epoch: 9, ..VolumeChange::default() };
     other.commit(&change).await.unwrap();
+    let mut lost = writer.losses();
     cluster.bucket.lift("/segments/0/1-0");
-    tokio::time::timeout(Duration::from_secs(20), writer.lost()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), lost.recv()).await.unwrap().unwrap();
     let refused = append(&writer, a, &batch(1, 10, 5)).await;
     assert_eq!(refused, Err(AppendError::NotOwner));
     let bucket = Arc::clone(&cluster.bucket) as Arc<dyn ObjectStore>;

@@ -457,6 +457,16 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    /// What it counted goes with it: the next owner of the log counts anew.
+    fn drop(&mut self) {
+        let cells = self.all_cells();
+        let counted = cells.iter().filter(|cell| cell.lock().is_counted).count();
+        self.metrics.ids.dec_by(i64::try_from(cells.len()).unwrap_or(i64::MAX));
+        self.metrics.open.dec_by(i64::try_from(counted).unwrap_or(i64::MAX));
+    }
+}
+
 /// Aborts a transaction that has been open for too long.
 async fn abort(shared: Arc<Shared>, cell: Arc<Cell>, late: Transaction) {
     let ask = Ask {

@@ -21,8 +21,11 @@ use crate::objects::{FIRST_PAUSE, rest};
 use crate::options::WriterOptions;
 use crate::task::{Control, TaskState};
 
-/// The volume is about to be closed: upload what there is, so that the next owner has little to read back.
+/// The volume is about to be closed or handed over: upload what there is, so that the next owner has little to
+/// read back. What is appended meanwhile is not waited for.
 pub(crate) struct Flush {
+    /// All before this is to be in the bucket: the end of what is durable now.
+    pub(crate) upto: Lsn,
     pub(crate) done: oneshot::Sender<()>,
 }
 
@@ -72,6 +75,10 @@ pub(crate) struct Uploader {
     /// Runs the flights; dropping it ends them.
     puts: JoinSet<()>,
     flushing: Vec<Flush>,
+    /// All before this has been taken for upload.
+    taken: Lsn,
+    /// All before this is in the bucket and committed.
+    uploaded: Lsn,
 }
 
 impl Uploader {
@@ -85,7 +92,8 @@ impl Uploader {
     ) -> Self {
         let volume = Arc::clone(&builder.volume);
         // A small volume must have room for what arrives while a segment is on its way.
-        let quarter = volume.usage().capacity_bytes / 4;
+        let usage = volume.usage();
+        let quarter = usage.capacity_bytes / 4;
         Self {
             segment_bytes: options.upload_segment_bytes.min(quarter).max(1),
             volume,
@@ -99,6 +107,8 @@ impl Uploader {
             landed: VecDeque::new(),
             puts: JoinSet::new(),
             flushing: Vec::new(),
+            taken: usage.trim,
+            uploaded: usage.trim,
             builder,
         }
     }
@@ -150,8 +160,8 @@ impl Uploader {
         if !room {
             return None;
         }
-        let now =
-            state.full || !self.flushing.is_empty() || state.waiting_bytes >= self.segment_bytes;
+        let flushing = self.flushing.iter().any(|flush| flush.upto > self.taken);
+        let now = state.full || flushing || state.waiting_bytes >= self.segment_bytes;
         if now {
             return Some(Instant::now());
         }
@@ -176,6 +186,7 @@ impl Uploader {
             return Ok(());
         };
         let (upto, bytes, since) = (cut.upto, cut.bytes, cut.since);
+        self.taken = upto;
         let (done, built) = oneshot::channel();
         let id = self.committer.next_segment_id();
         let upload = self.builder.clone().upload(cut, id, self.pace(bytes, since.elapsed()));
@@ -231,6 +242,7 @@ impl Uploader {
         let Some(upto) = upto else {
             return Ok(());
         };
+        self.uploaded = upto;
         self.control.send(Control::Uploaded { upto }).map_err(|_| Ended)?;
         let started = Instant::now();
         self.trim(upto, committed.version).await?;
@@ -255,12 +267,22 @@ impl Uploader {
 
     fn answer_flushes(&mut self) {
         let idle = self.flights.is_empty() && self.landed.is_empty();
-        if idle && self.state.borrow().oldest_waiting.is_none() {
-            for Flush { done } in self.flushing.drain(..) {
+        let nothing_left = idle && self.state.borrow().oldest_waiting.is_none();
+        for Flush { upto, done } in std::mem::take(&mut self.flushing) {
+            if nothing_left || upto <= self.uploaded {
                 // Whoever asked may have stopped waiting.
                 let _ = done.send(());
+            } else {
+                self.flushing.push(Flush { upto, done });
             }
         }
+    }
+}
+
+impl Drop for Uploader {
+    fn drop(&mut self) {
+        let flights = i64::try_from(self.flights.len()).unwrap_or(i64::MAX);
+        self.metrics.uploads_in_flight.dec_by(flights);
     }
 }
 

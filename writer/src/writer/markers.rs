@@ -1,6 +1,6 @@
 //! What the transaction coordinator needs of its writer: producer ids, and someone who writes markers.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use sluice_catalog::Catalog;
@@ -9,11 +9,12 @@ use sluice_wire::{ErrorCode, Str};
 
 use super::{Inner, Writer};
 use crate::error::AppendError;
+use crate::group::GroupCoordinator;
 use crate::sequence::SequenceError;
 use crate::transaction::{Marker, Markers, ProducerIds, Told};
 
 /// Producer ids of the cluster.
-pub(super) struct CatalogProducerIds(pub(super) Catalog);
+pub(crate) struct CatalogProducerIds(pub(crate) Catalog);
 
 #[async_trait]
 impl ProducerIds for CatalogProducerIds {
@@ -25,13 +26,22 @@ impl ProducerIds for CatalogProducerIds {
     }
 }
 
-/// Writes markers to the writer's streams and groups, as long as there is a writer.
-pub(super) struct WriterMarkers(pub(super) Weak<Inner>);
+/// Writes markers to the writer's streams, and to the groups beside the coordinator, as long as there are any.
+pub(crate) struct WriterMarkers {
+    inner: Weak<Inner>,
+    groups: Weak<GroupCoordinator>,
+}
+
+impl WriterMarkers {
+    pub(crate) fn new(inner: &Arc<Inner>, groups: &Arc<GroupCoordinator>) -> Self {
+        Self { inner: Arc::downgrade(inner), groups: Arc::downgrade(groups) }
+    }
+}
 
 #[async_trait]
 impl Markers for WriterMarkers {
     async fn tell_stream(&self, marker: Marker, stream: StreamId) -> Told {
-        let Some(inner) = self.0.upgrade() else { return Told::NotYet };
+        let Some(inner) = self.inner.upgrade() else { return Told::NotYet };
         let writer = Writer { inner };
         let Marker { producer_id, producer_epoch, coordinator_epoch, commit, .. } = marker;
         let written =
@@ -52,9 +62,9 @@ impl Markers for WriterMarkers {
     }
 
     async fn tell_group(&self, marker: Marker, group: &Str) -> Told {
-        let Some(inner) = self.0.upgrade() else { return Told::NotYet };
+        let Some(groups) = self.groups.upgrade() else { return Told::NotYet };
         let Marker { tenant, producer_id, producer_epoch, commit, .. } = marker;
-        let told = inner.groups.end_transaction(tenant, group, producer_id, producer_epoch, commit);
+        let told = groups.end_transaction(tenant, group, producer_id, producer_epoch, commit);
         match told.await {
             Ok(()) => Told::Yes,
             Err(error) => {
@@ -67,7 +77,7 @@ impl Markers for WriterMarkers {
 
 impl Writer {
     fn exists(&self, stream: StreamId) -> bool {
-        let topic = self.inner.catalog.topic_of_any_tenant(stream.topic);
+        let topic = self.inner.around.catalog.topic_of_any_tenant(stream.topic);
         topic.is_some_and(|topic| (stream.partition as usize) < topic.partitions.len())
     }
 }

@@ -90,7 +90,7 @@ impl Writer {
         commit: bool,
     ) -> Result<(), AppendError> {
         let (volume, topic) = self.locate(stream).ok_or(AppendError::NotOwner)?;
-        let timestamp_ms = self.inner.clock.wall_ms();
+        let timestamp_ms = self.inner.around.clock.wall_ms();
         let marker = Marker { commit, coordinator_epoch };
         let batch = marker.batch(producer_id, producer_epoch, timestamp_ms);
         let header = BatchHeader {
@@ -107,7 +107,7 @@ impl Writer {
             let answer = volume.append(stream, batch, header, None, log_append_time).await?;
             answer.await.unwrap_or(Err(AppendError::NotOwner))
         };
-        let ended = tokio::time::timeout(self.inner.append_timeout, durable).await;
+        let ended = tokio::time::timeout(self.inner.around.options.append_timeout, durable).await;
         ended.unwrap_or(Err(AppendError::TimedOut)).map(|_| ())
     }
 

@@ -21,7 +21,7 @@ use sluice_volume::Medium;
 use sluice_wire::{ErrorCode, scan};
 use sluice_writer::group::GroupConfig;
 use sluice_writer::transaction::TransactionConfig;
-use sluice_writer::{TailError, VolumePlace, Writer, WriterMetrics, WriterParts};
+use sluice_writer::{OnShift, Shift, TailError, VolumePlace, Writer, WriterMetrics, WriterParts};
 
 use super::{Answer, Ask, Fetched, Refusal, open_catalog, transactions};
 use crate::bucket::BucketClient;
@@ -93,7 +93,8 @@ async fn own_once(stage: &Arc<Stage>, host: usize, slot: &Slot, random: &mut Ran
     let entropy: Arc<dyn Entropy> =
         Arc::new(crate::random::SeededEntropy::new(Random::new(random.next(), 0)));
     let catalog = open_catalog(stage, &entropy).await;
-    let writer = match open(stage, host, catalog.clone(), entropy).await {
+    let reader = Arc::new(reader(stage, &catalog));
+    let writer = match open(stage, host, catalog.clone(), entropy, &reader).await {
         Ok(writer) => writer,
         Err(error) => {
             let kind =
@@ -106,11 +107,7 @@ async fn own_once(stage: &Arc<Stage>, host: usize, slot: &Slot, random: &mut Ran
     if let Some(rot) = *stage.rot.lock() {
         history.violation(format_args!("volume {} opened over damage: {rot:?}", rot.volume));
     }
-    let reader = reader(stage, &catalog);
-    for (volume, state) in writer.bucket_states() {
-        reader.attach(volume.0, state);
-    }
-    *slot.lock() = Some(Serving { writer: writer.clone(), reader: Arc::new(reader) });
+    *slot.lock() = Some(Serving { writer: writer.clone(), reader });
     let wish = &stage.wishes[host];
     wish.serves.store(true, Ordering::Relaxed);
     let unwished = async {
@@ -118,9 +115,17 @@ async fn own_once(stage: &Arc<Stage>, host: usize, slot: &Slot, random: &mut Ran
             tokio::time::sleep(GLANCE).await;
         }
     };
+    let mut losses = writer.losses();
+    // What is lost takes the others along, so that one host owns all, as the director sees it.
+    let any_lost = async {
+        if writer.volumes().len() == stage.devices.len() {
+            // The writer outlives its senders.
+            let _ = losses.recv().await;
+        }
+    };
     let lost = tokio::select! {
         biased;
-        () = writer.lost() => true,
+        () = any_lost => true,
         () = unwished => false,
     };
     wish.serves.store(false, Ordering::Relaxed);
@@ -140,6 +145,7 @@ async fn open(
     host: usize,
     catalog: Catalog,
     entropy: Arc<dyn Entropy>,
+    reader: &Arc<Reader>,
 ) -> Result<Writer, String> {
     let place = |(id, device): (usize, &sluice_volume::sim::SimDevice)| VolumePlace {
         id: VolumeId(id as u32),
@@ -159,8 +165,17 @@ async fn open(
         clock: Arc::new(HostClock { stage: Arc::clone(stage), host }),
         entropy,
         metrics: WriterMetrics::default(),
+        on_shift: attach(reader),
     };
     Box::pin(Writer::open(&places, parts)).await.map_err(|error| error.to_string())
+}
+
+fn attach(reader: &Arc<Reader>) -> OnShift {
+    let reader = Arc::clone(reader);
+    Arc::new(move |shift| match shift {
+        Shift::Taken { volume, state } => reader.attach(volume.0, state),
+        Shift::Gone { volume } => reader.detach(volume.0),
+    })
 }
 
 fn bucket(stage: &Stage) -> Arc<dyn ObjectStore> {
