@@ -142,9 +142,9 @@ impl Keeper {
                 Err(error) => match error.cause {
                     // The epoch is new in the catalog: whoever has it, or a larger one, is not of this catalog.
                     OpenError::Manifest(ManifestError::Fenced(_))
-                    | OpenError::Volume { error: sluice_volume::OpenError::Fenced { .. }, .. } => {
-                        Tried::Foreign
-                    }
+                    | OpenError::Volume {
+                        error: sluice_volume::OpenError::Fenced { .. }, ..
+                    } => Tried::Foreign,
                     OpenError::Here { .. } => Tried::Back,
                     _ => Tried::Failed,
                 },

@@ -507,6 +507,8 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.tasks.get_mut().iter().for_each(AbortHandle::abort);
+        // Their tasks hold the volume until they are closed.
+        self.coordinators.stop();
     }
 }
 

@@ -205,11 +205,11 @@ async fn a_volume_that_is_lost_takes_nothing_along() {
 /// Ten takes share their waits: each has a bucket that takes its time for the manifest.
 #[tokio::test]
 async fn ten_volumes_of_a_dead_writer_are_taken_side_by_side() {
-    let cluster = Cluster::with_volumes(11, 4 << 20).await;
+    let cluster = Cluster::with_volumes(11, 8 << 20).await;
     let dead = cluster.start().await;
     let topic = cluster.topic("t", &[]).await;
     for partition in 0..4 {
-        append(&dead, stream(&topic, partition), &batch(1, 300_000, 5)).await.unwrap();
+        append(&dead, stream(&topic, partition), &batch(1, 100_000, 5)).await.unwrap();
     }
     dead.abandon().await;
     drop(dead);

@@ -4,6 +4,7 @@ mod admin;
 mod auditor;
 mod consumer;
 mod producer;
+mod restless;
 mod transactions;
 mod transactor;
 mod writer;

@@ -23,6 +23,7 @@ use sluice_writer::group::GroupConfig;
 use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{OnShift, Shift, TailError, VolumePlace, Writer, WriterMetrics, WriterParts};
 
+use super::restless::Restless;
 use super::{Answer, Ask, Fetched, Refusal, open_catalog, transactions};
 use crate::bucket::BucketClient;
 use crate::net::Caller;
@@ -33,7 +34,7 @@ use crate::stage::{HostClock, Stage};
 pub(super) const APPEND: Duration = Duration::from_secs(5);
 /// How long a gentle end uploads.
 const FLUSH: Duration = Duration::from_secs(3);
-const GLANCE: Duration = Duration::from_millis(10);
+pub(super) const GLANCE: Duration = Duration::from_millis(10);
 
 /// A writer in service.
 #[derive(Clone)]
@@ -109,25 +110,8 @@ async fn own_once(stage: &Arc<Stage>, host: usize, slot: &Slot, random: &mut Ran
     }
     *slot.lock() = Some(Serving { writer: writer.clone(), reader });
     let wish = &stage.wishes[host];
-    wish.serves.store(true, Ordering::Relaxed);
-    let unwished = async {
-        while wish.own.load(Ordering::Relaxed) {
-            tokio::time::sleep(GLANCE).await;
-        }
-    };
-    let mut losses = writer.losses();
-    // What is lost takes the others along, so that one host owns all, as the director sees it.
-    let any_lost = async {
-        if writer.volumes().len() == stage.devices.len() {
-            // The writer outlives its senders.
-            let _ = losses.recv().await;
-        }
-    };
-    let lost = tokio::select! {
-        biased;
-        () = any_lost => true,
-        () = unwished => false,
-    };
+    let mut restless = Restless { stage, host, writer: &writer, random };
+    let lost = restless.serve().await;
     wish.serves.store(false, Ordering::Relaxed);
     if lost {
         history.event("lost", format_args!("writer-{host}"));
@@ -147,11 +131,7 @@ async fn open(
     entropy: Arc<dyn Entropy>,
     reader: &Arc<Reader>,
 ) -> Result<Writer, String> {
-    let place = |(id, device): (usize, &sluice_volume::sim::SimDevice)| VolumePlace {
-        id: VolumeId(id as u32),
-        medium: Medium::Simulated(device.clone()),
-    };
-    let places: Vec<_> = stage.devices.iter().enumerate().map(place).collect();
+    let places: Vec<_> = (0..stage.devices.len()).map(|id| place(stage, id as u32)).collect();
     let keys = Keys::new(catalog.cluster_id());
     let parts = WriterParts {
         node: NodeId(host as i32 + 1),
@@ -168,6 +148,11 @@ async fn open(
         on_shift: attach(reader),
     };
     Box::pin(Writer::open(&places, parts)).await.map_err(|error| error.to_string())
+}
+
+pub(super) fn place(stage: &Stage, id: u32) -> VolumePlace {
+    let device = stage.devices[id as usize].clone();
+    VolumePlace { id: VolumeId(id), medium: Medium::Simulated(device) }
 }
 
 fn attach(reader: &Arc<Reader>) -> OnShift {
