@@ -61,7 +61,7 @@ impl Pages {
         metrics: CacheMetrics,
     ) -> Self {
         let cache = Arc::new(cache::byte_cache(cache_bytes));
-        let gather = Gather::new(bucket, keys, Arc::clone(&cache), metrics.clone());
+        let gather = Gather::new(bucket, keys, Arc::clone(&cache), cache_bytes, metrics.clone());
         Self { cache, gather, metrics }
     }
 

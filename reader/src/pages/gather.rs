@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use sluice_format::key::Keys;
 use sluice_format::segment::SegmentId;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::body::{Cut, Pool};
 use super::cache::{ByteCache, CacheMetrics, Key};
@@ -39,6 +39,10 @@ const AT_ONCE: usize = 2;
 /// How often other tasks may say what they want before a request is made.
 const TURNS: usize = 2;
 
+/// Requests under way may bring together this part of what the cache has room for, and one request of the largest size
+/// in any case.
+const SHARE_OF_CACHE: u64 = 2;
+
 /// What a request gave, or why it did not.
 type Answer = Result<Bytes, GetError>;
 /// Those who wait for it.
@@ -52,6 +56,8 @@ pub(super) struct Gather {
     cache: Arc<ByteCache>,
     metrics: CacheMetrics,
     pool: Pool,
+    /// KiB that requests may still bring.
+    room: Arc<Semaphore>,
     segments: Arc<Mutex<HashMap<SegmentId, Segment>>>,
 }
 
@@ -198,10 +204,13 @@ impl Gather {
         bucket: Arc<dyn ObjectStore>,
         keys: Keys,
         cache: Arc<ByteCache>,
+        cache_bytes: u64,
         metrics: CacheMetrics,
     ) -> Self {
+        let room = (cache_bytes / SHARE_OF_CACHE).max(MAX_RUN_PAGES * PAGE_BYTES);
+        let room = Arc::new(Semaphore::new(permits(room) as usize));
         let (pool, segments) = (Pool::default(), Arc::default());
-        Self { bucket, keys, cache, metrics, pool, segments }
+        Self { bucket, keys, cache, metrics, pool, room, segments }
     }
 
     /// The bytes of `range`, of whose pages `here` are those that are in memory.
@@ -353,6 +362,9 @@ impl Gather {
         range: Range<u64>,
         piece: u64,
     ) -> Result<Vec<Bytes>, GetError> {
+        // Answers in turn, in the order in which they are asked for: each is in memory whole before it is cut.
+        let permits = permits(range.end - range.start).min(permits(MAX_RUN_PAGES * PAGE_BYTES));
+        let _room = self.room.acquire_many(permits).await;
         self.metrics.gets.inc();
         let key = Path::from(self.keys.segment(segment));
         let options =
@@ -375,6 +387,12 @@ impl Gather {
         }
         Ok(cut.finish())
     }
+}
+
+/// What takes so many bytes takes so many permits, of a KiB each.
+fn permits(bytes: u64) -> u32 {
+    const MOST: u64 = u32::MAX as u64 >> 3;
+    bytes.div_ceil(1 << 10).min(MOST) as u32
 }
 
 /// Lets the other futures of this task go on first, in their order. (A task that yields to the runtime wakes its futures

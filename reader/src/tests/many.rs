@@ -148,3 +148,26 @@ async fn a_cache_without_room_still_serves() {
     }
     assert_eq!(at, 430);
 }
+
+#[tokio::test(start_paused = true)]
+async fn answers_on_their_way_are_bounded_by_the_cache() {
+    let fixture = Fixture::new(&[(320, 100_000)]).await;
+    let how = ThrottleConfig {
+        wait_get_per_call: Duration::from_millis(100),
+        ..ThrottleConfig::default()
+    };
+    for (cache_bytes, rounds) in [(1 << 20, 4), (32 << 20, 2), (64 << 20, 1)] {
+        let slow = Arc::new(ThrottledStore::new(Arc::clone(&fixture.bucket), how));
+        let options = ReaderOptions { cache_bytes };
+        let metrics = CacheMetrics::default();
+        let reader = Reader::new(slow, fixture.keys.clone(), options, metrics.clone());
+        let reader = Arc::new(reader);
+        reader.attach(0, Arc::clone(&fixture.state));
+        let begun = Instant::now();
+        let all = reader.read(0, STREAM, 0, Bounds::most(u64::MAX)).await.unwrap();
+        assert_eq!(scan::spans(&all.to_bytes()).count(), 320);
+        // 31 pages, by four requests.
+        assert_eq!(metrics.gets.get(), 4);
+        assert_eq!(begun.elapsed().as_millis(), rounds * 100, "{cache_bytes}");
+    }
+}
