@@ -90,6 +90,9 @@ impl Reader {
             let span = self.span(extent.segment, from..until, grain).await?;
             let blocks = purpose == Purpose::Blocks;
             let wanted = Wanted { offset, first, data_end: data.end, blocks };
+            if until == behind && behind > data.end {
+                self.pages.keep(extent.segment, extent.section_range(), &span);
+            }
             let walked = walk(&span, from..to, wanted)
                 .map_err(|error| self.corrupt(extent.segment, from..until, error))?;
             match walked {

@@ -89,6 +89,17 @@ impl Pages {
         self.gather.get(segment, range, grain, found).await
     }
 
+    /// Remembers `range` of what came alone with more: it will be asked for by itself. What lies on pages is found there.
+    pub(crate) fn keep(&self, segment: SegmentId, range: Range<u64>, of: &Span) {
+        let key = Key::alone(segment, &range);
+        if of.is_of_pages() || self.cache.peek(&key).is_some() {
+            return;
+        }
+        if let Ok(bytes) = of.bytes(range) {
+            self.cache.insert(key, Bytes::copy_from_slice(&bytes));
+        }
+    }
+
     /// Lets go of what `range` lies on: it is damaged, and is to be read again.
     pub(crate) fn forget(&self, segment: SegmentId, range: Range<u64>) {
         self.cache.remove(&Key::alone(segment, &range));

@@ -13,13 +13,14 @@ pub(crate) struct Span {
     start: u64,
     parts: Vec<Bytes>,
     len: u64,
+    is_of_pages: bool,
 }
 
 impl Span {
     /// `parts`, which follow each other from `start` on.
     pub(crate) fn new(start: u64, parts: Vec<Bytes>) -> Self {
         let len = parts.iter().map(|part| part.len() as u64).sum();
-        Self { start, parts, len }
+        Self { start, parts, len, is_of_pages: false }
     }
 
     /// The pages of `range`. After a short one there is nothing.
@@ -32,7 +33,13 @@ impl Span {
                 break;
             }
         }
-        Self::new(pages_of(range).start * PAGE_BYTES, parts)
+        let start = pages_of(range).start * PAGE_BYTES;
+        Self { is_of_pages: true, ..Self::new(start, parts) }
+    }
+
+    /// Whether it is made of pages, and not of what was asked for alone.
+    pub(crate) fn is_of_pages(&self) -> bool {
+        self.is_of_pages
     }
 
     /// The position behind the last byte.

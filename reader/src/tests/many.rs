@@ -1,6 +1,7 @@
 //! Consumers of many streams that lie side by side in segments.
 
 use futures_util::future::try_join_all;
+use sluice_format::{AbortedTransaction, TransactionSection};
 
 use super::*;
 use crate::Wish;
@@ -170,4 +171,52 @@ async fn answers_on_their_way_are_bounded_by_the_cache() {
         assert_eq!(metrics.gets.get(), 4);
         assert_eq!(begun.elapsed().as_millis(), rounds * 100, "{cache_bytes}");
     }
+}
+
+#[tokio::test]
+async fn what_a_small_extent_says_of_transactions_comes_with_its_records() {
+    let fixture = Fixture::new(&[(1, 1000)]).await;
+    let id = SegmentId { volume: 0, epoch: 1, sequence: 50 };
+    let mut builder = SegmentBuilder::new(id);
+    let aborted = AbortedTransaction {
+        producer_id: 7,
+        first_offset: 10,
+        last_offset: 19,
+        last_stable_offset: 20,
+    };
+    let piece = Piece {
+        base_offset: 10,
+        end_offset: 20,
+        max_timestamp: 190,
+        batches: 1,
+        leader_epoch: 1,
+        bytes: batch(10, 1000),
+    };
+    let section = TransactionSection { aborted: vec![aborted], producers: Vec::new() };
+    builder.push_extent_with(STREAM, &[piece], &section);
+    let built = builder.finish();
+    let path = Path::from(fixture.keys.segment(id));
+    fixture.bucket.put(&path, PutPayload::from_iter(built.parts)).await.unwrap();
+    let update = StreamUpdate {
+        log_start: 0,
+        end_offset: 20,
+        extent: Some(built.extents[0].1),
+        epochs: Vec::new(),
+        producers: Vec::new(),
+    };
+    let change = VolumeChange {
+        epoch: 1,
+        added_segments: vec![(id, built.len)],
+        streams: vec![(STREAM, update)],
+        ..VolumeChange::default()
+    };
+    {
+        let mut state = fixture.state.write();
+        let version = state.version + 1;
+        state.apply(version, &change).unwrap();
+    }
+    assert_eq!(fixture.offsets(10, 1).await, [10]);
+    let found = fixture.reader.aborted(0, STREAM, &(10..20)).await.unwrap();
+    assert_eq!(found, [aborted]);
+    assert_eq!(fixture.metrics.gets.get(), 1);
 }

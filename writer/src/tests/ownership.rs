@@ -299,19 +299,20 @@ async fn a_manifest_that_an_older_owner_had_on_its_way_is_taken_in() {
     let next = cluster.keys().manifest(0, version + 1);
     cluster.bucket.rule(next.clone(), Rule::Held);
     append(&old, a, &batch(1, 10, 5)).await.unwrap();
+    let waiting = async |commits: usize| {
+        while cluster.bucket.waiting(&next) < commits {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    waiting(1).await;
     let new = cluster.empty(2);
     let place = cluster.place(0);
     let taking = new.take(&place, LONG);
     tokio::pin!(taking);
-    let asked = async {
-        // The new owner's commit of the same version waits behind the same rule.
-        while cluster.bucket.waiting(&next) < 2 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
+    // The new owner's commit of the same version waits behind the same rule.
     tokio::select! {
         taken = &mut taking => panic!("it waits for its commit: {taken:?}"),
-        () = asked => {}
+        () = waiting(2) => {}
     }
     cluster.bucket.lift(&next);
     let taken = taking.await.unwrap();

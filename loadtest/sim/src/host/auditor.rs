@@ -99,7 +99,11 @@ async fn of_owner(
         let (log_start, end) = (fetched.log_start, fetched.high_watermark);
         logs.offsets(stream, fetched.epoch, log_start, end, true);
         match fetched.records {
-            None if at < log_start => at = log_start,
+            None if at < log_start => {
+                // Retention has come between: what is complete begins there.
+                at = log_start;
+                first = None;
+            }
             None => {
                 stage.history.violation(format_args!("{stream}: {at} is above the end {end}"));
                 return Ok(());
