@@ -93,7 +93,8 @@ impl Reader {
             if until == behind && behind > data.end {
                 self.pages.keep(extent.segment, extent.section_range(), &span);
             }
-            let walked = walk(&span, from..to, wanted)
+            let whole = |block| self.pages.in_one_piece(extent.segment, block, &span);
+            let walked = walk(&span, from..to, wanted, whole)
                 .map_err(|error| self.corrupt(extent.segment, from..until, error))?;
             match walked {
                 Walked::Blocks { blocks, covered, end } => {

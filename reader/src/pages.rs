@@ -13,6 +13,7 @@
 mod body;
 mod cache;
 mod gather;
+mod joined;
 mod span;
 
 use std::ops::Range;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::ObjectStore;
+use sluice_format::FormatError;
 use sluice_format::key::Keys;
 use sluice_format::segment::SegmentId;
 
@@ -28,6 +30,7 @@ pub(crate) use span::Span;
 
 use cache::{ByteCache, Key};
 use gather::Gather;
+use joined::Joined;
 
 /// Bytes of a page; the last one of a segment has fewer.
 pub(crate) const PAGE_BYTES: u64 = 1 << 20;
@@ -49,6 +52,7 @@ pub(crate) enum Grain {
 pub(crate) struct Pages {
     cache: Arc<ByteCache>,
     gather: Gather,
+    joined: Arc<Joined>,
     metrics: CacheMetrics,
 }
 
@@ -62,7 +66,7 @@ impl Pages {
     ) -> Self {
         let cache = Arc::new(cache::byte_cache(cache_bytes));
         let gather = Gather::new(bucket, keys, Arc::clone(&cache), cache_bytes, metrics.clone());
-        Self { cache, gather, metrics }
+        Self { cache, gather, joined: Arc::default(), metrics }
     }
 
     /// At least the bytes of `range`, unless the segment ends before.
@@ -89,6 +93,22 @@ impl Pages {
         self.gather.get(segment, range, grain, found).await
     }
 
+    /// The bytes of `range`, which lies on `span`, in one piece.
+    ///
+    /// # Errors
+    /// [`FormatError::Truncated`] if they are not all there.
+    pub(crate) fn in_one_piece(
+        &self,
+        segment: SegmentId,
+        range: Range<u64>,
+        span: &Span,
+    ) -> Result<Bytes, FormatError> {
+        match span.slice(&range) {
+            Some(slice) => Ok(slice),
+            None => self.joined.get(segment, &range, || span.bytes(range.clone())),
+        }
+    }
+
     /// Remembers `range` of what came alone with more: it will be asked for by itself. What lies on pages is found there.
     pub(crate) fn keep(&self, segment: SegmentId, range: Range<u64>, of: &Span) {
         let key = Key::alone(segment, &range);
@@ -102,6 +122,7 @@ impl Pages {
 
     /// Lets go of what `range` lies on: it is damaged, and is to be read again.
     pub(crate) fn forget(&self, segment: SegmentId, range: Range<u64>) {
+        self.joined.forget(segment, &range);
         self.cache.remove(&Key::alone(segment, &range));
         for page in pages_of(&range) {
             self.cache.remove(&Key::page(segment, page));

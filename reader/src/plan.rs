@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use sluice_format::FormatError;
 use sluice_format::segment::{BLOCK_HEADER_LEN, Block, BlockHead, split_block};
 
@@ -38,9 +39,16 @@ pub(crate) enum Walked {
 
 /// Looks at the blocks that begin in `range`, of which all bytes are on `span`, and more may be.
 ///
+/// `whole` gives the bytes of a block.
+///
 /// # Errors
 /// What lies there is damaged.
-pub(crate) fn walk(span: &Span, range: Range<u64>, wanted: Wanted) -> Result<Walked, FormatError> {
+pub(crate) fn walk(
+    span: &Span,
+    range: Range<u64>,
+    wanted: Wanted,
+    whole: impl Fn(Range<u64>) -> Result<Bytes, FormatError>,
+) -> Result<Walked, FormatError> {
     let invalid = |why| FormatError::Invalid { what: "block", why };
     let (mut at, mut next) = (range.start, wanted.first);
     let (mut blocks, mut covered) = (Vec::new(), 0);
@@ -60,7 +68,7 @@ pub(crate) fn walk(span: &Span, range: Range<u64>, wanted: Wanted) -> Result<Wal
                     if head.end_offset > wanted.offset {
                         covered += head.len;
                         if wanted.blocks {
-                            blocks.push(split_block(&mut span.bytes(at..end)?)?);
+                            blocks.push(split_block(&mut whole(at..end)?)?);
                         }
                     }
                     (at, next) = (end, head.end_offset);
@@ -83,7 +91,6 @@ pub(crate) fn walk(span: &Span, range: Range<u64>, wanted: Wanted) -> Result<Wal
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use sluice_format::segment::{Extent, Piece, SegmentBuilder};
     use sluice_format::{SegmentId, StreamKey};
 
@@ -115,7 +122,8 @@ mod tests {
     ) -> Result<Walked, FormatError> {
         let span = Span::new(0, vec![bytes.slice(..until as usize)]);
         let data_end = extent.data_range().end;
-        walk(&span, range, Wanted { offset, first: extent.base_offset, data_end, blocks: true })
+        let wanted = Wanted { offset, first: extent.base_offset, data_end, blocks: true };
+        walk(&span, range, wanted, |block| span.bytes(block))
     }
 
     fn found(walked: Result<Walked, FormatError>) -> (Vec<i64>, i64) {

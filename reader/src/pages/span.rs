@@ -52,6 +52,20 @@ impl Span {
         self.len
     }
 
+    /// The bytes of `range`, if they lie on one part.
+    pub(super) fn slice(&self, range: &Range<u64>) -> Option<Bytes> {
+        let mut start = self.start;
+        for part in &self.parts {
+            let end = start + part.len() as u64;
+            if start <= range.start && range.end <= end {
+                let at = |position: u64| (position - start) as usize;
+                return Some(part.slice(at(range.start)..at(range.end)));
+            }
+            start = end;
+        }
+        None
+    }
+
     /// The bytes of `range`: a slice, or a copy if they lie on several parts.
     ///
     /// # Errors
@@ -102,8 +116,13 @@ mod tests {
             for end in start..=18 {
                 let bytes = span.bytes(start..end).unwrap();
                 assert_eq!(bytes, all[start as usize - 10..end as usize - 10], "{start}..{end}");
+                if let Some(slice) = span.slice(&(start..end)) {
+                    assert_eq!(slice, bytes, "{start}..{end}");
+                }
             }
         }
+        assert!(span.slice(&(13..17)).is_some() && span.slice(&(12..14)).is_none());
+        assert!(span.slice(&(9..11)).is_none() && span.slice(&(17..19)).is_none());
         assert!(span.bytes(9..11).is_err());
         assert!(span.bytes(17..19).is_err());
         assert!(Span::new(5, Vec::new()).bytes(5..5).unwrap().is_empty());
