@@ -20,7 +20,7 @@ use object_store::{
 };
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
-use sluice_format::segment::{Piece, SegmentBuilder};
+use sluice_format::segment::{BuiltSegment, Piece, SegmentBuilder};
 use sluice_format::{Replacement, SegmentId, StreamKey, StreamUpdate, VolumeChange, VolumeState};
 use sluice_wire::batch::{BatchBuilder, NewRecord};
 use sluice_wire::scan;
@@ -50,6 +50,42 @@ fn batch(base_offset: i64, len: usize) -> Bytes {
     builder.build()
 }
 
+/// Such a batch as a piece of an extent.
+fn piece(base_offset: i64, len: usize) -> Piece {
+    Piece {
+        base_offset,
+        end_offset: base_offset + 10,
+        max_timestamp: (base_offset + 9) * 10,
+        batches: 1,
+        leader_epoch: 1,
+        bytes: batch(base_offset, len),
+    }
+}
+
+/// Puts a segment into the bucket and commits it. Gives its length.
+async fn put(bucket: &InMemory, keys: &Keys, state: &mut VolumeState, built: BuiltSegment) -> u64 {
+    let path = Path::from(keys.segment(built.id));
+    bucket.put(&path, PutPayload::from_iter(built.parts)).await.unwrap();
+    let streams = built.extents.iter().map(|(key, extent)| {
+        let update = StreamUpdate {
+            log_start: 0,
+            end_offset: extent.end_offset,
+            extent: Some(*extent),
+            epochs: Vec::new(),
+            producers: Vec::new(),
+        };
+        (*key, update)
+    });
+    let change = VolumeChange {
+        epoch: 1,
+        added_segments: vec![(built.id, built.len)],
+        streams: streams.collect(),
+        ..VolumeChange::default()
+    };
+    state.apply(state.version + 1, &change).unwrap();
+    built.len
+}
+
 impl Fixture {
     /// Each entry is a segment; in it `batches` batches of `len` bytes of the stream, and one of
     /// another stream.
@@ -61,55 +97,12 @@ impl Fixture {
         for (sequence, (batches, len)) in segments.iter().enumerate() {
             let id = SegmentId { volume: 0, epoch: 1, sequence: sequence as u64 };
             let mut builder = SegmentBuilder::new(id);
-            let pieces: Vec<_> = (0..*batches)
-                .map(|n| {
-                    let base_offset = next + n as i64 * 10;
-                    Piece {
-                        base_offset,
-                        end_offset: base_offset + 10,
-                        max_timestamp: (base_offset + 9) * 10,
-                        batches: 1,
-                        leader_epoch: 1,
-                        bytes: batch(base_offset, *len),
-                    }
-                })
-                .collect();
+            let pieces: Vec<_> = (0..*batches).map(|n| piece(next + n as i64 * 10, *len)).collect();
             next += *batches as i64 * 10;
             builder.push_extent(STREAM, &pieces);
-            let other = sequence as i64 * 10;
-            builder.push_extent(
-                OTHER,
-                &[Piece {
-                    base_offset: other,
-                    end_offset: other + 10,
-                    max_timestamp: 0,
-                    batches: 1,
-                    leader_epoch: 1,
-                    bytes: batch(other, 100),
-                }],
-            );
-            let built = builder.finish();
-            let path = Path::from(keys.segment(id));
-            bucket.put(&path, PutPayload::from_iter(built.parts)).await.unwrap();
-            let streams = built.extents.iter().map(|(key, extent)| {
-                let update = StreamUpdate {
-                    log_start: 0,
-                    end_offset: extent.end_offset,
-                    extent: Some(*extent),
-                    epochs: Vec::new(),
-                    producers: Vec::new(),
-                };
-                (*key, update)
-            });
-            let change = VolumeChange {
-                epoch: 1,
-                trim_lsn: 0,
-                added_segments: vec![(id, built.len)],
-                removed_streams: Vec::new(),
-                streams: streams.collect(),
-                ..VolumeChange::default()
-            };
-            state.apply(state.version + 1, &change).unwrap();
+            let other = Piece { max_timestamp: 0, ..piece(sequence as i64 * 10, 100) };
+            builder.push_extent(OTHER, &[other]);
+            put(&bucket, &keys, &mut state, builder.finish()).await;
         }
         let state = Arc::new(RwLock::new(state));
         let metrics = CacheMetrics::default();

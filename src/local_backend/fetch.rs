@@ -24,15 +24,19 @@ const BUCKET_WAIT: Duration = Duration::from_secs(2);
 /// segments of the bucket.
 const READ_TRIES: usize = 4;
 
-/// What is to be read of one stream.
+/// A stream that has records for who asks, and what is to be read of it.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
+    /// Of the request's reads.
+    index: usize,
     tail: &'a Tail,
     stream: StreamId,
     offset: i64,
     bounds: Bounds,
     /// The last stable offset, if that is a bound.
     stable: Option<i64>,
+    /// The tail begins behind the offset.
+    in_bucket: bool,
 }
 
 /// A read of the bucket that is under way.
@@ -41,17 +45,6 @@ struct Begun {
     aborted: Vec<AbortedTransaction>,
     /// None if too many are under way.
     read: Option<oneshot::Receiver<Result<Records, ReadError>>>,
-}
-
-/// A stream of a request that has records for who asks.
-struct Found {
-    /// Of the request's reads.
-    index: usize,
-    /// The last stable offset, if that is a bound.
-    stable: Option<i64>,
-    /// The tail begins behind the wanted offset.
-    in_bucket: bool,
-    bounds: Bounds,
 }
 
 impl LocalBackend {
@@ -88,13 +81,14 @@ impl LocalBackend {
         tails: &[Option<Tail>],
     ) -> Vec<Result<ReadAnswer, ErrorCode>> {
         let mut answers = Vec::with_capacity(request.reads.len());
-        let mut found = Vec::new();
+        let mut wanted = Vec::new();
         for (index, (read, tail)) in request.reads.iter().zip(tails).enumerate() {
             answers.push(match look(read, tail.as_ref(), request.read_committed) {
-                Ok(Sight::Records { offsets, stable }) => {
-                    let in_bucket = read.offset < offsets.tail_start;
-                    let bounds = Bounds::most(room(read));
-                    found.push(Found { index, stable, in_bucket, bounds });
+                Ok(Sight::Records { tail, offsets, stable }) => {
+                    let Read { stream, offset, .. } = *read;
+                    let (in_bucket, bounds) =
+                        (offset < offsets.tail_start, Bounds::most(room(read)));
+                    wanted.push(Wanted { index, tail, stream, offset, bounds, stable, in_bucket });
                     Ok(answer(offsets, Records::default(), None))
                 }
                 // Most streams have nothing new: they cost no more than the look.
@@ -102,59 +96,49 @@ impl LocalBackend {
                 Err(code) => Err(code),
             });
         }
-        self.share_out(request, tails, &mut found);
+        self.share_out(&mut wanted);
         let mut left = u64::from(request.max_bytes);
         let mut nothing_yet = true;
-        let mut rest = found.as_slice();
+        let mut rest = wanted.as_mut_slice();
         while !rest.is_empty() {
             let mut room = 0;
-            let fits = rest.iter().take_while(|found| {
-                room += found.bounds.max_bytes;
+            let fits = rest.iter().take_while(|wanted| {
+                room += wanted.bounds.max_bytes;
                 room <= left
             });
-            let (wave, later) = rest.split_at(fits.count().max(1));
+            let (wave, later) = rest.split_at_mut(fits.count().max(1));
             rest = later;
             // The first batch comes whole, however small the bounds are (KIP-74).
             let least = u64::from(nothing_yet);
-            let wanted = wave.iter().filter_map(|found| {
-                let (read, tail) = (&request.reads[found.index], tails[found.index].as_ref()?);
-                let mut bounds = found.bounds;
-                bounds.max_bytes = bounds.max_bytes.min(left).max(least);
-                let Read { stream, offset, .. } = *read;
-                let wanted = Wanted { tail, stream, offset, bounds, stable: found.stable };
-                Some((wanted, found.in_bucket && bounds.max_bytes > 0))
-            });
-            let wanted: Vec<_> = wanted.collect();
-            let in_bucket: Vec<_> = wanted
-                .iter()
-                .filter(|(_, in_bucket)| *in_bucket)
-                .map(|(wanted, _)| *wanted)
-                .collect();
-            let mut begun = self.begin(&in_bucket).into_iter();
-            let reads = wanted.into_iter().map(|(wanted, in_bucket)| {
-                let begun = if in_bucket { begun.next() } else { None };
+            for wanted in &mut *wave {
+                wanted.bounds.max_bytes = wanted.bounds.max_bytes.min(left).max(least);
+            }
+            let is_begun = |wanted: &&Wanted<'_>| wanted.in_bucket && wanted.bounds.max_bytes > 0;
+            let mut begun = self.begin(wave.iter().filter(is_begun)).into_iter();
+            let reads = wave.iter().map(|wanted| {
+                let begun = if is_begun(&wanted) { begun.next() } else { None };
                 async move {
                     // A bound of no bytes reads nothing.
                     match wanted.bounds.max_bytes {
                         0 => Ok(Records::default()),
-                        _ => self.records(wanted, begun).await,
+                        _ => self.records(*wanted, begun).await,
                     }
                 }
             });
             let all = join_all(reads).await;
-            for (found, records) in wave.iter().zip(all) {
+            for (wanted, records) in wave.iter().zip(all) {
                 match records {
                     Ok(records) if nothing_yet || records.chain.len() as u64 <= left => {
                         nothing_yet &= records.chain.is_empty();
                         left = left.saturating_sub(records.chain.len() as u64);
-                        if let Ok(answer) = &mut answers[found.index] {
+                        if let Ok(answer) = &mut answers[wanted.index] {
                             answer.records = records.chain;
                             answer.aborted = records.aborted;
                         }
                     }
                     // There is no room any more.
                     Ok(_) => {}
-                    Err(code) => answers[found.index] = Err(code),
+                    Err(code) => answers[wanted.index] = Err(code),
                 }
             }
         }
@@ -162,20 +146,21 @@ impl LocalBackend {
     }
 
     /// Gives those that lie in the bucket their part of the answer; some may have to wait for the others.
-    fn share_out(&self, request: &ReadRequest, tails: &[Option<Tail>], found: &mut Vec<Found>) {
-        let in_bucket = found.iter().filter(|found| found.in_bucket);
-        let wishes = in_bucket.filter_map(|found| {
-            let (read, tail) = (&request.reads[found.index], tails[found.index].as_ref()?);
-            let (volume, stream) = (tail.volume().0, key_of(read.stream));
-            Some(Wish { volume, stream, offset: read.offset, max_bytes: room(read) })
+    fn share_out(&self, wanted: &mut Vec<Wanted<'_>>) {
+        let in_bucket = wanted.iter().filter(|wanted| wanted.in_bucket);
+        let wishes = in_bucket.map(|wanted| Wish {
+            volume: wanted.tail.volume().0,
+            stream: key_of(wanted.stream),
+            offset: wanted.offset,
+            max_bytes: wanted.bounds.max_bytes,
         });
         let mut shares = self.reader.share_out(&wishes.collect::<Vec<_>>()).into_iter();
-        found.retain_mut(|found| {
-            if !found.in_bucket {
+        wanted.retain_mut(|wanted| {
+            if !wanted.in_bucket {
                 return true;
             }
             let share = shares.next().flatten();
-            share.inspect(|bounds| found.bounds = *bounds).is_some()
+            share.inspect(|bounds| wanted.bounds = *bounds).is_some()
         });
     }
 
@@ -185,7 +170,7 @@ impl LocalBackend {
         wanted: Wanted<'_>,
         mut begun: Option<Begun>,
     ) -> Result<Records, ErrorCode> {
-        let Wanted { tail, stream, offset, bounds, stable } = wanted;
+        let Wanted { tail, stream, offset, bounds, stable, .. } = wanted;
         let mut at = offset;
         for _ in 0..READ_TRIES {
             let read = match begun.take() {
@@ -200,7 +185,7 @@ impl LocalBackend {
                     if let Some(chain) = here {
                         return Ok(Records::new(chain, stable).with(&aborted));
                     }
-                    let Some(begun) = self.begin(&[Wanted { offset: at, ..wanted }]).pop() else {
+                    let Some(begun) = self.begin([&Wanted { offset: at, ..wanted }]).pop() else {
                         return Ok(Records::default());
                     };
                     begun
@@ -229,10 +214,10 @@ impl LocalBackend {
     }
 
     /// Begins to read streams from the bucket, all in one task: what they want of one segment comes together.
-    fn begin(&self, wanted: &[Wanted<'_>]) -> Vec<Begun> {
+    fn begin<'a>(&self, wanted: impl IntoIterator<Item = &'a Wanted<'a>>) -> Vec<Begun> {
         let mut reads = Vec::new();
-        let begun = wanted.iter().map(|wanted| {
-            let Wanted { tail, stream, offset, bounds, stable } = *wanted;
+        let begun = wanted.into_iter().map(|wanted| {
+            let Wanted { tail, stream, offset, bounds, stable, .. } = *wanted;
             let aborted = aborted_of_tail(tail, offset, stable);
             let Ok(permit) = Arc::clone(&self.bucket_reads).try_acquire_owned() else {
                 return Begun { aborted, read: None };
@@ -288,15 +273,15 @@ fn agreed<'a>(
 }
 
 /// What there is of a stream for one who reads it.
-enum Sight {
+enum Sight<'a> {
     /// No records: this is the answer.
     Nothing(ReadAnswer),
     /// Records from the wanted offset on, up to the last stable offset if that is a bound.
-    Records { offsets: Offsets, stable: Option<i64> },
+    Records { tail: &'a Tail, offsets: Offsets, stable: Option<i64> },
 }
 
 /// Looks at a stream without reading it.
-fn look(read: &Read, tail: Option<&Tail>, committed: bool) -> Result<Sight, ErrorCode> {
+fn look<'a>(read: &Read, tail: Option<&'a Tail>, committed: bool) -> Result<Sight<'a>, ErrorCode> {
     let (tail, diverging) = agreed(read, tail)?;
     // Taken before records are read: there may be more by then, which no client minds.
     let offsets = tail.offsets();
@@ -310,7 +295,7 @@ fn look(read: &Read, tail: Option<&Tail>, committed: bool) -> Result<Sight, Erro
     if read.offset >= stable.unwrap_or(offsets.high_watermark) {
         return Ok(Sight::Nothing(answer(offsets, Records::default(), None)));
     }
-    Ok(Sight::Records { offsets, stable })
+    Ok(Sight::Records { tail, offsets, stable })
 }
 
 /// Whether an answer could be made now: enough bytes, or something that must be told at once.

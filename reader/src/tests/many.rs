@@ -26,40 +26,11 @@ async fn mixed() -> (Arc<Reader>, CacheMetrics, u64) {
         let id = SegmentId { volume: 0, epoch: 1, sequence: sequence as u64 };
         let mut builder = SegmentBuilder::new(id);
         for partition in 0..STREAMS {
-            let pieces = [0, 10].map(|n| {
-                let base_offset = sequence * OFFSETS_A_SEGMENT + n;
-                Piece {
-                    base_offset,
-                    end_offset: base_offset + 10,
-                    max_timestamp: (base_offset + 9) * 10,
-                    batches: 1,
-                    leader_epoch: 1,
-                    bytes: batch(base_offset, BATCH_BYTES),
-                }
-            });
+            let base_offset = sequence * OFFSETS_A_SEGMENT;
+            let pieces = [0, 10].map(|n| piece(base_offset + n, BATCH_BYTES));
             builder.push_extent(stream(partition), &pieces);
         }
-        let built = builder.finish();
-        bytes += built.len;
-        let path = Path::from(keys.segment(id));
-        bucket.put(&path, PutPayload::from_iter(built.parts)).await.unwrap();
-        let streams = built.extents.iter().map(|(key, extent)| {
-            let update = StreamUpdate {
-                log_start: 0,
-                end_offset: extent.end_offset,
-                extent: Some(*extent),
-                epochs: Vec::new(),
-                producers: Vec::new(),
-            };
-            (*key, update)
-        });
-        let change = VolumeChange {
-            epoch: 1,
-            added_segments: vec![(id, built.len)],
-            streams: streams.collect(),
-            ..VolumeChange::default()
-        };
-        state.apply(state.version + 1, &change).unwrap();
+        bytes += put(&bucket, &keys, &mut state, builder.finish()).await;
     }
     let metrics = CacheMetrics::default();
     let options = ReaderOptions { cache_bytes: 24 << 20 };
@@ -184,37 +155,11 @@ async fn what_a_small_extent_says_of_transactions_comes_with_its_records() {
         last_offset: 19,
         last_stable_offset: 20,
     };
-    let piece = Piece {
-        base_offset: 10,
-        end_offset: 20,
-        max_timestamp: 190,
-        batches: 1,
-        leader_epoch: 1,
-        bytes: batch(10, 1000),
-    };
     let section = TransactionSection { aborted: vec![aborted], producers: Vec::new() };
-    builder.push_extent_with(STREAM, &[piece], &section);
-    let built = builder.finish();
-    let path = Path::from(fixture.keys.segment(id));
-    fixture.bucket.put(&path, PutPayload::from_iter(built.parts)).await.unwrap();
-    let update = StreamUpdate {
-        log_start: 0,
-        end_offset: 20,
-        extent: Some(built.extents[0].1),
-        epochs: Vec::new(),
-        producers: Vec::new(),
-    };
-    let change = VolumeChange {
-        epoch: 1,
-        added_segments: vec![(id, built.len)],
-        streams: vec![(STREAM, update)],
-        ..VolumeChange::default()
-    };
-    {
-        let mut state = fixture.state.write();
-        let version = state.version + 1;
-        state.apply(version, &change).unwrap();
-    }
+    builder.push_extent_with(STREAM, &[piece(10, 1000)], &section);
+    let mut state = fixture.state.read().clone();
+    put(&fixture.bucket, &fixture.keys, &mut state, builder.finish()).await;
+    *fixture.state.write() = state;
     assert_eq!(fixture.offsets(10, 1).await, [10]);
     let found = fixture.reader.aborted(0, STREAM, &(10..20)).await.unwrap();
     assert_eq!(found, [aborted]);
