@@ -4,8 +4,10 @@
 //! are not uploaded, so many MiB a volume. Volumes are files in a temporary directory (`TMPDIR`), the bucket is
 //! beside them: what a request to a real one takes comes on top, two for a take. Needs room for eleven volumes.
 
+mod seams;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,8 +17,7 @@ use sluice_catalog::embedded::EmbeddedStore;
 use sluice_catalog::{Catalog, CatalogOptions, NewTopic, VolumeKind, VolumeSpec};
 use sluice_format::key::Keys;
 use sluice_model::{
-    CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults,
-    VolumeId,
+    CatalogLimits, Entropy, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults, VolumeId,
 };
 use sluice_volume::Medium;
 use sluice_wire::batch::{BatchBuilder, NewRecord};
@@ -28,32 +29,13 @@ use sluice_writer::{
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::seams::{Counted, Standing};
+
 const VOLUMES: u32 = 11;
 const BATCH_BYTES: usize = 512 << 10;
 const LONG: Duration = Duration::from_secs(120);
 /// Between two appends of the producer that meets handovers: 50 MiB/s.
 const REST: Duration = Duration::from_millis(10);
-
-#[derive(Debug)]
-struct Standing;
-
-impl Clock for Standing {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000
-    }
-}
-
-#[derive(Debug, Default)]
-struct Counted(AtomicU64);
-
-impl Entropy for Counted {
-    fn fill(&self, out: &mut [u8]) {
-        for part in out.chunks_mut(8) {
-            let next = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            part.copy_from_slice(&(next ^ (next >> 29)).to_le_bytes()[..part.len()]);
-        }
-    }
-}
 
 struct Bench {
     dir: tempfile::TempDir,

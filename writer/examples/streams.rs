@@ -4,8 +4,9 @@
 //! them active. Each gets one record of one idempotent producer. Bucket and volume are files in a temporary
 //! directory.
 
+mod seams;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,8 +18,7 @@ use sluice_catalog::embedded::EmbeddedStore;
 use sluice_catalog::{Catalog, CatalogOptions, NewTopic, VolumeKind, VolumeSpec};
 use sluice_format::key::Keys;
 use sluice_model::{
-    CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults,
-    VolumeId,
+    CatalogLimits, Entropy, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults, VolumeId,
 };
 use sluice_volume::Medium;
 use sluice_wire::batch::{BatchBuilder, NewRecord};
@@ -27,31 +27,12 @@ use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{VolumePlace, Writer, WriterMetrics, WriterOptions, WriterParts};
 use tokio::time::Instant;
 
+use self::seams::{Counted, Standing};
+
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
 const PARTITIONS: u32 = 1000;
-
-#[derive(Debug)]
-struct StandingClock;
-
-impl Clock for StandingClock {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000
-    }
-}
-
-#[derive(Debug, Default)]
-struct Counted(AtomicU64);
-
-impl Entropy for Counted {
-    fn fill(&self, out: &mut [u8]) {
-        for part in out.chunks_mut(8) {
-            let next = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            part.copy_from_slice(&(next ^ (next >> 29)).to_le_bytes()[..part.len()]);
-        }
-    }
-}
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -111,7 +92,7 @@ impl Bench {
             },
             groups: GroupConfig::default(),
             transactions: TransactionConfig::default(),
-            clock: Arc::new(StandingClock),
+            clock: Arc::new(Standing),
             entropy: Arc::new(Counted::default()),
             metrics: self.metrics.clone(),
             on_shift: Arc::new(|_| {}),

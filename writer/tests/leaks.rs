@@ -1,8 +1,10 @@
 //! Volumes that come and go leave no memory, tasks, files or metrics behind. The only test of its process, for
 //! it counts what the process has.
 
+#[path = "../examples/seams/mod.rs"]
+mod seams;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -14,14 +16,15 @@ use sluice_catalog::embedded::EmbeddedStore;
 use sluice_catalog::{Catalog, CatalogOptions, NewTopic, VolumeKind, VolumeSpec};
 use sluice_format::key::Keys;
 use sluice_model::{
-    CatalogLimits, Clock, Entropy, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults,
-    VolumeId,
+    CatalogLimits, Entropy, GroupDefaults, NodeId, StreamId, TenantId, TopicDefaults, VolumeId,
 };
 use sluice_volume::Medium;
 use sluice_wire::batch::{BatchBuilder, NewRecord};
 use sluice_writer::group::GroupConfig;
 use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{VolumePlace, Writer, WriterMetrics, WriterOptions, WriterParts};
+
+use self::seams::{Counted, Standing};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -31,27 +34,6 @@ const SIZE_BYTES: u64 = 5 << 20;
 const LONG: Duration = Duration::from_secs(60);
 /// A volume that is kept costs several times this. The catalog remembers its last changes, in memory, too.
 const ALLOWED_BYTES_A_ROUND: usize = 2048;
-
-#[derive(Debug)]
-struct Standing;
-
-impl Clock for Standing {
-    fn wall_ms(&self) -> i64 {
-        1_000_000
-    }
-}
-
-#[derive(Debug, Default)]
-struct Counted(AtomicU64);
-
-impl Entropy for Counted {
-    fn fill(&self, out: &mut [u8]) {
-        for part in out.chunks_mut(8) {
-            let next = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            part.copy_from_slice(&next.to_le_bytes()[..part.len()]);
-        }
-    }
-}
 
 /// What the process has.
 #[derive(Debug)]
