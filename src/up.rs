@@ -15,7 +15,9 @@ use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use sluice_bucket::BucketMetrics;
 use sluice_catalog::journal::{Journal, JournalMetrics, JournalOptions, JournalParts};
-use sluice_catalog::{Catalog, CatalogOptions, NodeRegistration, NodeSpec, RegistrationState};
+use sluice_catalog::{
+    Catalog, CatalogOptions, NodeRegistration, NodeSpec, RegistrationState, Roles,
+};
 use sluice_format::key::Keys;
 use sluice_gateway::http::{OpsHttp, OpsLimits, Readiness};
 use sluice_gateway::{Gateway, GatewayConfig, Limits};
@@ -221,6 +223,8 @@ impl Node {
             kafka_host: advertised.host.clone(),
             kafka_port: advertised.port,
             rack: None,
+            peer: None,
+            roles: Roles::ALL,
         };
         let registration = catalog.register_node(spec, NODE_LEASE).await?;
         // Another may have registered at the same moment: then both end.

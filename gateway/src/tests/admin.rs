@@ -1,7 +1,7 @@
 //! The requests of those who run a cluster: log directories, elections, moves, the quorum and its
 //! features; and that they show nothing of another tenant's.
 
-use sluice_catalog::{NodeSpec, VolumeKind, VolumeSpec};
+use sluice_catalog::{NodeSpec, Roles, VolumeKind, VolumeSpec};
 use sluice_model::{NodeId, TenantId, VolumeEpoch, VolumeId};
 use sluice_wire::messages::alter_partition_reassignments_request as reassign;
 use sluice_wire::messages::alter_replica_log_dirs_request as dirs;
@@ -256,6 +256,8 @@ async fn what_another_node_has_stays_there() {
         kafka_host: "other.test".to_owned(),
         kafka_port: 9093,
         rack: None,
+        peer: None,
+        roles: Roles::ALL,
     };
     let node = catalog.register_node(spec, SOON).await.unwrap();
     client.create_topic("wide", 8).await;

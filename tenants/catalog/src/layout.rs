@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sluice_model::{NodeId, TenantId, TopicId, VolumeEpoch, VolumeId};
 
 use crate::configs::ResourceKind;
+use crate::nodes::{PeerAddress, Roles};
 use crate::store::StoreError;
 use crate::volumes::VolumeSpec;
 
@@ -136,6 +137,10 @@ pub(crate) struct NodeRecord {
     pub(crate) kafka_port: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rack: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peer: Option<PeerAddress>,
+    #[serde(default)]
+    pub(crate) roles: Roles,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -29,7 +29,9 @@ mod tests;
 pub use catalog::{Catalog, CatalogOptions, Change, OpenError};
 pub use cluster::ClusterId;
 pub use configs::{AlterResourceError, ResourceKind};
-pub use nodes::{Node, NodeRegistration, NodeSpec, RegisterError, RegistrationState};
+pub use nodes::{
+    Node, NodeRegistration, NodeSpec, PeerAddress, RegisterError, RegistrationState, Roles,
+};
 pub use producer_ids::AllocateError;
 pub use topics::{
     AlterTopicError, CreatePartitionsError, CreateTopicError, DeleteTopicError, NewTopic, Topic,

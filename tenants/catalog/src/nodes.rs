@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sluice_model::{NodeId, TopicId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,6 +30,41 @@ pub struct NodeSpec {
     pub kafka_port: u16,
     /// Where it stands, as Kafka's `broker.rack`.
     pub rack: Option<String>,
+    /// Where other nodes reach it; `None` if they cannot.
+    pub peer: Option<PeerAddress>,
+    /// What it does.
+    pub roles: Roles,
+}
+
+/// Where the nodes of a cluster reach one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PeerAddress {
+    /// A name or an address.
+    pub host: String,
+    /// Of the listener for nodes.
+    pub port: u16,
+}
+
+/// What a node does. A node may do all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roles {
+    /// Clients connect to it.
+    pub gateway: bool,
+    /// It owns volumes.
+    pub writer: bool,
+    /// It reads the bucket for others.
+    pub reader: bool,
+}
+
+impl Roles {
+    /// All of them, as in a process that is a cluster of its own.
+    pub const ALL: Self = Self { gateway: true, writer: true, reader: true };
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Self::ALL
+    }
 }
 
 /// A live node.
@@ -42,8 +78,8 @@ pub struct Node {
 
 impl Node {
     pub(crate) fn from_record(id: NodeId, record: NodeRecord) -> Self {
-        let NodeRecord { incarnation, kafka_host, kafka_port, rack } = record;
-        Self { spec: NodeSpec { id, kafka_host, kafka_port, rack }, incarnation }
+        let NodeRecord { incarnation, kafka_host, kafka_port, rack, peer, roles } = record;
+        Self { spec: NodeSpec { id, kafka_host, kafka_port, rack, peer, roles }, incarnation }
     }
 }
 
@@ -135,6 +171,8 @@ impl Keeper {
             kafka_host: self.spec.kafka_host.clone(),
             kafka_port: self.spec.kafka_port,
             rack: self.spec.rack.clone(),
+            peer: self.spec.peer.clone(),
+            roles: self.spec.roles,
         });
         loop {
             let txn = match store.get(&key).await? {

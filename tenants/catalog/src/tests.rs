@@ -498,7 +498,14 @@ async fn no_producer_id_is_given_out_twice() {
 }
 
 fn node(id: i32, port: u16) -> NodeSpec {
-    NodeSpec { id: NodeId(id), kafka_host: "localhost".to_owned(), kafka_port: port, rack: None }
+    NodeSpec {
+        id: NodeId(id),
+        kafka_host: "localhost".to_owned(),
+        kafka_port: port,
+        rack: None,
+        peer: None,
+        roles: Roles::ALL,
+    }
 }
 
 const TTL: Duration = Duration::from_secs(9);

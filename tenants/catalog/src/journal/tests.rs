@@ -25,7 +25,7 @@ use super::*;
 use crate::cluster::mix;
 use crate::embedded::EmbeddedStore;
 use crate::store::{MetadataStore, Txn};
-use crate::{Catalog, CatalogOptions, NewTopic, NodeSpec, VolumeKind, VolumeSpec};
+use crate::{Catalog, CatalogOptions, NewTopic, NodeSpec, Roles, VolumeKind, VolumeSpec};
 
 struct Counter(AtomicU64);
 
@@ -343,7 +343,14 @@ async fn a_catalog_comes_back_from_its_journal() {
     let store = Arc::new(rig.store.clone());
     let catalog = Catalog::open(store, options()).await.expect("a catalog");
     let journal = rig.journal(JournalOptions::default());
-    let node = NodeSpec { id: NodeId(1), kafka_host: "h".into(), kafka_port: 1, rack: None };
+    let node = NodeSpec {
+        id: NodeId(1),
+        kafka_host: "h".into(),
+        kafka_port: 1,
+        rack: None,
+        peer: None,
+        roles: Roles::ALL,
+    };
     let _node = catalog.register_node(node, Duration::from_secs(9)).await.expect("registered");
     let spec = VolumeSpec {
         id: VolumeId(0),

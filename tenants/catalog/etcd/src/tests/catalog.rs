@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use sluice_catalog::store::{MetadataStore, Txn};
 use sluice_catalog::{
-    Catalog, CatalogOptions, Change, NewTopic, NodeSpec, RegistrationState, VolumeKind, VolumeSpec,
+    Catalog, CatalogOptions, Change, NewTopic, NodeSpec, RegistrationState, Roles, VolumeKind,
+    VolumeSpec,
 };
 use sluice_model::{
     CatalogLimits, Entropy, GroupDefaults, NodeId, TenantId, TopicDefaults, VolumeId,
@@ -124,6 +125,8 @@ async fn a_node_comes_back_when_etcd_does() {
         kafka_host: "127.0.0.1".to_owned(),
         kafka_port: 9092,
         rack: None,
+        peer: None,
+        roles: Roles::ALL,
     };
     let registration = ours.register_node(spec, Duration::from_secs(2)).await.unwrap();
     let mut state = registration.state();
