@@ -122,6 +122,8 @@ pub(crate) struct Topics {
 pub(crate) struct Volumes {
     pub(crate) kind: VolumeMedium,
     pub(crate) devices: Devices,
+    /// Not set: files lie in the data directory.
+    pub(crate) dir: Option<PathBuf>,
     pub(crate) count: u32,
     pub(crate) size: VolumeSize,
     pub(crate) queue_depth: u32,
@@ -292,6 +294,7 @@ impl Default for Config {
             volumes: Volumes {
                 kind: VolumeMedium::File,
                 devices: Devices::default(),
+                dir: None,
                 count: 1,
                 size: VolumeSize::Auto,
                 queue_depth: 8,

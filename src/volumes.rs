@@ -7,12 +7,12 @@ use anyhow::Context;
 use object_store::ObjectStore;
 use sluice_catalog::{Catalog, VolumeKind, VolumeSpec};
 use sluice_format::key::Keys;
-use sluice_model::{Entropy, VolumeId};
+use sluice_model::{Entropy, NodeId, VolumeId};
 use sluice_reader::Reader;
 use sluice_volume::{Medium, ObjectOptions, ObjectVolume};
 use sluice_writer::{OnShift, Shift, VolumePlace};
 
-use crate::config::{Config, VolumeMedium, VolumeSize};
+use crate::config::{CatalogStore, Config, VolumeMedium, VolumeSize};
 
 /// The size of a volume where the disk is large enough.
 const VOLUME_BYTES: u64 = 1 << 30;
@@ -28,25 +28,43 @@ pub(crate) struct Bucket<'a> {
     pub(crate) entropy: &'a Arc<dyn Entropy>,
 }
 
+/// Makes sure that the catalog lists the volumes that are configured. Other nodes may do the same just now.
+pub(crate) async fn add(config: &Config, catalog: &Catalog) -> anyhow::Result<()> {
+    let auto_size = match (config.volumes.kind, config.volumes.size) {
+        (VolumeMedium::File, VolumeSize::Auto) => {
+            let dir = config.volumes.dir.as_ref().unwrap_or(&config.data_dir);
+            fitting_size(dir, config.volumes.count)?
+        }
+        _ => VOLUME_BYTES,
+    };
+    for device in &config.volumes.devices.0 {
+        device.to_str().context("a device's path is not UTF-8")?;
+    }
+    catalog.add_volumes(|known| missing(config, known, auto_size)).await?;
+    Ok(())
+}
+
+/// What the catalog's volume lies on.
+pub(crate) fn place(
+    config: &Config,
+    spec: &VolumeSpec,
+    bucket: &Bucket<'_>,
+) -> anyhow::Result<VolumePlace> {
+    let medium = match spec.kind {
+        VolumeKind::Object => in_bucket(config, spec, bucket),
+        VolumeKind::File | VolumeKind::Block => medium(config, spec)?,
+    };
+    Ok(VolumePlace { id: spec.id, medium })
+}
+
 /// Makes sure that the catalog lists the volumes that are configured, and says what all it lists lie on.
 pub(crate) async fn places(
     config: &Config,
     catalog: &Catalog,
     bucket: Bucket<'_>,
 ) -> anyhow::Result<Vec<VolumePlace>> {
-    let known: Vec<_> = catalog.volumes().into_iter().map(|volume| volume.spec.clone()).collect();
-    for spec in missing(config, &known)? {
-        catalog.add_volume(spec).await?;
-    }
-    let places = catalog.volumes().into_iter().map(|volume| {
-        let spec = &volume.spec;
-        let medium = match spec.kind {
-            VolumeKind::Object => in_bucket(config, spec, &bucket),
-            VolumeKind::File | VolumeKind::Block => medium(config, spec)?,
-        };
-        Ok(VolumePlace { id: spec.id, medium })
-    });
-    places.collect()
+    add(config, catalog).await?;
+    catalog.volumes().into_iter().map(|volume| place(config, &volume.spec, &bucket)).collect()
 }
 
 /// Keeps a reader attached to the volumes that the writer of its process serves.
@@ -58,51 +76,62 @@ pub(crate) fn attach(reader: &Arc<Reader>) -> OnShift {
     })
 }
 
-/// The volumes that are configured and not `known`, with ids above all that are.
-fn missing(config: &Config, known: &[VolumeSpec]) -> anyhow::Result<Vec<VolumeSpec>> {
+/// The next volume that is configured and not `known`, with an id above all that are.
+///
+/// A file in the data directory has this node as its home, if there can be others. The embedded catalog is in the
+/// data directory itself: whoever has the one has the other, under whatever node id.
+fn missing(config: &Config, known: &[VolumeSpec], auto_size: u64) -> Option<VolumeSpec> {
     let volumes = &config.volumes;
-    let first = known.iter().map(|spec| spec.id.0 + 1).max().unwrap_or(0);
-    let (kind, locations): (_, Vec<String>) = match volumes.kind {
-        VolumeMedium::Block => {
-            let mut devices = Vec::new();
-            for device in &volumes.devices.0 {
-                let name = device.to_str().context("a device's path is not UTF-8")?;
-                if !known.iter().any(|s| s.kind == VolumeKind::Block && s.location == name) {
-                    devices.push(name.to_owned());
-                }
-            }
-            (VolumeKind::Block, devices)
-        }
-        VolumeMedium::File => {
-            let more = (first..).take(lacking(volumes.count, known, VolumeKind::File));
-            (VolumeKind::File, more.map(|id| format!("volumes/{id}.wal")).collect())
-        }
-        VolumeMedium::Object => {
-            let more = lacking(volumes.count, known, VolumeKind::Object);
-            (VolumeKind::Object, vec![String::new(); more])
-        }
+    let id = VolumeId(known.iter().map(|spec| spec.id.0 + 1).max().unwrap_or(0));
+    let size_bytes = match volumes.size {
+        VolumeSize::Bytes(bytes) => bytes,
+        VolumeSize::Auto => auto_size,
     };
-    let size_bytes = match (kind, volumes.size) {
-        (VolumeKind::Block, _) => 0,
-        (_, VolumeSize::Bytes(bytes)) => bytes,
-        (VolumeKind::Object, VolumeSize::Auto) => VOLUME_BYTES,
-        (VolumeKind::File, VolumeSize::Auto) => fitting_size(&config.data_dir, volumes.count)?,
+    let clustered = config.catalog.store == CatalogStore::Etcd;
+    let home = clustered.then(|| NodeId(i32::try_from(config.node_id).unwrap_or(i32::MAX)));
+    let zone = None;
+    let lacks = |have: &dyn Fn(&&VolumeSpec) -> bool| {
+        known.iter().filter(have).count() < volumes.count as usize
     };
-    let ids = (first..).map(VolumeId);
-    let specs =
-        ids.zip(locations).map(|(id, location)| VolumeSpec { id, kind, location, size_bytes });
-    Ok(specs.collect())
-}
-
-/// How many volumes of `kind` there are too few.
-fn lacking(count: u32, known: &[VolumeSpec], kind: VolumeKind) -> usize {
-    (count as usize).saturating_sub(known.iter().filter(|spec| spec.kind == kind).count())
+    match (volumes.kind, &volumes.dir) {
+        (VolumeMedium::Block, _) => {
+            let names = volumes.devices.0.iter().filter_map(|device| device.to_str());
+            let is_known = |name: &str| {
+                known.iter().any(|spec| {
+                    spec.kind == VolumeKind::Block && spec.location == name && spec.zone == zone
+                })
+            };
+            let name = names.into_iter().find(|name| !is_known(name))?;
+            Some(VolumeSpec { zone, ..VolumeSpec::new(id, VolumeKind::Block, name, 0) })
+        }
+        (VolumeMedium::File, None) => {
+            let ours = |spec: &&VolumeSpec| spec.kind == VolumeKind::File && spec.home == home;
+            let location = format!("volumes/{id}.wal");
+            let spec = VolumeSpec::new(id, VolumeKind::File, location, size_bytes);
+            lacks(&ours).then_some(VolumeSpec { home, ..spec })
+        }
+        (VolumeMedium::File, Some(dir)) => {
+            let there = |spec: &&VolumeSpec| {
+                spec.is_shared_file()
+                    && spec.zone == zone
+                    && Path::new(&spec.location).starts_with(dir)
+            };
+            let location = dir.join(format!("{id}.wal")).to_str()?.to_owned();
+            let spec = VolumeSpec::new(id, VolumeKind::File, location, size_bytes);
+            lacks(&there).then_some(VolumeSpec { zone, ..spec })
+        }
+        (VolumeMedium::Object, _) => {
+            let spec = VolumeSpec::new(id, VolumeKind::Object, "", size_bytes);
+            lacks(&|spec| spec.kind == VolumeKind::Object).then_some(spec)
+        }
+    }
 }
 
 /// What the catalog's volume lies on, seen from here, unless it lies in the bucket.
 pub(crate) fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Medium> {
     match spec.kind {
         VolumeKind::File => Ok(Medium::File {
+            // One that is absolute stays what it is.
             path: config.data_dir.join(&spec.location),
             size_bytes: spec.size_bytes,
         }),
@@ -147,30 +176,60 @@ mod tests {
         config
     }
 
+    /// All that is missing, one after the other; then with what was known.
+    fn added(config: &Config, known: &[VolumeSpec]) -> Vec<VolumeSpec> {
+        let mut all = known.to_vec();
+        while let Some(spec) = missing(config, &all, 1 << 20) {
+            all.push(spec);
+        }
+        all.split_off(known.len())
+    }
+
     #[test]
     fn volumes_are_added_above_those_that_exist() {
-        let files = missing(&config(VolumeMedium::File, 2), &[]).unwrap();
+        let files = added(&config(VolumeMedium::File, 2), &[]);
         assert_eq!(files.iter().map(|spec| spec.id.0).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(files[1].location, "volumes/1.wal");
-        assert!(missing(&config(VolumeMedium::File, 2), &files).unwrap().is_empty());
-        assert!(missing(&config(VolumeMedium::File, 1), &files).unwrap().is_empty());
-        let more = missing(&config(VolumeMedium::File, 3), &files).unwrap();
+        assert_eq!((&*files[1].location, files[1].home), ("volumes/1.wal", None));
+        assert!(added(&config(VolumeMedium::File, 2), &files).is_empty());
+        assert!(added(&config(VolumeMedium::File, 1), &files).is_empty());
+        let more = added(&config(VolumeMedium::File, 3), &files);
         assert_eq!((more.len(), more[0].id.0), (1, 2));
-        let objects = missing(&config(VolumeMedium::Object, 1), &files).unwrap();
+        let objects = added(&config(VolumeMedium::Object, 1), &files);
         assert_eq!((objects.len(), objects[0].id.0), (1, 2), "files stay what they are");
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_has_files_of_its_own_and_shares_the_rest() {
+        let mut one = config(VolumeMedium::File, 2);
+        one.catalog.store = CatalogStore::Etcd;
+        let mut known = added(&one, &[]);
+        assert!(known.iter().all(|spec| spec.home == Some(NodeId(1)) && !spec.is_shared_file()));
+        let two = Config { node_id: 2, ..one.clone() };
+        let theirs = added(&two, &known);
+        assert_eq!((theirs.len(), theirs[0].id.0, theirs[0].home), (2, 2, Some(NodeId(2))));
+        known.extend(theirs);
+        let mut shared = one;
+        shared.volumes.dir = Some("/mnt/volumes".into());
+        let there = added(&shared, &known);
+        assert_eq!((there.len(), &*there[0].location), (2, "/mnt/volumes/4.wal"));
+        assert!(there.iter().all(|spec| spec.is_shared_file()));
+        known.extend(there);
+        let mut other = two;
+        other.volumes.dir = Some("/mnt/volumes".into());
+        assert!(added(&other, &known).is_empty(), "they are counted in the whole cluster");
     }
 
     #[test]
     fn each_device_is_one_volume_once() {
         let mut config = config(VolumeMedium::Block, 1);
         config.volumes.devices.0 = vec!["/dev/a".into(), "/dev/b".into()];
-        let devices = missing(&config, &[]).unwrap();
+        let devices = added(&config, &[]);
         assert_eq!(
             devices.iter().map(|spec| &*spec.location).collect::<Vec<_>>(),
             ["/dev/a", "/dev/b"]
         );
         config.volumes.devices.0 = vec!["/dev/b".into(), "/dev/c".into()];
-        let more = missing(&config, &devices).unwrap();
+        let more = added(&config, &devices);
         assert_eq!((more.len(), &*more[0].location, more[0].id.0), (1, "/dev/c", 2));
     }
 }

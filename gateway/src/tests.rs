@@ -83,12 +83,7 @@ impl Server {
             limits: CatalogLimits::default(),
         };
         let catalog = Catalog::open(Arc::new(store), options).await.unwrap();
-        let volume = VolumeSpec {
-            id: VolumeId(1),
-            kind: VolumeKind::File,
-            location: "memory".to_owned(),
-            size_bytes: 1 << 30,
-        };
+        let volume = VolumeSpec::new(VolumeId(1), VolumeKind::File, "memory", 1 << 30);
         catalog.add_volume(volume).await.unwrap();
         catalog.claim_volume(VolumeId(1), NODE, VolumeEpoch(0)).await.unwrap();
         let mut config = GatewayConfig::new(NODE, "broker.test", 9092);

@@ -53,6 +53,15 @@ pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {
         };
         refuse("volumes.devices", problem.to_owned());
     }
+    if let Some(dir) = &volumes.dir {
+        if volumes.kind != VolumeMedium::File {
+            let problem = "is for volumes.kind = file: set that, or take the directory out";
+            refuse("volumes.dir", problem.to_owned());
+        }
+        if !dir.is_absolute() {
+            refuse("volumes.dir", format!("is {}; it must be absolute", dir.display()));
+        }
+    }
     if let VolumeSize::Bytes(size) = config.volumes.size
         && size / 4 < config.upload.segment_bytes
     {

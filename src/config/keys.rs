@@ -289,9 +289,18 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.volumes.devices,
     },
     Key {
+        name: "volumes.dir",
+        doc: "For the kind `file`: a directory that all writers of the zone share (a network file system), by the \
+              same path on all of them. New volumes are made there, and any of these writers can have each. When \
+              not set, files lie in `data_dir`, and only this node can have them. See docs/operations.md for what \
+              the file system must be able to do.",
+        bounds: None,
+        field: |c| &mut c.volumes.dir,
+    },
+    Key {
         name: "volumes.count",
-        doc: "How many volumes this node has, of the kinds `file` and `object`. It can be raised \
-              later, not lowered.",
+        doc: "How many volumes there are: of this node's own, for files in `data_dir`; in the whole cluster, for \
+              objects and for files in `volumes.dir`. It can be raised later, not lowered.",
         bounds: Some((1, 64)),
         field: |c| &mut c.volumes.count,
     },

@@ -58,7 +58,7 @@ impl Fixture {
         };
         let catalog = Catalog::open(Arc::new(store), catalog_options).await.unwrap();
         let (kind, location, size_bytes) = (VolumeKind::File, "0.wal".to_owned(), 64 << 20);
-        let spec = VolumeSpec { id: VolumeId(0), kind, location, size_bytes };
+        let spec = VolumeSpec::new(VolumeId(0), kind, location, size_bytes);
         catalog.add_volume(spec).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         Self { dir, bucket: Arc::new(InMemory::new()), catalog, options }

@@ -63,7 +63,7 @@ impl Bench {
         let catalog = Catalog::open(Arc::new(store), options).await?;
         for id in 0..VOLUMES {
             let (kind, location) = (VolumeKind::File, format!("{id}.wal"));
-            let spec = VolumeSpec { id: VolumeId(id), kind, location, size_bytes };
+            let spec = VolumeSpec::new(VolumeId(id), kind, location, size_bytes);
             catalog.add_volume(spec).await?;
         }
         let overrides = [("max.message.bytes".to_owned(), "2000000".to_owned())].into();

@@ -55,7 +55,7 @@ impl Bench {
         let catalog = Catalog::open(Arc::new(store), options).await?;
         let (id, location) = (VolumeId(0), "0.wal".to_owned());
         let size_bytes = 1 << 30;
-        catalog.add_volume(VolumeSpec { id, kind: VolumeKind::File, location, size_bytes }).await?;
+        catalog.add_volume(VolumeSpec::new(id, VolumeKind::File, location, size_bytes)).await?;
         let mut streams = Vec::new();
         for n in 0..count.div_ceil(PARTITIONS) {
             let name = format!("topic-{n}");

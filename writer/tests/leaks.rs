@@ -67,7 +67,7 @@ impl Rig {
         let catalog = Catalog::open(Arc::new(store), options).await.expect("nothing fails here");
         for id in 0..VOLUMES {
             let (kind, location, size_bytes) = (VolumeKind::File, format!("{id}.wal"), SIZE_BYTES);
-            let spec = VolumeSpec { id: VolumeId(id), kind, location, size_bytes };
+            let spec = VolumeSpec::new(VolumeId(id), kind, location, size_bytes);
             catalog.add_volume(spec).await.expect("nothing fails here");
         }
         let new = NewTopic { name: "t".to_owned(), partitions: 2, overrides: Default::default() };

@@ -243,12 +243,7 @@ async fn what_another_node_has_stays_there() {
     let server = Server::start().await;
     let client = &mut server.client().await;
     let catalog = &server.catalog;
-    let volume = VolumeSpec {
-        id: VolumeId(2),
-        kind: VolumeKind::File,
-        location: "elsewhere".to_owned(),
-        size_bytes: 1 << 30,
-    };
+    let volume = VolumeSpec::new(VolumeId(2), VolumeKind::File, "elsewhere", 1 << 30);
     catalog.add_volume(volume).await.unwrap();
     catalog.claim_volume(VolumeId(2), NodeId(8), VolumeEpoch(0)).await.unwrap();
     let spec = NodeSpec {

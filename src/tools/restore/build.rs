@@ -91,7 +91,7 @@ fn file(config: &Config, lost: &VolumeSpec) -> VolumeSpec {
         (bytes, _) => bytes,
     };
     let location = format!("volumes/{}.wal", lost.id);
-    VolumeSpec { id: lost.id, kind: VolumeKind::File, location, size_bytes }
+    VolumeSpec::new(lost.id, VolumeKind::File, location, size_bytes)
 }
 
 /// Where the new log begins: beyond all that the lost one can have had. An object volume's log is in the

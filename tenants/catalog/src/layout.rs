@@ -14,6 +14,12 @@
 //! /sluice/nodes/<node>               NodeRecord      under the node's lease
 //! /sluice/volumes/<volume>           VolumeRecord
 //! /sluice/producer-ids               ProducerIdsRecord
+//! /sluice/loads/<node>               NodeLoad        under the node's lease
+//! /sluice/drains/<node>              DrainRecord     there while the node shall own nothing; under its lease
+//!                                                    if it leaves by itself
+//! /sluice/balancer                   BalancerRecord  under the lease of the node that moves volumes
+//! /sluice/balance                    BalanceRecord   there once somebody has said whether volumes are moved
+//! /sluice/decisions                  DecisionsRecord what the balancer did last
 //! ```
 //!
 //! Values are JSON. *Rule for change:* fields may be added with a default that keeps the old meaning,
@@ -27,17 +33,23 @@ use sluice_model::{NodeId, TenantId, TopicId, VolumeEpoch, VolumeId};
 
 use crate::configs::ResourceKind;
 use crate::nodes::{PeerAddress, Roles};
+use crate::steering::Decision;
 use crate::store::StoreError;
 use crate::volumes::VolumeSpec;
 
 /// The format that this version writes, and the highest that it reads.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// All keys begin so.
 pub(crate) const PREFIX: &str = "/sluice/";
 
 pub(crate) const CLUSTER: &str = "/sluice/cluster";
 pub(crate) const PRODUCER_IDS: &str = "/sluice/producer-ids";
+pub(crate) const BALANCER: &str = "/sluice/balancer";
+pub(crate) const BALANCE: &str = "/sluice/balance";
+pub(crate) const DECISIONS: &str = "/sluice/decisions";
+/// The keys of all volumes begin so.
+pub(crate) const VOLUMES: &str = "/sluice/volumes/";
 
 pub(crate) fn topic(tenant: TenantId, name: &str) -> String {
     format!("/sluice/topics/{}/{name}", tenant.0)
@@ -62,7 +74,15 @@ pub(crate) fn node(id: NodeId) -> String {
 }
 
 pub(crate) fn volume(id: VolumeId) -> String {
-    format!("/sluice/volumes/{}", id.0)
+    format!("{VOLUMES}{}", id.0)
+}
+
+pub(crate) fn load(id: NodeId) -> String {
+    format!("/sluice/loads/{}", id.0)
+}
+
+pub(crate) fn drain(id: NodeId) -> String {
+    format!("/sluice/drains/{}", id.0)
 }
 
 /// A key, taken apart.
@@ -72,12 +92,21 @@ pub(crate) enum Key<'a> {
     Configs(TenantId, ResourceKind, &'a str),
     Node(NodeId),
     Volume(VolumeId),
+    Load(NodeId),
+    Drain(NodeId),
+    Balancer,
+    Balance,
     /// Nothing that a view follows.
     Other,
 }
 
 impl<'a> Key<'a> {
     pub(crate) fn parse(key: &'a str) -> Self {
+        match key {
+            BALANCER => return Self::Balancer,
+            BALANCE => return Self::Balance,
+            _ => {}
+        }
         let known = || {
             let (kind, rest) = key.strip_prefix(PREFIX)?.split_once('/')?;
             match kind {
@@ -96,6 +125,8 @@ impl<'a> Key<'a> {
                 }
                 "nodes" => Some(Self::Node(NodeId(rest.parse().ok()?))),
                 "volumes" => Some(Self::Volume(VolumeId(rest.parse().ok()?))),
+                "loads" => Some(Self::Load(NodeId(rest.parse().ok()?))),
+                "drains" => Some(Self::Drain(NodeId(rest.parse().ok()?))),
                 _ => None,
             }
         };
@@ -149,6 +180,34 @@ pub(crate) struct VolumeRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<NodeId>,
     pub(crate) epoch: VolumeEpoch,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wanted: Option<NodeId>,
+}
+
+/// Why a node shall own nothing.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DrainRecord {
+    /// It said so itself: it is about to end.
+    #[serde(default)]
+    pub(crate) leaving: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BalancerRecord {
+    pub(crate) node: NodeId,
+    /// Of the node's life that was elected.
+    pub(crate) incarnation: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BalanceRecord {
+    pub(crate) on: bool,
+}
+
+/// The newest last.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct DecisionsRecord {
+    pub(crate) decisions: Vec<Decision>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -196,6 +255,10 @@ mod tests {
         assert_eq!(Key::parse(&all_brokers), Key::Configs(tenant, ResourceKind::Broker, ""));
         assert_eq!(Key::parse(&node(NodeId(3))), Key::Node(NodeId(3)));
         assert_eq!(Key::parse(&volume(VolumeId(0))), Key::Volume(VolumeId(0)));
+        assert_eq!(Key::parse(&load(NodeId(4))), Key::Load(NodeId(4)));
+        assert_eq!(Key::parse(&drain(NodeId(5))), Key::Drain(NodeId(5)));
+        assert_eq!(Key::parse(BALANCER), Key::Balancer);
+        assert_eq!(Key::parse(BALANCE), Key::Balance);
         for other in [CLUSTER, PRODUCER_IDS, "/sluice/later/1", "/sluice/topics/x/y", "", "/"] {
             assert_eq!(Key::parse(other), Key::Other, "{other}");
         }
@@ -212,7 +275,12 @@ mod tests {
         assert_eq!(encode(&record), text.as_bytes());
         let volume = r#"{"spec":{"id":4,"kind":"file","location":"v4","size_bytes":99},"epoch":2}"#;
         let record: VolumeRecord = decode("k", volume.as_bytes()).unwrap();
-        assert_eq!((record.owner, record.epoch), (None, VolumeEpoch(2)));
+        assert_eq!((record.owner, record.epoch, record.wanted), (None, VolumeEpoch(2), None));
+        assert_eq!((record.spec.home, &record.spec.zone), (None, &None));
         assert_eq!(encode(&record), volume.as_bytes());
+        let moving = r#"{"spec":{"id":4,"kind":"file","location":"v4","size_bytes":99,"home":3,"zone":"a"},"owner":3,"epoch":2,"wanted":5}"#;
+        let record: VolumeRecord = decode("k", moving.as_bytes()).unwrap();
+        assert_eq!((record.spec.home, record.wanted), (Some(NodeId(3)), Some(NodeId(5))));
+        assert_eq!(encode(&record), moving.as_bytes());
     }
 }

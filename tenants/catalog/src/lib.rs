@@ -19,6 +19,7 @@ mod layout;
 mod nodes;
 mod placement;
 mod producer_ids;
+mod steering;
 mod topics;
 mod view;
 mod volumes;
@@ -30,10 +31,13 @@ pub use catalog::{Catalog, CatalogOptions, Change, OpenError};
 pub use cluster::ClusterId;
 pub use configs::{AlterResourceError, ResourceKind};
 pub use nodes::{
-    Node, NodeRegistration, NodeSpec, PeerAddress, RegisterError, RegistrationState, Roles,
+    Node, NodeRegistration, NodeSpec, PeerAddress, RegisterError, RegistrationState, Roles, Tenure,
 };
 pub use producer_ids::AllocateError;
+pub use steering::{DECISIONS_KEPT, Decision, Drain, NodeHandle, NodeLoad};
 pub use topics::{
     AlterTopicError, CreatePartitionsError, CreateTopicError, DeleteTopicError, NewTopic, Topic,
 };
-pub use volumes::{AddVolumeError, ClaimError, ReleaseVolumeError, Volume, VolumeKind, VolumeSpec};
+pub use volumes::{
+    AddVolumeError, ClaimError, ReleaseVolumeError, Volume, VolumeKind, VolumeSpec, WantVolumeError,
+};

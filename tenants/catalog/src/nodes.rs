@@ -3,6 +3,9 @@
 //! A registration is a key under a lease, which a task keeps alive. It ends with the process, or when
 //! another process registers under the same node id: that is how a restarted node takes its place back
 //! at once, without waiting for the lease of its former life.
+//!
+//! A node knows by its own clock until when its lease cannot have ended ([`Tenure`]): what must not outlive the lease
+//! stops then, whether or not the store answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +20,7 @@ use tracing::{info, warn};
 use crate::catalog::Catalog;
 use crate::follower::backoff;
 use crate::layout::{self, NodeRecord};
+use crate::steering::NodeHandle;
 use crate::store::{LeaseId, Outcome, StoreError, Txn};
 
 /// What a node tells of itself.
@@ -96,11 +100,38 @@ pub enum RegisterError {
 pub enum RegistrationState {
     /// The others see this node.
     Live,
-    /// The lease may have ended; it is being taken again. The others may see this node as gone, and
-    /// claim its volumes.
+    /// The lease may have ended, or ends within a tenth of its time; it is being kept alive or taken again. The
+    /// others may see this node as gone, and claim its volumes.
     Lapsed,
     /// Another process has registered under this node id: stop, and serve nothing more.
     Replaced,
+}
+
+/// What a lease is worth at its end: clocks differ, and what begins before the end takes some time.
+const MARGIN_PART: u32 = 10;
+
+/// How a node's lease stands by the node's own clock.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// The store cannot have ended the lease before.
+    until: Instant,
+    /// Another number after each time that the lease may have ended.
+    term: u64,
+}
+
+/// That a node's lease has not ended since a moment. Does not hold again once it has not.
+#[derive(Clone, Debug)]
+pub struct Tenure {
+    standing: watch::Receiver<Standing>,
+    term: u64,
+}
+
+impl Tenure {
+    /// Whether the lease cannot have ended, by this node's clock and less a tenth of it.
+    pub fn holds(&self) -> bool {
+        let standing = *self.standing.borrow();
+        standing.term == self.term && Instant::now() < standing.until
+    }
 }
 
 /// A node's registration. When it is dropped the lease is left to end by itself.
@@ -108,6 +139,7 @@ pub struct NodeRegistration {
     keeper: Keeper,
     lease: watch::Receiver<LeaseId>,
     state: watch::Receiver<RegistrationState>,
+    standing: watch::Receiver<Standing>,
     task: JoinHandle<()>,
 }
 
@@ -115,6 +147,27 @@ impl NodeRegistration {
     /// How it stands, to be watched.
     pub fn state(&self) -> watch::Receiver<RegistrationState> {
         self.state.clone()
+    }
+
+    /// How long others take this node for alive after it was last heard of.
+    pub fn lease(&self) -> Duration {
+        self.keeper.ttl
+    }
+
+    /// From now on.
+    pub fn tenure(&self) -> Tenure {
+        let term = self.standing.borrow().term;
+        Tenure { standing: self.standing.clone(), term }
+    }
+
+    /// What the node says of itself under its lease.
+    pub fn handle(&self) -> NodeHandle {
+        NodeHandle {
+            catalog: self.keeper.catalog.clone(),
+            node: self.keeper.spec.id,
+            incarnation: self.keeper.incarnation.clone(),
+            lease: self.lease.clone(),
+        }
     }
 
     /// Leaves: the others see at once that the node is gone.
@@ -141,14 +194,25 @@ impl Catalog {
     ) -> Result<NodeRegistration, RegisterError> {
         let incarnation = TopicId(self.inner.entropy.random_16()).to_string();
         let keeper = Keeper { catalog: self.clone(), spec, incarnation, ttl };
+        let began = Instant::now();
         let lease = keeper.register(true).await?.ok_or_else(|| {
             StoreError::Unavailable("a first registration replaces any other".to_owned())
         })?;
         let (lease_tx, lease) = watch::channel(lease);
         let (state_tx, state) = watch::channel(RegistrationState::Live);
-        let task = tokio::spawn(keeper.clone().run(lease_tx, state_tx));
-        Ok(NodeRegistration { keeper, lease, state, task })
+        let first = Standing { until: keeper.sure_until(began), term: 0 };
+        let (standing_tx, standing) = watch::channel(first);
+        let told = Told { lease: lease_tx, state: state_tx, standing: standing_tx };
+        let task = tokio::spawn(keeper.clone().run(told));
+        Ok(NodeRegistration { keeper, lease, state, standing, task })
     }
+}
+
+/// What a keeper tells the others of its process.
+struct Told {
+    lease: watch::Sender<LeaseId>,
+    state: watch::Sender<RegistrationState>,
+    standing: watch::Sender<Standing>,
 }
 
 #[derive(Clone)]
@@ -194,54 +258,94 @@ impl Keeper {
         }
     }
 
+    /// Until when a lease that was kept alive by a call that began then cannot have ended.
+    fn sure_until(&self, began: Instant) -> Instant {
+        began + self.ttl - self.ttl / MARGIN_PART
+    }
+
     /// Keeps the lease alive at thirds of its time, until another incarnation is seen.
-    async fn run(self, lease: watch::Sender<LeaseId>, state: watch::Sender<RegistrationState>) {
-        let mut kept = Instant::now();
+    async fn run(self, told: Told) {
         let mut failures = 0;
         loop {
             let pause = match failures {
                 0 => self.ttl / 3,
                 _ => backoff(failures, &*self.catalog.inner.entropy).min(self.ttl / 3),
             };
-            tokio::time::sleep(pause).await;
-            let began = Instant::now();
-            match self.keep(&lease).await {
-                Ok(true) => {
-                    kept = began;
+            let round = async {
+                tokio::time::sleep(pause).await;
+                (Instant::now(), self.keep(&told).await)
+            };
+            tokio::pin!(round);
+            let is_live = *told.state.borrow() == RegistrationState::Live;
+            let until = told.standing.borrow().until;
+            // A call that does not come back must not hide that the time is up.
+            let (began, kept) = tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until), if is_live => {
+                    warn!(node = self.spec.id.0, "node lease not kept alive in time");
+                    told.state.send_replace(RegistrationState::Lapsed);
+                    round.await
+                }
+                kept = &mut round => kept,
+            };
+            match kept {
+                Ok(Kept::Alive | Kept::Renewed) => {
                     failures = 0;
-                    state.send_if_modified(|state| {
+                    let renewed = matches!(kept, Ok(Kept::Renewed));
+                    told.standing.send_modify(|standing| {
+                        // It had not ended if this call began while it was sure to live.
+                        if renewed || began >= standing.until {
+                            standing.term += 1;
+                        }
+                        standing.until = self.sure_until(began);
+                    });
+                    told.state.send_if_modified(|state| {
                         std::mem::replace(state, RegistrationState::Live) != RegistrationState::Live
                     });
                 }
-                Ok(false) => {
+                Ok(Kept::Replaced) => {
                     warn!(node = self.spec.id.0, "another process has registered as this node");
-                    state.send_replace(RegistrationState::Replaced);
+                    told.standing.send_modify(|standing| standing.term += 1);
+                    told.state.send_replace(RegistrationState::Replaced);
                     return;
                 }
                 Err(error) => {
-                    failures += 1;
-                    if kept.elapsed() >= self.ttl && *state.borrow() == RegistrationState::Live {
-                        warn!(%error, node = self.spec.id.0, "node lease not kept alive in time");
-                        state.send_replace(RegistrationState::Lapsed);
+                    if failures == 0 {
+                        warn!(%error, node = self.spec.id.0, "node lease not kept alive; retrying");
                     }
+                    failures += 1;
                 }
             }
         }
     }
 
-    /// False if another incarnation has the key.
-    async fn keep(&self, lease: &watch::Sender<LeaseId>) -> Result<bool, StoreError> {
-        let held = *lease.borrow();
-        match self.catalog.inner.store.keep_alive(held).await {
-            Ok(()) => {}
+    async fn keep(&self, told: &Told) -> Result<Kept, StoreError> {
+        let held = *told.lease.borrow();
+        let kept = match self.catalog.inner.store.keep_alive(held).await {
+            Ok(()) => Kept::Alive,
             Err(StoreError::LeaseEnded) => {
                 info!(node = self.spec.id.0, "node lease has ended; registering again");
-                let Some(renewed) = self.register(false).await? else { return Ok(false) };
-                lease.send_replace(renewed);
+                let Some(renewed) = self.register(false).await? else { return Ok(Kept::Replaced) };
+                told.lease.send_replace(renewed);
+                Kept::Renewed
             }
             Err(error) => return Err(error),
-        }
+        };
         let seen: Option<Arc<Node>> = self.catalog.node(self.spec.id);
-        Ok(seen.is_none_or(|node| node.incarnation == self.incarnation))
+        match seen.is_none_or(|node| node.incarnation == self.incarnation) {
+            true => Ok(kept),
+            false => Ok(Kept::Replaced),
+        }
     }
+}
+
+/// What became of a lease that was to be kept alive.
+#[derive(Clone, Copy)]
+enum Kept {
+    /// It lives on.
+    Alive,
+    /// It had ended; the node has another one.
+    Renewed,
+    /// Another incarnation has the node's key.
+    Replaced,
 }

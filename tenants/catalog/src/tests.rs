@@ -59,7 +59,7 @@ pub(crate) async fn open(store: &Arc<dyn MetadataStore>, seed: u64) -> Catalog {
 
 fn file_volume(id: u32) -> VolumeSpec {
     let kind = VolumeKind::File;
-    VolumeSpec { id: VolumeId(id), kind, location: format!("volume-{id}"), size_bytes: 1 << 30 }
+    VolumeSpec::new(VolumeId(id), kind, format!("volume-{id}"), 1 << 30)
 }
 
 async fn with_volumes(store: &Arc<dyn MetadataStore>, count: u32) -> Catalog {
@@ -98,9 +98,9 @@ async fn the_cluster_has_one_identity_for_ever() {
 #[tokio::test]
 async fn a_newer_or_damaged_catalog_is_refused() {
     let newer = memory();
-    newer.commit(Txn::new().put("/sluice/cluster", r#"{"format":2,"id":"x"}"#)).await.unwrap();
+    newer.commit(Txn::new().put("/sluice/cluster", r#"{"format":3,"id":"x"}"#)).await.unwrap();
     let refused = Catalog::open(newer, options(1)).await.err().unwrap();
-    assert!(matches!(refused, OpenError::NewerFormat { found: 2, known: 1 }));
+    assert!(matches!(refused, OpenError::NewerFormat { found: 3, known: 2 }));
 
     let damaged = memory();
     open(&damaged, 1).await;
@@ -472,6 +472,96 @@ async fn an_owner_gives_up_its_own_volume_and_no_other() {
 }
 
 #[tokio::test]
+async fn nodes_that_add_volumes_at_once_add_what_is_missing() {
+    let store = memory();
+    // Three of all nodes together, and two files of each node.
+    let next = |known: &[VolumeSpec]| VolumeId(known.last().map_or(0, |spec| spec.id.0 + 1));
+    let shared = move |known: &[VolumeSpec]| {
+        let have = known.iter().filter(|spec| spec.kind == VolumeKind::Object).count();
+        (have < 3).then(|| VolumeSpec::new(next(known), VolumeKind::Object, "", 1))
+    };
+    let mut nodes = Vec::new();
+    for node in 0..8 {
+        let catalog = open(&store, 10 + node).await;
+        let home = Some(NodeId(node as i32));
+        let own = move |known: &[VolumeSpec]| {
+            let have = known.iter().filter(|spec| spec.home == home).count();
+            let spec = VolumeSpec::new(next(known), VolumeKind::File, "f", 1);
+            (have < 2).then_some(VolumeSpec { home, ..spec })
+        };
+        nodes.push(tokio::spawn(async move {
+            catalog.add_volumes(shared).await.unwrap();
+            let added = catalog.add_volumes(own).await.unwrap();
+            assert_eq!(added, 2);
+            let seen = catalog.volumes();
+            assert_eq!(seen.iter().filter(|v| v.spec.home.is_none()).count(), 3);
+            assert_eq!(seen.iter().filter(|v| v.spec.home == home).count(), 2);
+            assert_eq!(catalog.add_volumes(own).await.unwrap(), 0);
+        }));
+    }
+    for node in nodes {
+        node.await.unwrap();
+    }
+    let ids: Vec<_> = open(&store, 1).await.volumes().iter().map(|v| v.spec.id.0).collect();
+    assert_eq!(ids, Vec::from_iter(0..19));
+}
+
+#[tokio::test]
+async fn who_shall_own_a_volume_is_noted_beside_who_does() {
+    let catalog = with_volumes(&memory(), 1).await;
+    let id = VolumeId(0);
+    let epoch = catalog.claim_volume(id, NodeId(1), VolumeEpoch(0)).await.unwrap();
+    catalog.want_volume(id, Some(NodeId(2))).await.unwrap();
+    let volume = catalog.volume(id).unwrap();
+    assert_eq!((volume.owner, volume.epoch), (Some(NodeId(1)), epoch));
+    assert_eq!(volume.wanted, Some(NodeId(2)));
+    catalog.release_volume(id, NodeId(1), epoch).await.unwrap();
+    catalog.claim_volume(id, NodeId(3), epoch).await.unwrap();
+    assert_eq!(catalog.volume(id).unwrap().wanted, Some(NodeId(2)), "a claim clears nothing");
+    catalog.settle_volume(id, NodeId(3)).await.unwrap();
+    assert_eq!(catalog.volume(id).unwrap().wanted, Some(NodeId(2)), "that is not who was wanted");
+    catalog.settle_volume(id, NodeId(2)).await.unwrap();
+    assert_eq!(catalog.read_volume(id).await.unwrap().unwrap().wanted, None);
+    let absent = catalog.want_volume(VolumeId(9), None).await;
+    assert_eq!(absent, Err(WantVolumeError::NotFound(VolumeId(9))));
+}
+
+#[test]
+fn a_volume_is_reached_by_writers_of_its_home_or_zone() {
+    let writer =
+        |id, rack: Option<&str>| NodeSpec { rack: rack.map(str::to_owned), ..node(id, 9092) };
+    let spec = file_volume(1);
+    assert!(spec.is_reached_by(&writer(1, None)) && spec.is_reached_by(&writer(2, Some("a"))));
+    let roles = Roles { writer: false, ..Roles::ALL };
+    assert!(!spec.is_reached_by(&NodeSpec { roles, ..writer(1, None) }));
+    let at_home = VolumeSpec { home: Some(NodeId(1)), ..spec.clone() };
+    assert!(at_home.is_reached_by(&writer(1, None)) && !at_home.is_reached_by(&writer(2, None)));
+    let in_zone = VolumeSpec { zone: Some("a".to_owned()), ..spec.clone() };
+    assert!(in_zone.is_reached_by(&writer(2, Some("a"))));
+    assert!(
+        !in_zone.is_reached_by(&writer(2, Some("b"))) && !in_zone.is_reached_by(&writer(2, None))
+    );
+    let shared = VolumeSpec { location: "/shared/1.wal".to_owned(), ..spec.clone() };
+    assert!(shared.is_shared_file() && !spec.is_shared_file());
+    let at_home = VolumeSpec { home: Some(NodeId(1)), ..shared };
+    assert!(!at_home.is_shared_file());
+}
+
+#[tokio::test]
+async fn partitions_go_where_a_live_node_is() {
+    let store = memory();
+    let catalog = with_volumes(&store, 1).await;
+    let gone = VolumeSpec { home: Some(NodeId(7)), ..file_volume(1) };
+    catalog.add_volume(gone).await.unwrap();
+    let _node = catalog.register_node(node(1, 9092), TTL).await.unwrap();
+    let topic = catalog.create_topic(A, new_topic("t", 4)).await.unwrap();
+    assert_eq!(topic.partitions[..], [VolumeId(0); 4]);
+    let _home = catalog.register_node(node(7, 9093), TTL).await.unwrap();
+    let topic = catalog.create_topic(A, new_topic("u", 2)).await.unwrap();
+    assert!(topic.partitions.contains(&VolumeId(1)));
+}
+
+#[tokio::test]
 async fn no_producer_id_is_given_out_twice() {
     let store = memory();
     let catalogs = [open(&store, 1).await, open(&store, 2).await, open(&store, 3).await];
@@ -546,12 +636,90 @@ async fn a_node_that_comes_back_takes_its_place_and_the_old_one_learns_it() {
     assert_eq!(new_life.nodes().len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_steers_is_seen_by_all_and_goes_with_its_node() {
+    let store = memory();
+    let (catalog, other) = (open(&store, 1).await, open(&store, 2).await);
+    let first = catalog.register_node(node(1, 9092), TTL).await.unwrap();
+    let second = other.register_node(node(2, 9093), TTL).await.unwrap();
+    let (one, two) = (first.handle(), second.handle());
+    assert!(one.campaign().await.unwrap() && one.campaign().await.unwrap());
+    let load = NodeLoad { in_bytes: 7, volumes: [(VolumeId(3), 9)].into(), ..NodeLoad::default() };
+    one.publish_load(&load).await.unwrap();
+    one.leave().await.unwrap();
+    other.drain_node(NodeId(2)).await.unwrap();
+    two.leave().await.unwrap();
+    assert!(!two.campaign().await.unwrap());
+    assert_eq!((other.balancer(), other.loads().len()), (Some(NodeId(1)), 1));
+    assert_eq!(*other.loads()[&NodeId(1)], load);
+    let drains = [(NodeId(1), Drain::Leaving), (NodeId(2), Drain::Told)];
+    assert_eq!(other.drains(), drains.into());
+    first.deregister().await.unwrap();
+    second.deregister().await.unwrap();
+    let last = open(&store, 3).await;
+    assert_eq!((last.balancer(), last.loads().len()), (None, 0));
+    assert_eq!(last.drains(), [(NodeId(2), Drain::Told)].into(), "an operator said so");
+    last.undrain_node(NodeId(2)).await.unwrap();
+    assert!(last.drains().is_empty() && last.is_balancing());
+    last.set_balancing(false).await.unwrap();
+    assert!(!last.is_balancing());
+    let decision = |at_ms| Decision {
+        at_ms,
+        volume: VolumeId(1),
+        from: NodeId(1),
+        to: NodeId(2),
+        why: "it had more".to_owned(),
+    };
+    for at_ms in 0..DECISIONS_KEPT as i64 + 2 {
+        last.note_decisions(&[decision(at_ms)]).await.unwrap();
+    }
+    let kept = last.decisions().await.unwrap();
+    assert_eq!((kept.len(), kept[0].at_ms), (DECISIONS_KEPT, 2));
+}
+
+/// A lease that the store does not keep alive counts as over before the store can end it, also when the store does
+/// not answer at all.
+#[tokio::test(start_paused = true)]
+async fn a_tenure_ends_before_its_lease_and_does_not_come_back() {
+    for silent_for in [Duration::ZERO, TTL * 2] {
+        tenure_with(silent_for).await;
+    }
+}
+
+async fn tenure_with(silent_for: Duration) {
+    let cut = Arc::new(AtomicBool::new(false));
+    let store: Arc<dyn MetadataStore> = Arc::new(Flaky {
+        inner: EmbeddedStore::in_memory(entropy(0)).unwrap(),
+        delay: Duration::ZERO,
+        cut: Arc::clone(&cut),
+        error: WatchError::Interrupted("cut".to_owned()),
+        silent_for,
+    });
+    let catalog = open(&store, 1).await;
+    let registration = catalog.register_node(node(1, 9092), TTL).await.unwrap();
+    let tenure = registration.tenure();
+    let mut state = registration.state();
+    tokio::time::sleep(TTL * 5).await;
+    assert!(tenure.holds() && *state.borrow() == RegistrationState::Live);
+    let begun = tokio::time::Instant::now();
+    cut.store(true, Ordering::Relaxed);
+    state.wait_for(|state| *state == RegistrationState::Lapsed).await.unwrap();
+    assert!(!tenure.holds() && begun.elapsed() < TTL && begun.elapsed() > TTL / 2);
+    assert!(catalog.node(NodeId(1)).is_some(), "the store still has the lease");
+    tokio::time::sleep(TTL * 3).await;
+    cut.store(false, Ordering::Relaxed);
+    state.wait_for(|state| *state == RegistrationState::Live).await.unwrap();
+    assert!(registration.tenure().holds() && !tenure.holds());
+}
+
 /// A store whose watches are slow, and end when they are told to; then leases cannot be kept alive.
 struct Flaky {
     inner: EmbeddedStore,
     delay: Duration,
     cut: Arc<AtomicBool>,
     error: WatchError,
+    /// Before it says that a lease cannot be kept alive.
+    silent_for: Duration,
 }
 
 struct FlakyWatch {
@@ -611,6 +779,7 @@ impl MetadataStore for Flaky {
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
         if self.cut.load(Ordering::Relaxed) {
+            tokio::time::sleep(self.silent_for).await;
             return Err(StoreError::Unavailable("cut".to_owned()));
         }
         self.inner.keep_alive(lease).await
@@ -633,7 +802,8 @@ async fn a_view_that_lost_touch_catches_up() {
 
         let cut = Arc::new(AtomicBool::new(false));
         let delay = Duration::ZERO;
-        let flaky = Flaky { inner, delay, cut: Arc::clone(&cut), error: error.clone() };
+        let silent_for = Duration::ZERO;
+        let flaky = Flaky { inner, delay, cut: Arc::clone(&cut), error: error.clone(), silent_for };
         let follower = Catalog::open(Arc::new(flaky), options(2)).await.unwrap();
         let registration = follower.register_node(node(1, 1), TTL).await.unwrap();
         let mut state = registration.state();
@@ -677,8 +847,13 @@ async fn a_view_that_lost_touch_catches_up() {
 async fn a_mutation_returns_when_lookups_show_it() {
     let inner = EmbeddedStore::in_memory(entropy(0)).unwrap();
     let (delay, cut) = (Duration::from_secs(1), Arc::default());
-    let slow: Arc<dyn MetadataStore> =
-        Arc::new(Flaky { inner, delay, cut, error: WatchError::Compacted });
+    let slow: Arc<dyn MetadataStore> = Arc::new(Flaky {
+        inner,
+        delay,
+        cut,
+        error: WatchError::Compacted,
+        silent_for: Duration::ZERO,
+    });
     let catalog = with_volumes(&slow, 2).await;
     assert_eq!(catalog.volumes().len(), 2);
     let topic = catalog.create_topic(A, new_topic("t", 1)).await.unwrap();

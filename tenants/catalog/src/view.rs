@@ -15,6 +15,7 @@ use crate::configs::{Configs, ResourceKind};
 use crate::layout::{self, BadRecord, Key};
 use crate::nodes::Node;
 use crate::placement::Candidate;
+use crate::steering::Steering;
 use crate::store::{Entry, Event};
 use crate::topics::Topic;
 use crate::volumes::Volume;
@@ -26,6 +27,7 @@ pub(crate) struct View {
     configs: HashMap<TenantId, Configs>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     volumes: BTreeMap<VolumeId, Arc<Volume>>,
+    steering: Steering,
     /// Partitions of all topics, by volume.
     load: HashMap<VolumeId, usize>,
     /// Counts the changes of topics of all tenants.
@@ -140,16 +142,25 @@ impl View {
         self.volumes.values()
     }
 
-    /// Where partitions may go; `placed` are those that the topic has already.
+    pub(crate) fn steering(&self) -> &Steering {
+        &self.steering
+    }
+
+    /// Where partitions may go; `placed` are those that the topic has already. Volumes that no live node reaches are left
+    /// out, unless there are no others.
     pub(crate) fn candidates(&self, placed: &[VolumeId]) -> Vec<Candidate> {
         let mut own: HashMap<VolumeId, usize> = HashMap::new();
         for volume in placed {
             *own.entry(*volume).or_default() += 1;
         }
         let count = |counts: &HashMap<_, _>, volume| counts.get(volume).copied().unwrap_or(0);
+        let is_reached =
+            |volume: &Volume| self.nodes.values().any(|node| volume.spec.is_reached_by(&node.spec));
+        let any_reached = self.volumes.values().any(|volume| is_reached(volume));
         self.volumes
-            .keys()
-            .map(|volume| Candidate {
+            .iter()
+            .filter(|(_, volume)| !any_reached || is_reached(volume))
+            .map(|(volume, _)| Candidate {
                 volume: *volume,
                 own: count(&own, volume),
                 load: count(&self.load, volume),
@@ -186,6 +197,7 @@ impl View {
         }
         gone.extend(self.nodes.keys().map(|id| layout::node(*id)));
         gone.extend(self.volumes.keys().map(|id| layout::volume(*id)));
+        gone.extend(self.steering.keys());
         gone.retain(|key| !present.contains(key.as_str()));
 
         let mut changes: Vec<_> = gone.iter().flat_map(|key| self.remove(key, how)).collect();
@@ -220,6 +232,10 @@ impl View {
                 let volume = Arc::new(Volume::from_record(layout::decode(key, value)?));
                 let old = self.volumes.insert(id, Arc::clone(&volume));
                 (old.as_ref() != Some(&volume)).then_some(Change::VolumeChanged(volume))
+            }
+            steers @ (Key::Load(_) | Key::Drain(_) | Key::Balancer | Key::Balance) => {
+                self.steering.put(&steers, entry)?;
+                None
             }
             Key::Other => None,
         };
@@ -289,6 +305,10 @@ impl View {
             }
             Key::Node(id) => self.nodes.remove(&id).map(Change::NodeGone),
             Key::Volume(id) => self.volumes.remove(&id).map(Change::VolumeGone),
+            steers @ (Key::Load(_) | Key::Drain(_) | Key::Balancer | Key::Balance) => {
+                self.steering.remove(&steers);
+                None
+            }
             Key::Other => None,
         };
         Vec::from_iter(change)

@@ -108,21 +108,12 @@ impl Cluster {
         };
         for id in 0..volumes {
             let location = format!("{id}.wal");
-            let spec = match kind {
-                Kind::File => {
-                    VolumeSpec { id: VolumeId(id), kind: VolumeKind::File, location, size_bytes }
-                }
-                Kind::Object => {
-                    let location = String::new();
-                    VolumeSpec { id: VolumeId(id), kind: VolumeKind::Object, location, size_bytes }
-                }
-                Kind::Block => VolumeSpec {
-                    id: VolumeId(id),
-                    kind: VolumeKind::Block,
-                    location,
-                    size_bytes: 0,
-                },
+            let (kind, location, size_bytes) = match kind {
+                Kind::File => (VolumeKind::File, location, size_bytes),
+                Kind::Object => (VolumeKind::Object, String::new(), size_bytes),
+                Kind::Block => (VolumeKind::Block, location, 0),
             };
+            let spec = VolumeSpec::new(VolumeId(id), kind, location, size_bytes);
             catalog.add_volume(spec).await.unwrap();
         }
         let options = WriterOptions {

@@ -25,12 +25,12 @@ pub(crate) async fn set_up(stage: Arc<Stage>) -> Catalog {
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(Random::new(stage.seed, 5)));
     let catalog = open_catalog(&stage, &entropy).await;
     for id in 0..stage.profile.volumes {
-        let spec = VolumeSpec {
-            id: VolumeId(id),
-            kind: VolumeKind::File,
-            location: format!("simulated-{id}"),
-            size_bytes: stage.profile.volume_bytes,
-        };
+        let spec = VolumeSpec::new(
+            VolumeId(id),
+            VolumeKind::File,
+            format!("simulated-{id}"),
+            stage.profile.volume_bytes,
+        );
         catalog.add_volume(spec).await.expect("nothing fails yet");
     }
     let mut topics = Vec::new();

@@ -140,7 +140,7 @@ impl Image {
     /// Sets where a volume is, and the epoch that its next owner has to go beyond.
     pub fn set_volume(&mut self, spec: VolumeSpec, owner: Option<NodeId>, epoch: VolumeEpoch) {
         let key = layout::volume(spec.id);
-        let record = VolumeRecord { spec, owner, epoch };
+        let record = VolumeRecord { spec, owner, epoch, wanted: None };
         self.entries.insert(key, layout::encode(&record).into());
     }
 

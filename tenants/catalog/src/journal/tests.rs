@@ -352,12 +352,7 @@ async fn a_catalog_comes_back_from_its_journal() {
         roles: Roles::ALL,
     };
     let _node = catalog.register_node(node, Duration::from_secs(9)).await.expect("registered");
-    let spec = VolumeSpec {
-        id: VolumeId(0),
-        kind: VolumeKind::File,
-        location: "volumes/0.wal".into(),
-        size_bytes: 1 << 20,
-    };
+    let spec = VolumeSpec::new(VolumeId(0), VolumeKind::File, "volumes/0.wal", 1 << 20);
     catalog.add_volume(spec.clone()).await.expect("added");
     let tenant = TenantId(3);
     let overrides = BTreeMap::from([("retention.ms".to_owned(), "7".to_owned())]);

@@ -51,7 +51,7 @@ fn topic(name: &str) -> NewTopic {
 
 fn volume() -> VolumeSpec {
     let location = "volumes/0.wal".to_owned();
-    VolumeSpec { id: VolumeId(0), kind: VolumeKind::File, location, size_bytes: 1 << 30 }
+    VolumeSpec::new(VolumeId(0), VolumeKind::File, location, 1 << 30)
 }
 
 /// Waits until the catalog shows a topic, or shows it no more.
