@@ -8,6 +8,7 @@
 //! bucket's come from the environment by the SDK's usual names, etcd's from files that it names.
 
 mod check;
+mod cluster;
 mod etcd;
 mod file;
 mod integrity;
@@ -25,8 +26,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sluice_catalog::Roles;
 use sluice_volume::Reservations;
 
+pub(crate) use cluster::{RoleSet, Zone};
 pub(crate) use etcd::{CatalogStore, Endpoints, EtcdPrefix, UserName};
 pub(crate) use integrity::{Checksum, SignBodies};
 pub(crate) use load::{FILE_VARIABLE, Loaded, Sources, load};
@@ -41,8 +44,10 @@ use sluice_model::units::{DAY, GIB, HOUR, KIB, MIB, MINUTE, SECOND, TIB};
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) node_id: u32,
+    pub(crate) roles: RoleSet,
     pub(crate) tail_cache_bytes: u64,
     pub(crate) catalog: Catalog,
+    pub(crate) cluster: Cluster,
     pub(crate) kafka: Kafka,
     pub(crate) http: Http,
     pub(crate) topics: Topics,
@@ -63,6 +68,22 @@ pub(crate) struct Config {
 pub(crate) struct Catalog {
     pub(crate) store: CatalogStore,
     pub(crate) etcd: Etcd,
+}
+
+/// This process among others of its cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    /// Not set: no other node reaches this one.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Not set: the address that was bound.
+    pub(crate) advertised: Option<HostPort>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) cert_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) allow_plaintext: bool,
+    pub(crate) zone: Option<Zone>,
+    pub(crate) lease: Duration,
+    pub(crate) balance: bool,
 }
 
 /// How etcd is reached.
@@ -253,6 +274,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./sluice-data"),
             node_id: 1,
+            roles: RoleSet(Roles::ALL),
             tail_cache_bytes: 64 * MIB,
             catalog: Catalog {
                 store: CatalogStore::Embedded,
@@ -267,6 +289,17 @@ impl Default for Config {
                     connect_timeout: millis(2 * SECOND),
                     request_timeout: millis(5 * SECOND),
                 },
+            },
+            cluster: Cluster {
+                listen: None,
+                advertised: None,
+                ca_file: None,
+                cert_file: None,
+                key_file: None,
+                allow_plaintext: false,
+                zone: None,
+                lease: millis(3 * SECOND),
+                balance: true,
             },
             kafka: Kafka {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9092)),

@@ -4,6 +4,7 @@
 
 mod consumer_groups;
 mod fetch;
+mod gates;
 mod records;
 mod share_groups;
 mod streams_groups;
@@ -22,6 +23,7 @@ use sluice_gateway::backend::{
     Append, AppendRequest, Appended, Backend, Caller, DeleteOffsets, OffsetFound, OffsetQuery,
     ReadAnswer, ReadRequest, Refused,
 };
+use sluice_gateway::peers::Peers;
 use sluice_model::StreamId;
 use sluice_reader::{ReadError, Reader};
 use sluice_wire::messages::{
@@ -41,6 +43,7 @@ use sluice_writer::group::GroupCaller;
 use sluice_writer::{AppendError, Unverified, Writer};
 use tokio::sync::Semaphore;
 
+use self::gates::Gates;
 use crate::low_priority::LowPriority;
 
 /// A lookup by time waits so long.
@@ -55,6 +58,10 @@ pub(crate) struct LocalBackend {
     bucket_reads: Arc<Semaphore>,
     /// Where the bucket is read.
     low: LowPriority,
+    /// Other nodes, if there may be any.
+    peers: Option<Arc<Peers>>,
+    /// Turns of transactional producers whose coordinator is on another node.
+    gates: Gates,
 }
 
 fn key_of(stream: StreamId) -> StreamKey {
@@ -88,10 +95,16 @@ fn refused(error: AppendError, log_start: i64) -> Refused {
 }
 
 impl LocalBackend {
-    /// Joins a writer and a reader that is attached to the writer's volumes.
-    pub(crate) fn new(writer: Writer, reader: Arc<Reader>, low: LowPriority) -> Self {
+    /// Joins a writer and a reader that is attached to the writer's volumes. `peers` has the coordinators that are
+    /// not here.
+    pub(crate) fn new(
+        writer: Writer,
+        reader: Arc<Reader>,
+        low: LowPriority,
+        peers: Option<Arc<Peers>>,
+    ) -> Self {
         let bucket_reads = Arc::new(Semaphore::new(BUCKET_READS));
-        Self { writer, reader, bucket_reads, low }
+        Self { writer, reader, bucket_reads, low, peers, gates: Gates::default() }
     }
 
     /// The writer.
@@ -291,8 +304,8 @@ impl Backend for LocalBackend {
         self.writer.leader_epoch(stream).unwrap_or(-1)
     }
 
-    fn stored_bytes(&self, stream: StreamId) -> u64 {
-        self.writer.stream_bytes(stream)
+    async fn stored_bytes(&self, _caller: &Caller, streams: &[StreamId]) -> Vec<u64> {
+        streams.iter().map(|stream| self.writer.stream_bytes(*stream)).collect()
     }
 
     async fn join_group(

@@ -270,6 +270,7 @@ impl Node {
             clock,
             entropy,
             metrics,
+            other_owners: Arc::new(sluice_writer::transaction::NoOtherOwners),
             on_shift: volumes::attach(&reader),
         };
         let writer = Writer::open(&places, parts).await?;
@@ -279,7 +280,7 @@ impl Node {
         let journal = Journal::start(journal);
         let keeper = Keeper::new(node_id, catalog.clone(), writer.clone(), places);
         let low = LowPriority::start().context("cannot start threads")?;
-        let backend = Arc::new(LocalBackend::new(writer, reader, low));
+        let backend = Arc::new(LocalBackend::new(writer, reader, low, None));
         Ok(Self { store, catalog, registration, backend, keeper, journal })
     }
 

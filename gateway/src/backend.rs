@@ -35,10 +35,10 @@ use sluice_wire::{Chain, ErrorCode, Str};
 
 pub use self::streams_groups::{StreamsBeat, StreamsGroups};
 pub use self::transaction_log::{
-    ActiveProducer, OffsetInTransaction, OffsetsInTransaction, TransactionLog,
+    ActiveProducer, EndMarker, OffsetInTransaction, OffsetsInTransaction, TransactionLog,
 };
 pub use self::transactions::{
-    NotAdded, Producer, ProducerIdentity, TransactionDescription, Transactions,
+    AddedBy, NotAdded, Producer, ProducerIdentity, TransactionDescription, Transactions,
 };
 pub use consumer_groups::ConsumerGroups;
 pub use share_groups::ShareGroups;
@@ -242,9 +242,8 @@ pub trait Backend:
     /// The epoch under which the stream's volume is owned, as clients see it.
     fn leader_epoch(&self, stream: StreamId) -> i32;
 
-    /// The bytes of a stream's batches that this node holds or has put into the bucket; 0 for a
-    /// stream whose volume another node owns.
-    fn stored_bytes(&self, stream: StreamId) -> u64;
+    /// The bytes of each stream's batches on its volume and in the bucket; 0 where nobody can say.
+    async fn stored_bytes(&self, caller: &Caller, streams: &[StreamId]) -> Vec<u64>;
 
     /// JoinGroup.
     async fn join_group(

@@ -75,11 +75,27 @@ pub struct Context {
     pub api: ApiKey,
     /// In which version.
     pub version: i16,
+    /// In which version the client asked: another one where a node asks on its behalf in the newest.
+    pub(crate) client_version: i16,
+    /// Who sent it.
+    pub(crate) origin: Origin,
     /// When the request was taken up.
     pub received: Instant,
     /// How many record bytes the answer may carry: what is left of the connection's and the
     /// gateway's bounds. Only fetches are given any.
     pub answer_bytes: usize,
+}
+
+/// Who sends a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client.
+    Client,
+    /// Another node, on behalf of a client.
+    Node {
+        /// Topics are named by their ids in the place of names.
+        names_are_ids: bool,
+    },
 }
 
 /// What a session knows of its peer, before any request.

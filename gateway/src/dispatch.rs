@@ -11,17 +11,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sluice_wire::header::{RequestHeader, ResponseHeader};
 use sluice_wire::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
+use sluice_wire::messages::asker::Asker;
 use sluice_wire::messages::fetch_request::FetchRequest;
 use sluice_wire::messages::share_fetch_request::ShareFetchRequest;
-use sluice_wire::{ApiKey, Chain, DecodeError, Decoder, Encoder, ErrorCode, Message};
+use sluice_wire::{ApiKey, Chain, DecodeError, Decoder, Encoder, ErrorCode, Message, Str};
 use tokio::time::Instant;
 
 use crate::budget::Lease;
-use crate::context::{Context, Peer};
+use crate::context::{Context, Origin, Peer};
 use crate::failure::FirstError;
 use crate::gateway::Core;
 use crate::handlers;
 use crate::line::Order;
+use crate::peers::Forward;
 
 /// A request being handled.
 pub(crate) type Handler = Pin<Box<dyn Future<Output = Reply> + Send>>;
@@ -145,20 +147,60 @@ pub(crate) fn start(
     let mut decoder = Decoder::new(frame);
     let header = RequestHeader::decode(&mut decoder, api.request_header_version(version))
         .map_err(malformed)?;
-    let ctx = Context {
-        caller: peer.caller(header.client_id),
+    let ctx = context(peer, header.client_id, api, (version, version), Origin::Client);
+    let forward = Forward::of(core, &ctx, correlation_id, &decoder);
+    let (reserved, handler) =
+        handler(Arc::clone(core), ctx, correlation_id, room, decoder).map_err(malformed)?;
+    let handler = match forward {
+        Some(forward) => Box::pin(forward.or(handler)),
+        None => handler,
+    };
+    Ok(Started { api, order, reserved, handler })
+}
+
+/// As [`start`], for the body of a request that another node sends.
+pub(crate) fn start_for_node(
+    core: &Arc<Core>,
+    peer: &Peer,
+    header: RequestHeader,
+    asker: &Asker,
+    decoder: Decoder,
+    room: usize,
+) -> Result<Started, Refused> {
+    let (key, version) = (header.request_api_key, header.request_api_version);
+    let api = ApiKey::from_code(key).ok_or(Refused::UnknownApi(key))?;
+    let order = served_order(api).or_else(|| node_order(api)).ok_or(Refused::UnknownApi(key))?;
+    if !api.versions().contains(&version) {
+        return Err(Refused::UnsupportedVersion(api, version));
+    }
+    let origin = Origin::Node { names_are_ids: asker.names_are_ids };
+    let ctx = context(peer, header.client_id, api, (version, asker.client_version), origin);
+    let correlation_id = header.correlation_id;
+    let (reserved, handler) = handler(Arc::clone(core), ctx, correlation_id, room, decoder)
+        .map_err(|error| Refused::Malformed(api, error))?;
+    Ok(Started { api, order, reserved, handler })
+}
+
+fn context(
+    peer: &Peer,
+    client_id: Option<Str>,
+    api: ApiKey,
+    (version, client_version): (i16, i16),
+    origin: Origin,
+) -> Context {
+    Context {
+        caller: peer.caller(client_id),
         client_port: peer.address.port(),
         software: Arc::clone(&peer.software),
         connected: Arc::clone(&peer.connected),
         listener: Arc::clone(&peer.listener),
         api,
         version,
+        client_version,
+        origin,
         received: Instant::now(),
         answer_bytes: 0,
-    };
-    let (reserved, handler) =
-        handler(Arc::clone(core), ctx, correlation_id, room, decoder).map_err(malformed)?;
-    Ok(Started { api, order, reserved, handler })
+    }
 }
 
 /// How many record bytes an answer may come to: only fetches carry records.
@@ -227,11 +269,17 @@ fn encode<M: Message + FirstError>(
     Reply { outcome, error, lease }
 }
 
-/// Makes the functions over the table: each row is `order Api Request => handler`.
+/// Makes the functions over the tables: each row is `order Api Request => handler`.
 macro_rules! serve {
-    ($($order:ident $api:ident $module:ident::$request:ident => $handler:path;)*) => {
-        /// Every API that is served.
+    (
+        clients { $($order:ident $api:ident $module:ident::$request:ident => $handler:path;)* }
+        nodes { $($node_order:ident $node_api:ident $node_module:ident::$node_request:ident => $node_handler:path;)* }
+    ) => {
+        /// Every API that is served to clients.
         pub(crate) const SERVED: &[ApiKey] = &[$(ApiKey::$api),*];
+
+        /// Those that only other nodes may ask for.
+        pub(crate) const SERVED_TO_NODES: &[ApiKey] = &[$(ApiKey::$node_api),*];
 
         fn served_order(api: ApiKey) -> Option<Order> {
             match api {
@@ -240,7 +288,19 @@ macro_rules! serve {
             }
         }
 
-        fn handler(
+        fn node_order(api: ApiKey) -> Option<Order> {
+            match api {
+                $(ApiKey::$node_api => Some(Order::$node_order),)*
+                _ => None,
+            }
+        }
+
+        serve!(@handler
+            $($api $module::$request => $handler;)*
+            $($node_api $node_module::$node_request => $node_handler;)*
+        );
+    };
+    (@handler $($api:ident $module:ident::$request:ident => $handler:path;)*) => {        fn handler(
             core: Arc<Core>,
             mut ctx: Context,
             correlation_id: i32,
@@ -271,6 +331,7 @@ macro_rules! serve {
 }
 
 serve! {
+clients {
     Append Produce produce_request::ProduceRequest => handlers::produce::produce;
     Wait Fetch fetch_request::FetchRequest => handlers::fetch::fetch;
     Serial ListOffsets list_offsets_request::ListOffsetsRequest => handlers::offsets::list_offsets;
@@ -327,4 +388,8 @@ serve! {
     Serial DescribeShareGroupOffsets describe_share_group_offsets_request::DescribeShareGroupOffsetsRequest => handlers::share_groups::describe_share_group_offsets;
     Serial AlterShareGroupOffsets alter_share_group_offsets_request::AlterShareGroupOffsetsRequest => handlers::share_groups::alter_share_group_offsets;
     Serial DeleteShareGroupOffsets delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest => handlers::share_groups::delete_share_group_offsets;
+}
+nodes {
+    Serial WriteTxnMarkers write_txn_markers_request::WriteTxnMarkersRequest => handlers::markers::write_txn_markers;
+}
 }

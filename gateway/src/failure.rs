@@ -95,6 +95,8 @@ first_errors! {
         .flat_map(|t| t.partition_responses.iter().map(|p| p.error_code));
     fetch_response::FetchResponse, a => [a.error_code].into_iter()
         .chain(a.responses.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    write_txn_markers_response::WriteTxnMarkersResponse, a => a.markers.iter()
+        .flat_map(|m| m.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
     list_offsets_response::ListOffsetsResponse, a => a.topics.iter()
         .flat_map(|t| t.partitions.iter().map(|p| p.error_code));
     metadata_response::MetadataResponse, a => a.topics.iter().map(|t| t.error_code);

@@ -17,6 +17,7 @@ use crate::config::GatewayConfig;
 use crate::fetch_session::FetchSessions;
 use crate::listener::{self, Clients};
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::telemetry::Telemetry;
 
 /// A handle on the gateway. Cheap to clone.
@@ -34,8 +35,11 @@ pub(crate) struct Core {
     pub(crate) request_budget: Budget,
     pub(crate) answer_budget: Budget,
     pub(crate) fetch_sessions: FetchSessions,
-    /// How many connections there have been.
+    /// How many connections there have been, above a number of this process's own: no two nodes of a cluster give the
+    /// same number to connections.
     pub(crate) connections: AtomicU64,
+    /// The other nodes, if requests may be passed on to them.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
 impl Gateway {
@@ -47,6 +51,19 @@ impl Gateway {
         backend: Arc<dyn Backend>,
         registry: &mut Registry,
     ) -> Self {
+        Self::among(config, catalog, backend, None, registry)
+    }
+
+    /// As [`Self::new`], for a node of a cluster: what the coordinators are asked goes to the node that has them.
+    pub fn among(
+        config: GatewayConfig,
+        catalog: Catalog,
+        backend: Arc<dyn Backend>,
+        peers: Option<Arc<Peers>>,
+        registry: &mut Registry,
+    ) -> Self {
+        let [a, b, c, d, ..] = catalog.random_16();
+        let first_connection = u64::from(u32::from_be_bytes([a, b, c, d])) << 32;
         let metrics = Metrics::new(registry);
         let telemetry = Telemetry::new(registry);
         let limits = &config.limits;
@@ -63,7 +80,8 @@ impl Gateway {
             backend,
             metrics,
             telemetry,
-            connections: AtomicU64::new(0),
+            connections: AtomicU64::new(first_connection),
+            peers,
         }))
     }
 
@@ -83,6 +101,10 @@ impl Gateway {
     ) {
         let clients = Clients { name: name.into(), policy };
         listener::serve(Arc::clone(&self.0), clients, listener, shutdown).await;
+    }
+
+    pub(crate) fn core(&self) -> Arc<Core> {
+        Arc::clone(&self.0)
     }
 
     /// A listening socket with the backlog that many clients connecting at once need.

@@ -21,6 +21,7 @@ pub(crate) mod fetch;
 pub(crate) mod groups;
 mod internal_topics;
 pub(crate) mod log_dirs;
+pub(crate) mod markers;
 pub(crate) mod metadata;
 pub(crate) mod offsets;
 pub(crate) mod permitted;

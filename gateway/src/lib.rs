@@ -27,6 +27,7 @@ mod line;
 mod listener;
 mod metrics;
 mod outbox;
+pub mod peers;
 mod session;
 mod telemetry;
 #[cfg(test)]

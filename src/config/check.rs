@@ -1,5 +1,6 @@
 //! What single values do not tell: whether they fit together.
 
+use sluice_catalog::Roles;
 use sluice_model::{GroupDefaults, TopicDefaults};
 use sluice_tenants::{Identity, ListenerPolicy, RemoteAccess};
 
@@ -16,6 +17,45 @@ pub(super) fn fit(loaded: &Loaded, problems: &mut Vec<String>) {
         let origin = origin.map(|origin| format!(" ({origin})")).unwrap_or_default();
         problems.push(format!("{name}{origin} {problem}"));
     };
+
+    let cluster = &config.cluster;
+    if config.catalog.store == CatalogStore::Embedded {
+        if cluster.listen.is_some() {
+            let problem = "is for catalog.store = etcd: set that, or take the address out";
+            refuse("cluster.listen", problem.to_owned());
+        }
+        if config.roles.0 != Roles::ALL {
+            let problem =
+                "needs catalog.store = etcd: with an embedded catalog one process does all";
+            refuse("roles", problem.to_owned());
+        }
+    } else if config.roles.0 != Roles::ALL && cluster.listen.is_none() {
+        let problem = "is not set, and a process that does not do all needs others: see roles";
+        refuse("cluster.listen", problem.to_owned());
+    }
+    let files = [&cluster.ca_file, &cluster.cert_file, &cluster.key_file];
+    let has_certificates = files.iter().any(|file| file.is_some());
+    if has_certificates && files.iter().any(|file| file.is_none()) {
+        let problem = "cluster.cert_file and cluster.key_file belong together: set all or none";
+        refuse("cluster.ca_file,", problem.to_owned());
+    }
+    if let Some(listen) = cluster.listen {
+        if listen.ip().is_unspecified() && cluster.advertised.is_none() {
+            let problem =
+                format!("is {listen}, which no node can connect to: set cluster.advertised");
+            refuse("cluster.listen", problem);
+        }
+        if !has_certificates && !cluster.allow_plaintext && !listen.ip().is_loopback() {
+            let problem = format!(
+                "is {listen}, and without certificates whoever connects would be believed to be a node: set \
+                 cluster.ca_file, cluster.cert_file and cluster.key_file"
+            );
+            refuse("cluster.listen", problem);
+        }
+        if listen.port() != 0 && (listen == config.http.listen || listen == config.kafka.listen) {
+            refuse("cluster.listen", format!("is {listen}, as another listener is"));
+        }
+    }
 
     let kafka = &config.kafka;
     if kafka.listen.ip().is_unspecified() && kafka.advertised.is_none() {

@@ -60,6 +60,14 @@ pub(super) const KEYS: &[Key] = &[
         field: |c| &mut c.node_id,
     },
     Key {
+        name: "roles",
+        doc: "What this process does: `gateway` is where clients connect, `writer` owns volumes, `reader` reads the \
+              bucket for others. A process that is a cluster of its own does all of it; with `catalog.store = etcd` \
+              the roles may run apart. `sluice gateway`, `sluice writer` and `sluice reader` set it.",
+        bounds: None,
+        field: |c| &mut c.roles,
+    },
+    Key {
         name: "tail_cache_bytes",
         doc: "Memory for the newest records, from which consumers at the tail are served. For all \
               volumes together.",
@@ -131,6 +139,68 @@ pub(super) const KEYS: &[Key] = &[
               until then fails with an error that clients retry.",
         bounds: Some((100, MINUTE)),
         field: |c| &mut c.catalog.etcd.request_timeout,
+    },
+    Key {
+        name: "cluster.listen",
+        doc: "The address of the listener for other nodes of the cluster. When it is not set no other node reaches \
+              this one, and it must be the only one. Needs `catalog.store = etcd`.",
+        bounds: None,
+        field: |c| &mut c.cluster.listen,
+    },
+    Key {
+        name: "cluster.advertised",
+        doc: "The address that other nodes connect to; `cluster.cert_file` must name its host. When not set it is the \
+              address that is listened on, so it must be set when that is a wildcard.",
+        bounds: None,
+        field: |c| &mut c.cluster.advertised,
+    },
+    Key {
+        name: "cluster.ca_file",
+        doc: "A PEM file with the authorities of the nodes' certificates: whoever has a certificate of theirs is \
+              believed to be a node of the cluster, so use one that signs nothing else.",
+        bounds: None,
+        field: |c| &mut c.cluster.ca_file,
+    },
+    Key {
+        name: "cluster.cert_file",
+        doc: "A PEM file with this node's certificate, for both directions.",
+        bounds: None,
+        field: |c| &mut c.cluster.cert_file,
+    },
+    Key {
+        name: "cluster.key_file",
+        doc: "A PEM file with the private key of `cluster.cert_file`.",
+        bounds: None,
+        field: |c| &mut c.cluster.key_file,
+    },
+    Key {
+        name: "cluster.allow_plaintext",
+        doc: "Without certificates the nodes of a cluster may only use loopback addresses, as whoever can connect is \
+              believed to be a node. Set this when something else keeps strangers out.",
+        bounds: None,
+        field: |c| &mut c.cluster.allow_plaintext,
+    },
+    Key {
+        name: "cluster.zone",
+        doc: "The zone where this node stands: Kafka's `broker.rack`. Clients whose client id has `zone=NAME` in it, \
+              between commas or at an end, are sent to gateways of that zone.",
+        bounds: None,
+        field: |c| &mut c.cluster.zone,
+    },
+    Key {
+        name: "cluster.lease",
+        doc: "How long other nodes take this one for alive after it was last heard of. It says that it lives three \
+              times as often. Others take over its volumes when the time is up; a node that comes back before keeps \
+              them.",
+        bounds: Some((2 * SECOND, 10 * MINUTE)),
+        field: |c| &mut c.cluster.lease,
+    },
+    Key {
+        name: "cluster.balance",
+        doc: "Whether this node may even out the load of the writers when it is elected to: by moving volumes, with \
+              a reason for each that `sluice cluster status` shows.",
+        bounds: None,
+        field: |c| &mut c.cluster.balance,
     },
     Key {
         name: "kafka.listen",

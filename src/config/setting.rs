@@ -239,6 +239,12 @@ pub(super) trait Blank {
     fn blank() -> Self;
 }
 
+impl Blank for SocketAddr {
+    fn blank() -> Self {
+        Self::from(([127, 0, 0, 1], 0))
+    }
+}
+
 impl Blank for PathBuf {
     fn blank() -> Self {
         Self::new()

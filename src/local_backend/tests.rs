@@ -94,10 +94,11 @@ impl Fixture {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             metrics: WriterMetrics::default(),
+            other_owners: Arc::new(sluice_writer::transaction::NoOtherOwners),
             on_shift: volumes::attach(&reader),
         };
         let writer = Writer::open(&[place], parts).await.unwrap();
-        LocalBackend::new(writer, reader, LowPriority::start().unwrap())
+        LocalBackend::new(writer, reader, LowPriority::start().unwrap(), None)
     }
 }
 
@@ -330,7 +331,8 @@ impl Run {
         assert_eq!(first.offset, if visible { model.log_start } else { -1 });
         let open: BTreeMap<_, _> = self
             .backend
-            .active_producers(stream)
+            .active_producers(&caller(), stream)
+            .await
             .unwrap()
             .iter()
             .filter(|producer| producer.transaction_start >= 0)

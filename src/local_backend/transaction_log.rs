@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use sluice_gateway::backend::{
-    ActiveProducer, Caller, NotAdded, OffsetsInTransaction, TransactionLog,
+    ActiveProducer, Caller, EndMarker, NotAdded, OffsetsInTransaction, TransactionLog,
 };
 use sluice_model::StreamId;
 use sluice_wire::ErrorCode;
@@ -46,7 +46,11 @@ impl LocalBackend {
 
 #[async_trait]
 impl TransactionLog for LocalBackend {
-    fn active_producers(&self, stream: StreamId) -> Result<Vec<ActiveProducer>, ErrorCode> {
+    async fn active_producers(
+        &self,
+        _caller: &Caller,
+        stream: StreamId,
+    ) -> Result<Vec<ActiveProducer>, ErrorCode> {
         let producers = self.writer.active_producers(stream).map_err(|error| error.code())?;
         let shown = producers.into_iter().map(|producer| ActiveProducer {
             producer_id: producer.id,
@@ -57,6 +61,18 @@ impl TransactionLog for LocalBackend {
             transaction_start: producer.open_since.unwrap_or(-1),
         });
         Ok(shown.collect())
+    }
+
+    async fn end_in_stream(&self, stream: StreamId, marker: EndMarker) -> Result<(), ErrorCode> {
+        let EndMarker { producer_id, producer_epoch, coordinator_epoch, commit } = marker;
+        let ended = self.writer.end_transaction(
+            stream,
+            producer_id,
+            producer_epoch,
+            coordinator_epoch,
+            commit,
+        );
+        ended.await.map_err(|error| error.code())
     }
 
     async fn commit_in_transaction(

@@ -8,9 +8,10 @@ use std::task::Poll;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use sluice_gateway::backend::{
-    AppendRequest, Appended, Caller, NotAdded, Producer, ProducerIdentity, Refused,
+    AddedBy, AppendRequest, Appended, Caller, NotAdded, Producer, ProducerIdentity, Refused,
     TransactionDescription, Transactions,
 };
+use sluice_gateway::peers::Peers;
 use sluice_model::StreamId;
 use sluice_wire::messages::init_producer_id_request::InitProducerIdRequest;
 use sluice_wire::messages::list_transactions_request::ListTransactionsRequest;
@@ -63,7 +64,10 @@ impl LocalBackend {
     ) -> Vec<Result<Appended, Refused>> {
         // Requests that follow wait for this one until it is handed over, and it for those before it: a batch
         // that needs nobody's word must not overtake one that waits for it, or goes with such a one.
-        let turn = self.writer.transactions().turn(caller.tenant, transactional_id).await;
+        let turn = match self.coordinator_elsewhere() {
+            Some(_) => Some(self.gates.turn(caller.tenant, transactional_id).await),
+            None => self.writer.transactions().turn(caller.tenant, transactional_id).await,
+        };
         let adds = request.not_added == NotAdded::Adds;
         let mut vouchers: Vec<Option<Unverified>> = request
             .appends
@@ -116,18 +120,17 @@ impl LocalBackend {
             Some(producer) if producers.len() == 1 => *producer,
             _ => return all(ErrorCode::InvalidProducerIdMapping),
         };
-        let claim = Claim { tenant: caller.tenant, transactional_id, producer_id, producer_epoch };
-        let coordinator = self.writer.transactions();
-        let participants = of_streams(streams.clone());
+        let transactional_id = transactional_id.clone();
+        let producer = Producer { transactional_id, producer_id, producer_epoch };
         let missing = match request.not_added {
-            NotAdded::Adds => coordinator.add(claim, participants, true).await.map(|()| None),
+            NotAdded::Adds => self.add_written(caller, &producer, &streams).await.map(|()| None),
             NotAdded::Invalid => {
-                let missing = coordinator.missing(claim, &participants).await;
-                missing.map(|missing| Some((missing.streams, ErrorCode::InvalidTxnState)))
+                let missing = self.missing(caller, &producer, &streams).await;
+                missing.map(|missing| Some((missing, ErrorCode::InvalidTxnState)))
             }
             NotAdded::Abortable => {
-                let missing = coordinator.missing(claim, &participants).await;
-                missing.map(|missing| Some((missing.streams, ErrorCode::TransactionAbortable)))
+                let missing = self.missing(caller, &producer, &streams).await;
+                missing.map(|missing| Some((missing, ErrorCode::TransactionAbortable)))
             }
         };
         match missing {
@@ -135,6 +138,40 @@ impl LocalBackend {
             Ok(Some((missing, code))) => missing.into_iter().map(|stream| (stream, code)).collect(),
             Err(code) => all(code),
         }
+    }
+
+    /// The other nodes, if the coordinator of transactions is on one of them.
+    fn coordinator_elsewhere(&self) -> Option<&Peers> {
+        self.peers.as_deref().filter(|peers| peers.coordinator_elsewhere().is_some())
+    }
+
+    /// Has the coordinator add streams that a producer writes to.
+    async fn add_written(
+        &self,
+        caller: &Caller,
+        producer: &Producer,
+        streams: &BTreeSet<StreamId>,
+    ) -> Result<(), ErrorCode> {
+        if let Some(peers) = self.coordinator_elsewhere() {
+            return peers.add_streams(caller, producer, streams).await;
+        }
+        let coordinator = self.writer.transactions();
+        coordinator.add(claim(caller, producer), of_streams(streams.clone()), true).await
+    }
+
+    /// Asks the coordinator which streams were not added.
+    async fn missing(
+        &self,
+        caller: &Caller,
+        producer: &Producer,
+        streams: &BTreeSet<StreamId>,
+    ) -> Result<BTreeSet<StreamId>, ErrorCode> {
+        if let Some(peers) = self.coordinator_elsewhere() {
+            return peers.not_added(caller, producer, streams).await;
+        }
+        let coordinator = self.writer.transactions();
+        let participants = of_streams(streams.clone());
+        Ok(coordinator.missing(claim(caller, producer), &participants).await?.streams)
     }
 
     fn unadded(code: ErrorCode) -> Refused {
@@ -179,9 +216,11 @@ impl Transactions for LocalBackend {
         caller: &Caller,
         producer: &Producer,
         streams: BTreeSet<StreamId>,
+        by: AddedBy,
     ) -> Result<(), ErrorCode> {
         let coordinator = self.writer.transactions();
-        coordinator.add(claim(caller, producer), of_streams(streams), false).await
+        let at_write = by == AddedBy::Write;
+        coordinator.add(claim(caller, producer), of_streams(streams), at_write).await
     }
 
     async fn not_added(

@@ -98,6 +98,7 @@ impl Bench {
             clock: Arc::new(Standing),
             entropy: Arc::clone(&self.entropy),
             metrics: WriterMetrics::default(),
+            other_owners: Arc::new(sluice_writer::transaction::NoOtherOwners),
             on_shift: Arc::new(|_| {}),
         };
         Ok(Writer::new(parts))

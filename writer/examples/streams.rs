@@ -95,6 +95,7 @@ impl Bench {
             clock: Arc::new(Standing),
             entropy: Arc::new(Counted::default()),
             metrics: self.metrics.clone(),
+            other_owners: Arc::new(sluice_writer::transaction::NoOtherOwners),
             on_shift: Arc::new(|_| {}),
         };
         Ok(Writer::open(&[place], parts).await?)

@@ -36,7 +36,7 @@ use crate::share::Shares;
 use crate::stream::{Offsets, Stream, Waiter};
 use crate::tail::Tail;
 use crate::task::Appended;
-use crate::transaction::{TransactionConfig, TransactionCoordinator};
+use crate::transaction::{OtherOwners, TransactionConfig, TransactionCoordinator};
 use crate::volume_handle::OwnedVolume;
 
 pub use self::transactions::Unverified;
@@ -74,6 +74,8 @@ pub struct WriterParts {
     pub entropy: Arc<dyn Entropy>,
     /// Counters, registered by the caller.
     pub metrics: WriterMetrics,
+    /// Whoever has the streams that are not here, for the ends of transactions.
+    pub other_owners: Arc<dyn OtherOwners>,
     /// Told of volumes that come and go.
     pub on_shift: OnShift,
 }
@@ -91,6 +93,7 @@ pub(crate) struct Inner {
     pub(crate) volumes: VolumeSet,
     pub(crate) coordinators: Coordinators,
     pub(crate) losses: broadcast::Sender<Loss>,
+    pub(crate) other_owners: Arc<dyn OtherOwners>,
     pub(crate) on_shift: OnShift,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -119,6 +122,7 @@ impl Writer {
             clock,
             entropy,
             metrics,
+            other_owners,
             on_shift,
         } = parts;
         let coordinators = CoordinatorParts {
@@ -148,6 +152,7 @@ impl Writer {
             volumes: VolumeSet::default(),
             coordinators: Coordinators::new(coordinators),
             losses: broadcast::Sender::new(LOSSES_KEPT),
+            other_owners,
             on_shift,
             tasks: Mutex::default(),
         });

@@ -88,6 +88,7 @@ impl Rig {
             clock: Arc::new(Standing),
             entropy,
             metrics,
+            other_owners: Arc::new(sluice_writer::transaction::NoOtherOwners),
             on_shift: Arc::new(|_| {}),
         };
         let writer = Writer::new(parts);

@@ -57,11 +57,32 @@ pub struct OffsetInTransaction {
     pub metadata: Option<Str>,
 }
 
+/// The end of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndMarker {
+    /// Whose transaction.
+    pub producer_id: i64,
+    /// The producer epoch that the stream knows from now on.
+    pub producer_epoch: i16,
+    /// The leader epoch of the coordinator's log.
+    pub coordinator_epoch: i32,
+    /// Or aborted.
+    pub commit: bool,
+}
+
 /// See the module.
 #[async_trait]
 pub trait TransactionLog: Send + Sync {
     /// The producers of a stream, by id.
-    fn active_producers(&self, stream: StreamId) -> Result<Vec<ActiveProducer>, ErrorCode>;
+    async fn active_producers(
+        &self,
+        caller: &Caller,
+        stream: StreamId,
+    ) -> Result<Vec<ActiveProducer>, ErrorCode>;
+
+    /// Ends a transaction in a stream, as its coordinator has decided; durable when it returns. May be repeated.
+    /// INVALID_PRODUCER_EPOCH says that the stream has heard of a newer one.
+    async fn end_in_stream(&self, stream: StreamId, marker: EndMarker) -> Result<(), ErrorCode>;
 
     /// Makes offsets wait for the end of a transaction; durable when it returns. One code for each, or one
     /// for all.

@@ -42,6 +42,15 @@ pub enum NotAdded {
     Adds,
 }
 
+/// Why streams are added to a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddedBy {
+    /// The producer says so.
+    Client,
+    /// The producer writes to them, under an epoch of the transaction's own (KIP-890).
+    Write,
+}
+
 /// A transactional id, in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransactionDescription {
@@ -74,6 +83,7 @@ pub trait Transactions: Send + Sync + 'static {
         caller: &Caller,
         producer: &Producer,
         streams: BTreeSet<StreamId>,
+        by: AddedBy,
     ) -> Result<(), ErrorCode>;
 
     /// Which of the streams were not added to the producer's transaction.

@@ -7,9 +7,9 @@ use sluice_wire::messages::api_versions_request::ApiVersionsRequest;
 use sluice_wire::messages::api_versions_response::{
     ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
 };
-use sluice_wire::{ErrorCode, Str};
+use sluice_wire::{ApiKey, ErrorCode, Str};
 
-use crate::context::Context;
+use crate::context::{Context, Origin};
 use crate::dispatch;
 use crate::gateway::Core;
 
@@ -55,6 +55,9 @@ pub(crate) async fn api_versions(
         ctx.software.set(name, version);
     }
     let mut answer = ApiVersionsResponse { api_keys: announced(), ..Default::default() };
+    if ctx.origin != Origin::Client {
+        answer.api_keys.extend(dispatch::SERVED_TO_NODES.iter().map(one));
+    }
     if ctx.version >= FEATURES_FROM {
         answer.finalized_features_epoch = FEATURES_EPOCH;
         for (name, level) in FEATURES {
@@ -78,11 +81,12 @@ pub(crate) async fn api_versions(
 
 /// Every served API with the versions that clients are told.
 pub(crate) fn announced() -> Vec<ApiVersion> {
-    let one = |api: &sluice_wire::ApiKey| {
-        let range = dispatch::announced(*api);
-        ApiVersion { api_key: api.code(), min_version: *range.start(), max_version: *range.end() }
-    };
     dispatch::SERVED.iter().map(one).collect()
+}
+
+fn one(api: &ApiKey) -> ApiVersion {
+    let range = dispatch::announced(*api);
+    ApiVersion { api_key: api.code(), min_version: *range.start(), max_version: *range.end() }
 }
 
 /// KIP-511's pattern: letters, digits, dots and dashes, beginning and ending with one of the former.

@@ -63,9 +63,9 @@ pub(crate) async fn describe_cluster(
     }
 }
 
-/// FindCoordinator. This node takes the requests of every group and every transactional id, and passes
-/// them to the owner. There are no coordinators of share groups yet: who asks gets a code that clients
-/// take as final, instead of one that they would retry for ever.
+/// FindCoordinator. Every node takes the requests of every group and every transactional id, and passes them to the
+/// one that has the coordinators: that one is named if clients connect to it, else one to which they do. Of share
+/// groups' state there is nothing to be found: that is between brokers.
 pub(crate) async fn find_coordinator(
     core: &Arc<Core>,
     ctx: &Context,
@@ -74,33 +74,50 @@ pub(crate) async fn find_coordinator(
     if request.key_type == GROUP {
         internal_topics::for_groups(core, ctx.caller.tenant).await;
     }
-    let own = resolve::own_broker(core);
-    let (code, message) = match request.key_type {
-        GROUP | TRANSACTION => (ErrorCode::None, None),
-        _ => (ErrorCode::InvalidRequest, Some("there is no such kind of coordinator".into())),
-    };
-    let (node_id, host, port) = match code {
-        ErrorCode::None => (own.id, own.host, own.port),
-        _ => (-1, Str::default(), -1),
+    let leaders = resolve::Leaders::new(core, ctx);
+    let find = |key: &str| match request.key_type {
+        GROUP | TRANSACTION => Ok(leaders.coordinator(core, key)),
+        _ => Err((
+            ErrorCode::InvalidRequest,
+            Str::from_static("there is no such kind of coordinator"),
+        )),
     };
     if ctx.version < KEYS_FROM {
-        return FindCoordinatorResponse {
-            error_code: code.code(),
-            // Kafka names its error here even if it is none.
-            error_message: message.or(Some(Str::from_static("NONE"))),
-            node_id,
-            host,
-            port,
-            ..Default::default()
+        return match find(&request.key) {
+            Ok(broker) => FindCoordinatorResponse {
+                // Kafka names its error here even if it is none.
+                error_message: Some(Str::from_static("NONE")),
+                node_id: broker.id,
+                host: broker.host.clone(),
+                port: broker.port,
+                ..Default::default()
+            },
+            Err((code, message)) => FindCoordinatorResponse {
+                error_code: code.code(),
+                error_message: Some(message),
+                node_id: -1,
+                port: -1,
+                ..Default::default()
+            },
         };
     }
-    let coordinator = |key| Coordinator {
-        key,
-        node_id,
-        host: host.clone(),
-        port,
-        error_code: code.code(),
-        error_message: message.clone(),
+    let coordinator = |key: Str| match find(&key) {
+        Ok(broker) => Coordinator {
+            node_id: broker.id,
+            host: broker.host.clone(),
+            port: broker.port,
+            error_code: ErrorCode::None.code(),
+            error_message: None,
+            key,
+        },
+        Err((code, message)) => Coordinator {
+            node_id: -1,
+            host: Str::default(),
+            port: -1,
+            error_code: code.code(),
+            error_message: Some(message),
+            key,
+        },
     };
     FindCoordinatorResponse {
         coordinators: request.coordinator_keys.into_iter().map(coordinator).collect(),

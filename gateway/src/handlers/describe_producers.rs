@@ -20,19 +20,23 @@ pub(crate) async fn describe_producers(
     ctx: &Context,
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
-    let topics = request.topics.into_iter().map(|topic| {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
         let found = match topic_name::validate(&topic.name) {
             Ok(()) => resolve::by_name(core, ctx, &topic.name),
             Err(_) => Err(ErrorCode::InvalidTopicException),
         };
-        let partitions = topic.partition_indexes.iter().map(|index| {
-            let producers = resolve::stream_of(&found, *index)
-                .and_then(|stream| core.backend.active_producers(stream));
-            partition(*index, producers)
-        });
-        TopicResponse { partitions: partitions.collect(), name: topic.name }
-    });
-    DescribeProducersResponse { topics: topics.collect(), ..Default::default() }
+        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
+        for index in topic.partition_indexes {
+            let producers = match resolve::stream_of(&found, index) {
+                Ok(stream) => core.backend.active_producers(&ctx.caller, stream).await,
+                Err(code) => Err(code),
+            };
+            partitions.push(partition(index, producers));
+        }
+        topics.push(TopicResponse { partitions, name: topic.name });
+    }
+    DescribeProducersResponse { topics, ..Default::default() }
 }
 
 fn partition(

@@ -15,6 +15,7 @@ use sluice_wire::messages::describe_topic_partitions_response::{
 };
 use sluice_wire::{ErrorCode, Str, Uuid};
 
+use super::resolve::Leaders;
 use super::{permitted, resolve};
 use crate::context::Context;
 use crate::gateway::Core;
@@ -44,7 +45,7 @@ pub(crate) async fn describe_topic_partitions(
         let all = core.catalog.topics(ctx.caller.tenant);
         let rest = all.into_iter().filter(|topic| *topic.name >= *from);
         let named = rest.map(|topic| (Str::from(&*topic.name), Some(topic)));
-        return page(core, named, cursor.as_ref(), limit);
+        return page(core, &Leaders::new(core, ctx), named, cursor.as_ref(), limit);
     }
     let names: BTreeSet<Str> =
         topics.into_iter().map(|topic| topic.name).filter(|name| **name >= *from).collect();
@@ -52,7 +53,7 @@ pub(crate) async fn describe_topic_partitions(
         let found = resolve::by_name(core, ctx, &name).ok();
         (name, found)
     });
-    page(core, named, cursor.as_ref(), limit)
+    page(core, &Leaders::new(core, ctx), named, cursor.as_ref(), limit)
 }
 
 /// Whether a cursor points into what is asked for.
@@ -64,6 +65,7 @@ fn is_in(topics: &[TopicRequest], cursor: &Cursor) -> bool {
 /// The next `limit` partitions of `topics`, which come in the order of their names.
 fn page(
     core: &Core,
+    leaders: &Leaders,
     topics: impl Iterator<Item = (Str, Option<Arc<Topic>>)>,
     cursor: Option<&Cursor>,
     limit: usize,
@@ -91,7 +93,8 @@ fn page(
         let first = cursor.filter(|cursor| cursor.topic_name == name);
         let first = first.map_or(0, |cursor| cursor.partition_index.unsigned_abs() as usize);
         let end = topic.partitions.len().min(first.saturating_add(room));
-        let partitions: Vec<_> = (first..end).map(|index| partition(core, &topic, index)).collect();
+        let partitions: Vec<_> =
+            (first..end).map(|index| partition(core, leaders, &topic, index)).collect();
         room -= partitions.len();
         answer.topics.push(DescribeTopicPartitionsResponseTopic {
             name: Some(name.clone()),
@@ -110,13 +113,19 @@ fn page(
     answer
 }
 
-fn partition(core: &Core, topic: &Topic, index: usize) -> DescribeTopicPartitionsResponsePartition {
+fn partition(
+    core: &Core,
+    leaders: &Leaders,
+    topic: &Topic,
+    index: usize,
+) -> DescribeTopicPartitionsResponsePartition {
     let partition = u32::try_from(index).unwrap_or(u32::MAX);
-    let leader = resolve::leader(core, topic.partitions[index]).0;
+    let stream = StreamId { topic: topic.id, partition };
+    let leader = leaders.leader(core, topic.partitions[index], &resolve::key_of(stream)).id;
     DescribeTopicPartitionsResponsePartition {
         partition_index: partition.cast_signed(),
         leader_id: leader,
-        leader_epoch: core.backend.leader_epoch(StreamId { topic: topic.id, partition }),
+        leader_epoch: core.backend.leader_epoch(stream),
         replica_nodes: vec![leader],
         isr_nodes: vec![leader],
         // None beside the one that is in sync. Null would say that it is not known.

@@ -235,7 +235,7 @@ fn tell_leader(
     if ctx.version < LEADERS_FROM || !moved {
         return;
     }
-    let Some((broker, leader_epoch)) = resolve::current_leader(core, stream) else { return };
+    let Some((broker, leader_epoch)) = resolve::current_leader(core, ctx, stream) else { return };
     place.current_leader = LeaderIdAndEpoch { leader_id: broker.id, leader_epoch };
     if endpoints.iter().all(|endpoint| endpoint.node_id != broker.id) {
         endpoints.push(NodeEndpoint {

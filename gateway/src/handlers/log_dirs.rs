@@ -20,69 +20,77 @@ use sluice_wire::messages::describe_log_dirs_response::{
 };
 use sluice_wire::{ErrorCode, Str};
 
-use super::resolve;
-use crate::context::Context;
+use super::resolve::{self, Leaders};
+use crate::context::{Context, Origin};
 use crate::gateway::Core;
 
 /// The name of the one log directory.
 const LOG_DIR: &str = "sluice-volumes";
 
-/// DescribeLogDirs: the partitions that this node serves, with the bytes that they hold. What is
-/// asked for and not here is left out, as Kafka does.
+/// DescribeLogDirs: the partitions that clients find at this node, with the bytes that they hold. What is asked for
+/// and not here is left out, as Kafka does. Other nodes are told of any partition whose owner this one is.
 pub(crate) async fn describe_log_dirs(
     core: &Arc<Core>,
     ctx: &Context,
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
-    let topics = match request.topics {
+    let wanted = match request.topics {
         None => {
-            let all = core.catalog.topics(ctx.caller.tenant);
-            all.iter().map(|topic| sizes(core, topic, 0..count(topic))).collect()
+            let all = core.catalog.topics(ctx.caller.tenant).into_iter();
+            all.map(|topic| (Str::from(&*topic.name), (0..count(&topic)).collect(), topic))
+                .collect()
         }
         Some(asked) => some(core, ctx, &asked),
     };
-    let dir = DescribeLogDirsResult {
-        log_dir: Str::from_static(LOG_DIR),
-        topics: topics.into_iter().filter(|topic| !topic.partitions.is_empty()).collect(),
-        ..Default::default()
-    };
+    let leaders = Leaders::new(core, ctx);
+    let mut topics = Vec::with_capacity(wanted.len());
+    for (name, indexes, topic) in wanted {
+        let streams = indexes.into_iter().map(|partition| StreamId { topic: topic.id, partition });
+        let streams: Vec<StreamId> = streams
+            .filter(|stream| {
+                ctx.origin != Origin::Client || is_here(core, &leaders, &topic, *stream)
+            })
+            .collect();
+        if streams.is_empty() {
+            continue;
+        }
+        let sizes = core.backend.stored_bytes(&ctx.caller, &streams).await;
+        let partition = |(stream, size): (&StreamId, u64)| DescribeLogDirsPartition {
+            partition_index: stream.partition.cast_signed(),
+            partition_size: i64::try_from(size).unwrap_or(i64::MAX),
+            ..Default::default()
+        };
+        let partitions = streams.iter().zip(sizes).map(partition).collect();
+        topics.push(DescribeLogDirsTopic { name, partitions });
+    }
+    let dir =
+        DescribeLogDirsResult { log_dir: Str::from_static(LOG_DIR), topics, ..Default::default() };
     DescribeLogDirsResponse { results: vec![dir], ..Default::default() }
 }
 
-fn some(core: &Core, ctx: &Context, asked: &[DescribableLogDirTopic]) -> Vec<DescribeLogDirsTopic> {
-    let mut wanted: BTreeMap<&str, (Arc<Topic>, BTreeSet<u32>)> = BTreeMap::new();
+/// A topic, as it was asked for, with some of its partitions.
+type Wanted = (Str, BTreeSet<u32>, Arc<Topic>);
+
+fn some(core: &Core, ctx: &Context, asked: &[DescribableLogDirTopic]) -> Vec<Wanted> {
+    let mut wanted: BTreeMap<&Str, (BTreeSet<u32>, Arc<Topic>)> = BTreeMap::new();
     for DescribableLogDirTopic { topic: name, partitions } in asked {
         let Ok(topic) = resolve::by_name(core, ctx, name) else { continue };
         let indexes = partitions.iter().filter_map(|index| resolve::stream(&topic, *index).ok());
         let indexes: BTreeSet<u32> = indexes.map(|stream| stream.partition).collect();
-        wanted.entry(name).or_insert_with(|| (topic, BTreeSet::new())).1.extend(indexes);
+        wanted.entry(name).or_insert_with(|| (BTreeSet::new(), topic)).0.extend(indexes);
     }
-    wanted.into_values().map(|(topic, indexes)| sizes(core, &topic, indexes)).collect()
+    let named = |(name, (indexes, topic)): (&Str, _)| (name.clone(), indexes, topic);
+    wanted.into_iter().map(named).collect()
 }
 
 fn count(topic: &Topic) -> u32 {
     u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX)
 }
 
-/// Those of a topic's partitions that this node serves.
-fn sizes(
-    core: &Core,
-    topic: &Topic,
-    indexes: impl IntoIterator<Item = u32>,
-) -> DescribeLogDirsTopic {
-    let streams = indexes.into_iter().map(|partition| StreamId { topic: topic.id, partition });
-    let here = streams.filter(|stream| is_here(core, topic, *stream));
-    let partition = |stream: StreamId| DescribeLogDirsPartition {
-        partition_index: stream.partition.cast_signed(),
-        partition_size: i64::try_from(core.backend.stored_bytes(stream)).unwrap_or(i64::MAX),
-        ..Default::default()
-    };
-    DescribeLogDirsTopic { name: (&*topic.name).into(), partitions: here.map(partition).collect() }
-}
-
-fn is_here(core: &Core, topic: &Topic, stream: StreamId) -> bool {
+/// Whether clients are sent here for a stream.
+fn is_here(core: &Core, leaders: &Leaders, topic: &Topic, stream: StreamId) -> bool {
     let volume = topic.partitions[stream.partition as usize];
-    resolve::leader(core, volume) == core.config.node_id
+    leaders.leader(core, volume, &resolve::key_of(stream)).id == core.config.node_id.0
 }
 
 /// AlterReplicaLogDirs: there is no other directory to move to, and what is there already is a
@@ -95,6 +103,7 @@ pub(crate) async fn alter_replica_log_dirs(
     let topics = || request.dirs.iter().flat_map(|dir| &dir.topics);
     let too_many =
         topics().map(|topic| topic.partitions.len()).sum::<usize>() > MAX_PARTITIONS_PER_REQUEST;
+    let leaders = Leaders::new(core, ctx);
     // A partition that is named twice is answered once, for the last directory, as in Kafka.
     let mut results: BTreeMap<&Str, BTreeMap<i32, ErrorCode>> = BTreeMap::new();
     let mut room = MAX_PARTITIONS_PER_REQUEST;
@@ -109,7 +118,7 @@ pub(crate) async fn alter_replica_log_dirs(
                     (_, true) => ErrorCode::PolicyViolation,
                     _ if dir.path != LOG_DIR => ErrorCode::LogDirNotFound,
                     (Ok(topic), _) => match resolve::stream(topic, *index) {
-                        Ok(stream) if is_here(core, topic, stream) => ErrorCode::None,
+                        Ok(stream) if is_here(core, &leaders, topic, stream) => ErrorCode::None,
                         Ok(_) => ErrorCode::ReplicaNotAvailable,
                         Err(code) => code,
                     },

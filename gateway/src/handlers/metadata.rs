@@ -13,6 +13,7 @@ use sluice_wire::messages::metadata_response::{
 };
 use sluice_wire::{ErrorCode, Str, Uuid};
 
+use super::resolve::Leaders;
 use super::{permitted, resolve};
 use crate::context::Context;
 use crate::failure;
@@ -88,7 +89,9 @@ fn refuse(ctx: &Context, topics: &[MetadataRequestTopic]) -> Option<MetadataResp
 }
 
 fn all(core: &Core, ctx: &Context) -> Vec<MetadataResponseTopic> {
-    core.catalog.topics(ctx.caller.tenant).iter().map(|topic| describe(core, topic)).collect()
+    let topics = core.catalog.topics(ctx.caller.tenant);
+    let leaders = Leaders::new(core, ctx);
+    topics.iter().map(|topic| describe(core, &leaders, topic)).collect()
 }
 
 async fn some(
@@ -98,6 +101,7 @@ async fn some(
     may_create: bool,
 ) -> Vec<MetadataResponseTopic> {
     let tenant = ctx.caller.tenant;
+    let leaders = Leaders::new(core, ctx);
     // With one id in the request Kafka looks at ids alone.
     let by_id = asked.iter().any(|topic| topic.topic_id != Uuid::ZERO);
     let mut seen_ids = HashSet::new();
@@ -110,7 +114,7 @@ async fn some(
                 continue;
             }
             topics.push(match resolve::by_id(core, ctx, topic.topic_id) {
-                Ok(found) => describe(core, &found),
+                Ok(found) => describe(core, &leaders, &found),
                 Err(code) => MetadataResponseTopic {
                     error_code: code.code(),
                     name: None,
@@ -125,7 +129,7 @@ async fn some(
             continue;
         }
         match resolve::by_name(core, ctx, &name) {
-            Ok(found) => topics.push(describe(core, &found)),
+            Ok(found) => topics.push(describe(core, &leaders, &found)),
             Err(_) if topic_name::validate(&name).is_err() => {
                 topics.push(failed(name, ErrorCode::InvalidTopicException));
             }
@@ -168,14 +172,15 @@ fn failed(name: Str, code: ErrorCode) -> MetadataResponseTopic {
     MetadataResponseTopic { error_code: code.code(), name: Some(name), ..Default::default() }
 }
 
-fn describe(core: &Core, topic: &Topic) -> MetadataResponseTopic {
+fn describe(core: &Core, leaders: &Leaders, topic: &Topic) -> MetadataResponseTopic {
     let partition = |(index, volume): (usize, &sluice_model::VolumeId)| {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
-        let leader = resolve::leader(core, *volume).0;
+        let stream = StreamId { topic: topic.id, partition: index };
+        let leader = leaders.leader(core, *volume, &resolve::key_of(stream)).id;
         MetadataResponsePartition {
             partition_index: index.cast_signed(),
             leader_id: leader,
-            leader_epoch: core.backend.leader_epoch(StreamId { topic: topic.id, partition: index }),
+            leader_epoch: core.backend.leader_epoch(stream),
             replica_nodes: vec![leader],
             isr_nodes: vec![leader],
             ..Default::default()

@@ -89,7 +89,7 @@ pub(crate) async fn produce(
             acks,
             timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
             transactional_id: request.transactional_id,
-            not_added: match ctx.version {
+            not_added: match ctx.client_version {
                 ADDS_FROM.. => NotAdded::Adds,
                 ABORTABLE_FROM.. => NotAdded::Abortable,
                 _ => NotAdded::Invalid,
@@ -211,7 +211,7 @@ fn tell_leader(
     if ctx.version < LEADERS_FROM || place.error_code != ErrorCode::NotLeaderOrFollower.code() {
         return;
     }
-    let Some((broker, leader_epoch)) = resolve::current_leader(core, stream) else { return };
+    let Some((broker, leader_epoch)) = resolve::current_leader(core, ctx, stream) else { return };
     place.current_leader = LeaderIdAndEpoch { leader_id: broker.id, leader_epoch };
     if endpoints.iter().all(|endpoint| endpoint.node_id != broker.id) {
         endpoints.push(NodeEndpoint {

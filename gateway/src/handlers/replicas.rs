@@ -159,7 +159,9 @@ fn reassign(
         return Err((ErrorCode::InvalidReplicationFactor, message));
     }
     check_assignment(core, replicas)?;
-    let owner = resolve::leader(core, topic.partitions[stream.partition as usize]).0;
+    let volume = topic.partitions[stream.partition as usize];
+    let leaders = resolve::Leaders::new(core, ctx);
+    let owner = leaders.leader(core, volume, &resolve::key_of(stream)).id;
     if replicas[..] == [owner] {
         return Ok(());
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use sluice_catalog::Topic;
-use sluice_model::{NodeId, StreamId, TopicId, VolumeId};
+use sluice_catalog::{Node, Topic};
+use sluice_model::{StreamId, TopicId, VolumeId};
 use sluice_wire::{ErrorCode, Str, Uuid};
 
-use crate::context::Context;
+use crate::context::{Context, Origin};
 use crate::gateway::Core;
 
 /// A broker as clients are told of it.
@@ -18,8 +18,12 @@ pub(crate) struct Broker {
     pub(crate) rack: Option<Str>,
 }
 
-/// The tenant's topic of that name.
+/// The tenant's topic of that name. A node may put the topic's id in its place.
 pub(crate) fn by_name(core: &Core, ctx: &Context, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+    if ctx.origin == (Origin::Node { names_are_ids: true }) {
+        let id: TopicId = name.parse().map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
+        return by_id(core, ctx, Uuid(id.0)).map_err(|_| ErrorCode::UnknownTopicOrPartition);
+    }
     core.catalog.topic_by_name(ctx.caller.tenant, name).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
@@ -74,41 +78,105 @@ pub(crate) fn own_broker(core: &Core) -> Broker {
     }
 }
 
-/// The live nodes, this one always among them, by id.
+/// The live nodes that clients connect to, this one always among them, by id.
 pub(crate) fn brokers(core: &Core) -> Vec<Broker> {
     let own = own_broker(core);
     let mut brokers: Vec<Broker> = core
         .catalog
         .nodes()
         .iter()
-        .filter(|node| node.spec.id.0 != own.id)
-        .map(|node| Broker {
-            id: node.spec.id.0,
-            host: node.spec.kafka_host.as_str().into(),
-            port: node.spec.kafka_port.into(),
-            rack: node.spec.rack.as_deref().map(Str::from),
-        })
+        .filter(|node| node.spec.roles.gateway && node.spec.id.0 != own.id)
+        .map(|node| broker_of(node))
         .collect();
     brokers.push(own);
     brokers.sort_unstable_by_key(|broker| broker.id);
     brokers
 }
 
-/// The node that clients should use for a volume's partitions: its owner if it lives, else this one,
-/// which reaches the writers on their behalf.
-pub(crate) fn leader(core: &Core, volume: VolumeId) -> NodeId {
-    core.catalog
-        .volume(volume)
-        .and_then(|volume| volume.owner)
-        .filter(|owner| core.catalog.node(*owner).is_some())
-        .unwrap_or(core.config.node_id)
+fn broker_of(node: &Node) -> Broker {
+    Broker {
+        id: node.spec.id.0,
+        host: node.spec.kafka_host.as_str().into(),
+        port: node.spec.kafka_port.into(),
+        rack: node.spec.rack.as_deref().map(Str::from),
+    }
+}
+
+/// Whom a client is sent to: looked up once, for many partitions.
+pub(crate) struct Leaders {
+    brokers: Vec<Broker>,
+    /// Where the client stands, if it says so.
+    zone: Option<Str>,
+}
+
+impl Leaders {
+    pub(crate) fn new(core: &Core, ctx: &Context) -> Self {
+        Self { brokers: brokers(core), zone: zone_of(&ctx.caller.client_id) }
+    }
+
+    /// The node that clients should use for what lies on a volume: its owner if clients connect to that one; else one
+    /// of those that they do connect to, each of which reaches every owner. Which one depends on `key` alone, so that
+    /// all nodes say the same, and little changes when one comes or goes; in the client's zone, where there are any.
+    pub(crate) fn leader(&self, core: &Core, volume: VolumeId, key: &[u8]) -> &Broker {
+        let owner = core.catalog.volume(volume).and_then(|volume| volume.owner);
+        let is_owner = |broker: &&Broker| owner.is_some_and(|owner| owner.0 == broker.id);
+        if let Some(owner) = self.brokers.iter().find(is_owner) {
+            return owner;
+        }
+        self.any(key)
+    }
+
+    /// One of the nodes that clients connect to, by rendezvous hashing.
+    fn any(&self, key: &[u8]) -> &Broker {
+        let near = |broker: &&Broker| self.zone.is_some() && broker.rack == self.zone;
+        let weight = |broker: &&Broker| (weight(key, broker.id), broker.id);
+        let near = self.brokers.iter().filter(near).max_by_key(weight);
+        // This node is always among them.
+        near.or_else(|| self.brokers.iter().max_by_key(weight)).unwrap_or(&self.brokers[0])
+    }
+
+    /// The node to ask for a group or a transactional id: the one that has the coordinators, if clients connect to it.
+    pub(crate) fn coordinator(&self, core: &Core, key: &str) -> &Broker {
+        match core.catalog.volumes().first() {
+            Some(first) => self.leader(core, first.spec.id, key.as_bytes()),
+            None => self.any(key.as_bytes()),
+        }
+    }
+}
+
+/// What a stream is hashed by.
+pub(crate) fn key_of(stream: StreamId) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(&stream.topic.0);
+    key[16..].copy_from_slice(&stream.partition.to_be_bytes());
+    key
+}
+
+/// FNV-1a over the key and the node, mixed: the same on every node and in every version.
+fn weight(key: &[u8], node: i32) -> u64 {
+    let bytes = key.iter().chain(node.to_be_bytes().iter()).copied().collect::<Vec<u8>>();
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}
+
+/// The zone that a client id names: `zone=NAME` among what stands there between commas, semicolons or spaces.
+fn zone_of(client_id: &str) -> Option<Str> {
+    let mut parts = client_id.split([',', ';', ' ']);
+    let zone = parts.find_map(|part| part.strip_prefix("zone="))?;
+    (!zone.is_empty()).then(|| Str::from(zone))
 }
 
 /// What a client is told with an error that makes it look for the leader: who it is (KIP-951).
-pub(crate) fn current_leader(core: &Core, stream: StreamId) -> Option<(Broker, i32)> {
+pub(crate) fn current_leader(
+    core: &Core,
+    ctx: &Context,
+    stream: StreamId,
+) -> Option<(Broker, i32)> {
     let topic = core.catalog.topic_of_any_tenant(stream.topic)?;
     let volume = topic.partitions.get(stream.partition as usize)?;
-    let leader = leader(core, *volume);
-    let broker = brokers(core).into_iter().find(|broker| broker.id == leader.0)?;
-    Some((broker, core.backend.leader_epoch(stream)))
+    let leader = Leaders::new(core, ctx).leader(core, *volume, &key_of(stream)).clone();
+    Some((leader, core.backend.leader_epoch(stream)))
 }

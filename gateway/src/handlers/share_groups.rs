@@ -67,7 +67,7 @@ pub(crate) async fn share_fetch(
             }
             let partition = place.partition_index.cast_unsigned();
             let stream = StreamId { topic: TopicId(topic.topic_id.0), partition };
-            let Some((broker, leader_epoch)) = resolve::current_leader(core, stream) else {
+            let Some((broker, leader_epoch)) = resolve::current_leader(core, ctx, stream) else {
                 continue;
             };
             place.current_leader = LeaderIdAndEpoch { leader_id: broker.id, leader_epoch };

@@ -24,8 +24,8 @@ use sluice_wire::messages::list_transactions_response::ListTransactionsResponse;
 use sluice_wire::{ErrorCode, Str};
 
 use super::resolve;
-use crate::backend::{Producer, ProducerIdentity};
-use crate::context::Context;
+use crate::backend::{AddedBy, Producer, ProducerIdentity};
+use crate::context::{Context, Origin};
 use crate::gateway::Core;
 
 /// From this version of AddPartitionsToTxn, AddOffsetsToTxn and EndTxn on clients know PRODUCER_FENCED
@@ -98,7 +98,12 @@ async fn add(
     let missing = if verify_only {
         backend.not_added(&ctx.caller, &producer, streams).await
     } else {
-        backend.add_streams(&ctx.caller, &producer, streams).await.map(|()| BTreeSet::new())
+        // Between nodes it is a partition's owner that asks, since something was written.
+        let by = match ctx.origin {
+            Origin::Node { names_are_ids: true } => AddedBy::Write,
+            Origin::Client | Origin::Node { .. } => AddedBy::Client,
+        };
+        backend.add_streams(&ctx.caller, &producer, streams, by).await.map(|()| BTreeSet::new())
     };
     results(topics, &found, |stream| match (&missing, stream) {
         (Err(code), _) | (Ok(_), Err(code)) => known_to(ctx, *code),

@@ -80,6 +80,8 @@ pub(super) struct MemoryBackend {
     pub(super) reading: AtomicUsize,
     /// Makes every append fail.
     pub(super) refuse: AtomicBool,
+    /// Transactions that were ended in streams.
+    pub(super) ended: Mutex<Vec<(StreamId, EndMarker)>>,
     next_producer: AtomicI64,
     pub(super) transactions: Mutex<HashMap<(TenantId, Str), transactions::Open>>,
     /// Connections that were said to be lost to share groups; each said once more in `lost_count`.
@@ -107,6 +109,7 @@ impl MemoryBackend {
             appends: AtomicUsize::new(0),
             reading: AtomicUsize::new(0),
             refuse: AtomicBool::new(false),
+            ended: Mutex::default(),
             next_producer: AtomicI64::new(1_000),
             transactions: Mutex::default(),
             lost: Mutex::default(),
@@ -164,7 +167,11 @@ impl MemoryBackend {
 
 #[async_trait]
 impl TransactionLog for MemoryBackend {
-    fn active_producers(&self, stream: StreamId) -> Result<Vec<ActiveProducer>, ErrorCode> {
+    async fn active_producers(
+        &self,
+        _caller: &Caller,
+        stream: StreamId,
+    ) -> Result<Vec<ActiveProducer>, ErrorCode> {
         let streams = self.streams.lock();
         let stream = streams.get(&stream).ok_or(ErrorCode::NotLeaderOrFollower)?;
         Ok(vec![ActiveProducer {
@@ -175,6 +182,14 @@ impl TransactionLog for MemoryBackend {
             coordinator_epoch: 2,
             transaction_start: stream.start,
         }])
+    }
+
+    async fn end_in_stream(&self, stream: StreamId, marker: EndMarker) -> Result<(), ErrorCode> {
+        if marker.producer_epoch < 0 {
+            return Err(ErrorCode::InvalidProducerEpoch);
+        }
+        self.ended.lock().push((stream, marker));
+        Ok(())
     }
 
     async fn commit_in_transaction(
@@ -340,10 +355,13 @@ impl Backend for MemoryBackend {
         EPOCH
     }
 
-    fn stored_bytes(&self, stream: StreamId) -> u64 {
-        let streams = self.streams.lock();
-        let batches = streams.get(&stream).into_iter().flat_map(|stream| &stream.batches);
-        batches.map(|(_, batch)| batch.len() as u64).sum()
+    async fn stored_bytes(&self, _caller: &Caller, streams: &[StreamId]) -> Vec<u64> {
+        let known = self.streams.lock();
+        let size = |stream: &StreamId| {
+            let batches = known.get(stream).into_iter().flat_map(|stream| &stream.batches);
+            batches.map(|(_, batch)| batch.len() as u64).sum()
+        };
+        streams.iter().map(size).collect()
     }
 
     async fn join_group(

@@ -74,6 +74,11 @@ impl Decoder {
         self.end - self.at
     }
 
+    /// What is left, as a slice of the frame; it stays to be read.
+    pub fn rest(&self) -> Bytes {
+        self.frame.slice(self.at..self.end)
+    }
+
     /// Checks that nothing is left.
     ///
     /// # Errors

@@ -109,6 +109,11 @@ impl Encoder {
         Ok(self.into_chain())
     }
 
+    /// Adds bytes that are encoded already.
+    pub fn raw(&mut self, bytes: &Bytes) {
+        self.put_bytes(bytes);
+    }
+
     #[inline]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.small.put_slice(bytes);

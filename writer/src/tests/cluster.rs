@@ -191,6 +191,7 @@ impl Cluster {
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
             metrics: self.metrics.clone(),
+            other_owners: Arc::new(crate::transaction::NoOtherOwners),
             on_shift: Arc::new(|_| {}),
         }
     }

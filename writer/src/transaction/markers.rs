@@ -53,6 +53,25 @@ pub trait Markers: Send + Sync + 'static {
     async fn tell_group(&self, marker: Marker, group: &Str) -> Told;
 }
 
+/// Streams that other nodes own.
+#[async_trait]
+pub trait OtherOwners: Send + Sync + 'static {
+    /// Writes the marker to a stream that is not this node's. A stream that has heard of a newer producer epoch needs
+    /// none.
+    async fn tell_stream(&self, marker: Marker, stream: StreamId) -> Told;
+}
+
+/// There are no other nodes: whoever is to own a stream later is told then.
+#[derive(Clone, Copy, Debug)]
+pub struct NoOtherOwners;
+
+#[async_trait]
+impl OtherOwners for NoOtherOwners {
+    async fn tell_stream(&self, _marker: Marker, _stream: StreamId) -> Told {
+        Told::NotYet
+    }
+}
+
 enum Part {
     Stream(StreamId),
     Group(Str),

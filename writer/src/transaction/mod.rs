@@ -50,7 +50,7 @@ use crate::group::log::{CoordinatorLog, CoordinatorState};
 use crate::group::record::RecordError;
 
 pub use self::config::TransactionConfig;
-pub use self::markers::{Marker, Markers, Told};
+pub use self::markers::{Marker, Markers, NoOtherOwners, OtherOwners, Told};
 pub use self::metrics::TransactionMetrics;
 pub use self::query::{Described, Listed, Listing};
 

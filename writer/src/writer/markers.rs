@@ -50,10 +50,13 @@ impl Markers for WriterMarkers {
             Ok(()) => Told::Yes,
             // Its topic was deleted, and the transaction's records with it.
             Err(AppendError::NotOwner) if !writer.exists(stream) => Told::Yes,
+            Err(AppendError::NotOwner) => {
+                writer.inner.other_owners.tell_stream(marker, stream).await
+            }
             // A newer epoch has written there, which only a coordinator hands out that has ended this
             // transaction.
             Err(AppendError::Sequence(SequenceError::ProducerFenced)) => Told::Yes,
-            Err(AppendError::NotOwner | AppendError::TimedOut) => Told::NotYet,
+            Err(AppendError::TimedOut) => Told::NotYet,
             Err(error @ (AppendError::Sequence(_) | AppendError::Invalid { .. })) => {
                 tracing::warn!(%stream, producer_id, %error, "a marker was refused");
                 Told::NotYet

@@ -14,7 +14,9 @@ use sluice_wire::messages::list_transactions_response::{
 use sluice_wire::{ErrorCode, Str};
 
 use super::MemoryBackend;
-use crate::backend::{Caller, Producer, ProducerIdentity, TransactionDescription, Transactions};
+use crate::backend::{
+    AddedBy, Caller, Producer, ProducerIdentity, TransactionDescription, Transactions,
+};
 
 /// An open transaction.
 #[derive(Clone, Default)]
@@ -71,6 +73,7 @@ impl Transactions for MemoryBackend {
         caller: &Caller,
         producer: &Producer,
         streams: BTreeSet<StreamId>,
+        _by: AddedBy,
     ) -> Result<(), ErrorCode> {
         self.with(caller, producer, |open| open.streams.extend(streams))
     }

@@ -6,6 +6,7 @@
 
 use crate::ApiKey;
 use crate::field::Field;
+use crate::messages::asker::Asker;
 use crate::table::prelude::*;
 
 const OLD: Version = Version { number: 1, flexible: false };
@@ -83,6 +84,54 @@ impl Message for RequestHeader {
             encoder.uvarint(0);
         }
         Ok(())
+    }
+}
+
+/// The header of a request between nodes of a cluster: the version 2 of [`RequestHeader`], whatever the request's kind
+/// and version, with who asks among its tagged fields. The body after it is as in any request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeRequestHeader {
+    /// The header itself.
+    pub request: RequestHeader,
+    /// On whose behalf; none for what nodes have to say to each other.
+    pub asker: Option<Asker>,
+}
+
+impl NodeRequestHeader {
+    /// Where [`Asker`] stands: far above the tags that Kafka gives out one by one.
+    const ASKER_TAG: u32 = 10_000;
+    const ASKER_VERSION: i16 = 0;
+
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// When the bytes are no such header.
+    pub fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+        let request = RequestHeader::decode(decoder, 1)?;
+        let mut asker = None;
+        decoder.tagged(&mut asker, |asker, tag, field| {
+            if tag != Self::ASKER_TAG {
+                return Ok(false);
+            }
+            *asker = Some(Asker::decode(field, Self::ASKER_VERSION)?);
+            Ok(true)
+        })?;
+        Ok(Self { request, asker })
+    }
+
+    /// Writes the header.
+    ///
+    /// # Errors
+    /// When a text is too long for its field.
+    pub fn encode(&self, encoder: &mut Encoder) -> Result<(), EncodeError> {
+        self.request.encode(encoder, 1)?;
+        encoder.uvarint(u32::from(self.asker.is_some()));
+        match &self.asker {
+            Some(asker) => {
+                encoder.tagged(Self::ASKER_TAG, |e| asker.encode(e, Self::ASKER_VERSION))
+            }
+            None => Ok(()),
+        }
     }
 }
 

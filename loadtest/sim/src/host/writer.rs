@@ -145,6 +145,7 @@ async fn open(
         clock: Arc::new(HostClock { stage: Arc::clone(stage), host }),
         entropy,
         metrics: WriterMetrics::default(),
+        other_owners: Arc::new(sluice_writer::transaction::NoOtherOwners),
         on_shift: attach(reader),
     };
     Box::pin(Writer::open(&places, parts)).await.map_err(|error| error.to_string())
