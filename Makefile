@@ -9,7 +9,7 @@ CARGO_DENY_VERSION := 0.20.2
 TARGET_DIR = $(abspath $(or $(CARGO_TARGET_DIR),target))
 COMMIT = $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: build test lint fmt test-clients test-suites test-differential test-foreign-client test-fencing simulate mutants bench deny docs
+.PHONY: build test lint fmt test-clients test-suites test-differential test-foreign-client test-fencing simulate model mutants bench deny docs
 
 # The release binary, which knows its commit.
 build:
@@ -50,6 +50,10 @@ FROM ?= 1
 simulate:
 	$(CARGO) build --release --locked -p sluice-sim
 	'$(TARGET_DIR)/release/sluice-sim' --seeds '$(SEEDS)' --from '$(FROM)'
+
+# How volumes change hands, every order of steps; larger than `cargo test -p sluice-ownership` explores: minutes, gigabytes.
+model:
+	$(CARGO) run --release --locked -p sluice-ownership
 
 # Breaks the code on purpose, in one place at a time, and shows that the simulation finds it.
 mutants:

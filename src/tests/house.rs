@@ -23,6 +23,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("sluice-catalog-etcd", &["sluice-model", "sluice-catalog"]),
     // Runs in the virtual machine of loadtest/fencing.
     ("sluice-fencing", &["sluice-model", "sluice-device", "sluice-volume"]),
+    // A model of what the others do. It is compared with them by readers.
+    ("sluice-ownership", &[]),
     // Writer, reader and tenants never know each other. A reader serves from the bucket alone: it
     // has no use for volumes and the catalog.
     (
