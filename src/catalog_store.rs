@@ -112,7 +112,8 @@ fn etcd_options(config: &Config) -> anyhow::Result<EtcdOptions> {
     })
 }
 
-fn read(key: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+/// A small file that a key of the configuration names.
+pub(crate) fn read(key: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     let cannot = || format!("cannot read {} ({key})", path.display());
     let length = std::fs::metadata(path).with_context(cannot)?.len();
     anyhow::ensure!(length <= MAX_FILE_BYTES, "{} is too long ({key})", path.display());

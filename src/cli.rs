@@ -49,6 +49,15 @@ enum Command {
     /// Start, and serve until told to end (SIGTERM or Ctrl-C)
     #[command(after_help = UP_EXAMPLES)]
     Up(Overrides),
+    /// Serve clients in a cluster, and nothing else: `up` with roles = gateway
+    #[command(after_help = ROLE_EXAMPLES)]
+    Gateway(Overrides),
+    /// Own volumes in a cluster, and nothing else: `up` with roles = writer
+    #[command(after_help = ROLE_EXAMPLES)]
+    Writer(Overrides),
+    /// Read the bucket for consumers in a cluster, and nothing else: `up` with roles = reader
+    #[command(after_help = ROLE_EXAMPLES)]
+    Reader(Overrides),
     /// Look at the configuration without starting
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -81,6 +90,14 @@ Examples:
 
 When clients can connect, one line with the bootstrap address is printed to stdout.
 Every key of the configuration is also an environment variable: see `sluice config reference`.";
+
+const ROLE_EXAMPLES: &str = "\
+Examples:
+  sluice writer --config /etc/sluice/writer.toml
+  sluice gateway --config /etc/sluice/gateway.toml --kafka 10.0.0.4:9092
+
+All nodes of a cluster have the same catalog.etcd.endpoints, catalog.etcd.prefix and bucket.url, and each
+its own node_id, data_dir and cluster.listen: see docs/operations.md.";
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
@@ -212,10 +229,28 @@ where
         Command::Verify(args) => tools::run(tools::verify::run(args)),
         Command::Restore(args) => tools::run(tools::restore::run(args)),
         Command::Loadtest(command) => loadtest::run(command),
-        Command::Up(overrides) => match overrides.load(environment) {
-            Ok(loaded) => start(loaded.config, up),
-            Err(problems) => wrong(&problems),
-        },
+        Command::Up(overrides) => serve(&overrides, None, environment, up),
+        Command::Gateway(overrides) => serve(&overrides, Some("gateway"), environment, up),
+        Command::Writer(overrides) => serve(&overrides, Some("writer"), environment, up),
+        Command::Reader(overrides) => serve(&overrides, Some("reader"), environment, up),
+    }
+}
+
+/// Serves as what the configuration says, or as `role`.
+fn serve<F>(
+    overrides: &Overrides,
+    role: Option<&'static str>,
+    environment: Vec<(OsString, OsString)>,
+    up: impl FnOnce(Config) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let mut flags = overrides.flags();
+    flags.extend(role.map(|role| ("roles", "the command", role.to_owned())));
+    match load(overrides.config.clone(), environment, flags) {
+        Ok(loaded) => start(loaded.config, up),
+        Err(problems) => wrong(&problems),
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Socket;
-use super::session::{Ended, NodeSession};
+use super::session::{Ended, NodeSession, stopped};
 use super::tls::PeerTls;
 use crate::gateway::{Core, Gateway};
 
@@ -36,11 +36,11 @@ impl PeerListener {
     /// Serves nodes that connect to `listener` until `stop` holds true or its sender is gone.
     pub async fn listen(&self, listener: TcpListener, stop: watch::Receiver<bool>) {
         let mut sessions = JoinSet::new();
-        let mut stopped = stop.clone();
+        let mut told = stop.clone();
         loop {
             tokio::select! {
                 biased;
-                _ = stopped.wait_for(|stop| *stop) => break,
+                () = stopped(&mut told) => break,
                 Some(_) = sessions.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((_, address)) if sessions.len() >= MAX_CONNECTIONS => {

@@ -306,7 +306,7 @@ impl NodeSession {
 }
 
 /// A sender that is gone means the end, too.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 

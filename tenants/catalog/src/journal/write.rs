@@ -110,6 +110,7 @@ impl Collector for JournalMetrics {
 }
 
 /// What a journal is written with.
+#[derive(Clone)]
 pub struct JournalParts {
     /// What is journalled.
     pub store: Arc<dyn MetadataStore>,

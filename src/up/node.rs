@@ -1,0 +1,267 @@
+//! Catalog, writer and reader of this process, and its links to other nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use object_store::ObjectStore;
+use parking_lot::RwLock;
+use prometheus_client::registry::Registry;
+use sluice_bucket::BucketMetrics;
+use sluice_catalog::journal::{JournalMetrics, JournalOptions, JournalParts};
+use sluice_catalog::{
+    Catalog, CatalogOptions, NodeRegistration, NodeSpec, PeerAddress, RegistrationState,
+};
+use sluice_format::key::Keys;
+use sluice_gateway::backend::{Backend, EndMarker};
+use sluice_gateway::peers::{PeerTls, Peers, PeersParts, Routing};
+use sluice_model::{CatalogLimits, Clock, Entropy, GroupDefaults, StreamId, TopicDefaults};
+use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
+use sluice_wire::ErrorCode;
+use sluice_writer::transaction::{Marker, NoOtherOwners, OtherOwners, Told};
+use sluice_writer::{Writer, WriterMetrics, WriterParts};
+
+use super::journal::JournalKeeper;
+use super::options::{group_config, node_id, transaction_config, writer_options};
+use super::shutdown::Shutdown;
+use crate::bucket;
+use crate::catalog_store::{self, OpenStore};
+use crate::config::{Config, HostPort};
+use crate::keeper::Keeper;
+use crate::local_backend::LocalBackend;
+use crate::low_priority::LowPriority;
+use crate::seams::{SystemClock, SystemEntropy};
+use crate::volumes;
+
+/// See the module.
+pub(super) struct Node {
+    store: OpenStore,
+    catalog: Catalog,
+    registration: NodeRegistration,
+    backend: Arc<LocalBackend>,
+    /// None in a process that is a cluster of its own.
+    peers: Option<Arc<Peers>>,
+    tls: Option<PeerTls>,
+    keeper: Option<Keeper>,
+    journal: JournalKeeper,
+}
+
+impl Node {
+    /// Takes everything over. None if the process was told to end meanwhile.
+    pub(super) async fn start(
+        config: &Config,
+        kafka: Option<&HostPort>,
+        peer: Option<PeerAddress>,
+        registry: &RwLock<Registry>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Option<Self>> {
+        let mut drain = shutdown.watch();
+        tokio::select! {
+            node = Box::pin(Self::take_over(config, kafka, peer, registry)) => node.map(Some),
+            _ = drain.wait_for(|drain| *drain) => Ok(None),
+        }
+    }
+
+    async fn take_over(
+        config: &Config,
+        kafka: Option<&HostPort>,
+        peer: Option<PeerAddress>,
+        registry: &RwLock<Registry>,
+    ) -> anyhow::Result<Self> {
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let tls = peer_tls(config)?;
+        let data_dir = &config.data_dir;
+        std::fs::create_dir_all(data_dir.join("volumes"))
+            .with_context(|| format!("cannot make {} (data_dir)", data_dir.display()))?;
+        let store = OpenStore::open(config, &entropy).await?;
+        let options = CatalogOptions {
+            entropy: Arc::clone(&entropy),
+            node: Some(node_id(config)),
+            topic_defaults: TopicDefaults::new(config.topics.defaults.clone())
+                .context("topics.defaults")?,
+            group_defaults: GroupDefaults::new(config.groups.defaults.clone())
+                .context("groups.defaults")?,
+            limits: CatalogLimits::default(),
+        };
+        let catalog = Catalog::open(store.handle(), options).await?;
+        let node_id = node_id(config);
+        let is_alone = peer.is_none();
+        if is_alone {
+            store.check_alone(&catalog, node_id)?;
+        }
+        let spec = NodeSpec {
+            id: node_id,
+            kafka_host: kafka.map(|kafka| kafka.host.clone()).unwrap_or_default(),
+            kafka_port: kafka.map_or(0, |kafka| kafka.port),
+            rack: config.cluster.zone.as_ref().map(|zone| zone.0.clone()),
+            peer,
+            roles: config.roles.0,
+        };
+        let registration = catalog.register_node(spec, config.cluster.lease).await?;
+        // Another may have registered at the same moment: then both end.
+        if is_alone && let Err(error) = store.check_alone(&catalog, node_id) {
+            registration.deregister().await?;
+            return Err(error);
+        }
+        let peers = (!is_alone).then(|| {
+            let mut registry = registry.write();
+            let (catalog, tls) = (catalog.clone(), tls.clone());
+            Peers::new(PeersParts { node: node_id, catalog, tls, registry: &mut registry })
+        });
+        let bucket_metrics = BucketMetrics::default();
+        bucket_metrics.register(&mut registry.write());
+        let bucket = bucket::open(config, Arc::clone(&entropy), bucket_metrics)?;
+        let background: Arc<dyn ObjectStore> = Arc::new(bucket.background());
+        let bucket: Arc<dyn ObjectStore> = Arc::new(bucket);
+        let keys = Keys::new(catalog.cluster_id());
+        let lie_in = volumes::Bucket { store: &bucket, keys: &keys, entropy: &entropy };
+        let places = match config.roles.0.writer {
+            true => volumes::places(config, &catalog, lie_in).await?,
+            false => Vec::new(),
+        };
+        let metrics = WriterMetrics::default();
+        let cache_metrics = CacheMetrics::default();
+        metrics.register(&mut registry.write());
+        cache_metrics.register(&mut registry.write());
+        let journal_metrics = JournalMetrics::default();
+        journal_metrics.register(&mut registry.write());
+        let journal = JournalParts {
+            store: store.handle(),
+            bucket: Arc::clone(&bucket),
+            keys: keys.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            options: JournalOptions::default(),
+            metrics: journal_metrics,
+        };
+        let reader_options = ReaderOptions { cache_bytes: config.reader.cache_bytes };
+        let reader = Reader::new(Arc::clone(&bucket), keys.clone(), reader_options, cache_metrics);
+        let reader = Arc::new(reader);
+        let other_owners: Arc<dyn OtherOwners> = match &peers {
+            Some(peers) => Arc::new(ByPeers(Arc::clone(peers))),
+            None => Arc::new(NoOtherOwners),
+        };
+        let parts = WriterParts {
+            node: node_id,
+            catalog: catalog.clone(),
+            bucket,
+            background,
+            keys,
+            options: writer_options(config),
+            groups: group_config(config),
+            transactions: transaction_config(config),
+            clock,
+            entropy,
+            metrics,
+            other_owners,
+            on_shift: volumes::attach(&reader),
+        };
+        let writer = Writer::open(&places, parts).await?;
+        writer.register_census(&mut registry.write());
+        // Only who owns the volumes may journal: a process whose cluster was restored elsewhere ends
+        // before this.
+        let journal = JournalKeeper::start(node_id, catalog.clone(), journal);
+        let keeper = config.roles.0.writer;
+        let keeper = keeper.then(|| Keeper::new(node_id, catalog.clone(), writer.clone(), places));
+        let low = LowPriority::start().context("cannot start threads")?;
+        let backend = Arc::new(LocalBackend::new(writer, reader, low, peers.clone()));
+        Ok(Self { store, catalog, registration, backend, peers, tls, keeper, journal })
+    }
+
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// What this process serves itself.
+    pub(super) fn backend(&self) -> &Arc<LocalBackend> {
+        &self.backend
+    }
+
+    /// What the cluster serves.
+    pub(super) fn routing(&self) -> Arc<dyn Backend> {
+        let here: Arc<dyn Backend> = Arc::clone(&self.backend) as _;
+        match &self.peers {
+            Some(peers) => Arc::new(Routing::new(here, Arc::clone(peers))),
+            None => here,
+        }
+    }
+
+    pub(super) fn peers(&self) -> Option<&Arc<Peers>> {
+        self.peers.as_ref()
+    }
+
+    pub(super) fn tls(&self) -> Option<&PeerTls> {
+        self.tls.as_ref()
+    }
+
+    /// Returns when this process may not serve any more, and says why.
+    pub(super) async fn lost(&self) -> &'static str {
+        let mut registration = self.registration.state();
+        let kept = async {
+            match &self.keeper {
+                Some(keeper) => keeper.run().await.message(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            end = kept => end,
+            _ = registration.wait_for(|state| *state == RegistrationState::Replaced) => {
+                "another process has registered under this node id"
+            }
+        }
+    }
+
+    /// Ends service; what is not in the bucket yet is uploaded within `flush`.
+    pub(super) async fn end(self, flush: Duration) {
+        let Self { store, catalog, registration, backend, peers, tls: _, keeper, journal } = self;
+        drop(keeper);
+        tokio::join!(backend.writer().close(flush), journal.close(flush));
+        if let Err(error) = registration.deregister().await {
+            tracing::warn!(%error, "the node could not be signed off; its lease will run out");
+        }
+        // With the last handle of the catalog its follower ends; then the store may.
+        drop((backend, peers, catalog));
+        store.close().await;
+    }
+}
+
+/// The certificates between nodes, where there are any.
+fn peer_tls(config: &Config) -> anyhow::Result<Option<PeerTls>> {
+    let cluster = &config.cluster;
+    let (Some(authorities), Some(chain), Some(key)) =
+        (&cluster.ca_file, &cluster.cert_file, &cluster.key_file)
+    else {
+        return Ok(None);
+    };
+    let tls = PeerTls::new(
+        &catalog_store::read("cluster.ca_file", authorities)?,
+        &catalog_store::read("cluster.cert_file", chain)?,
+        &catalog_store::read("cluster.key_file", key)?,
+    );
+    tls.map(Some).context("cluster.ca_file, cluster.cert_file, cluster.key_file")
+}
+
+/// Ends transactions in streams of other nodes.
+struct ByPeers(Arc<Peers>);
+
+#[async_trait]
+impl OtherOwners for ByPeers {
+    async fn tell_stream(&self, marker: Marker, stream: StreamId) -> Told {
+        let end = EndMarker {
+            producer_id: marker.producer_id,
+            producer_epoch: marker.producer_epoch,
+            coordinator_epoch: marker.coordinator_epoch,
+            commit: marker.commit,
+        };
+        match self.0.end_in_stream(marker.tenant, stream, end).await {
+            // It has heard of a newer producer epoch: a coordinator that hands one out has ended this transaction.
+            Ok(()) | Err(ErrorCode::InvalidProducerEpoch) => Told::Yes,
+            Err(code) => {
+                tracing::debug!(%stream, ?code, "another node did not end a transaction; once more later");
+                Told::NotYet
+            }
+        }
+    }
+}
