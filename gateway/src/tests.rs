@@ -9,6 +9,7 @@ mod groups;
 mod hostile;
 mod memory;
 mod pages;
+mod peers;
 mod pipeline;
 mod protocol;
 mod share_groups;
@@ -35,6 +36,7 @@ use sluice_tenants::{Identity, ListenerPolicy, Principal, RemoteAccess};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::peers::PeerTls;
 use crate::{Gateway, GatewayConfig};
 use client::Client;
 use memory::MemoryBackend;
@@ -57,7 +59,8 @@ impl Entropy for Counting {
     }
 }
 
-/// A running gateway with one listener for each tenant asked for.
+/// A running gateway with one listener for each tenant asked for. With `SLUICE_TEST_APART` in the environment it has
+/// nothing itself: its backend is another node's, with which it speaks over TCP, and every test holds all the same.
 struct Server {
     catalog: Catalog,
     backend: Arc<MemoryBackend>,
@@ -65,6 +68,8 @@ struct Server {
     addresses: Vec<SocketAddr>,
     shutdown: watch::Sender<bool>,
     serving: Vec<JoinHandle<()>>,
+    /// The node that has the backend, if that is another one.
+    owner: Option<peers::Owner>,
 }
 
 impl Server {
@@ -73,6 +78,20 @@ impl Server {
     }
 
     async fn with(configure: impl FnOnce(&mut GatewayConfig), tenants: &[TenantId]) -> Self {
+        let is_apart = std::env::var_os("SLUICE_TEST_APART").is_some();
+        Self::over(is_apart.then_some(None), configure, tenants).await
+    }
+
+    /// A gateway of a node that has no volumes; another one has them, with which it speaks TLS if there is any.
+    async fn apart(tls: Option<PeerTls>, tenants: &[TenantId]) -> Self {
+        Self::over(Some(tls), |_| {}, tenants).await
+    }
+
+    async fn over(
+        apart: Option<Option<PeerTls>>,
+        configure: impl FnOnce(&mut GatewayConfig),
+        tenants: &[TenantId],
+    ) -> Self {
         let entropy: Arc<dyn Entropy> = Arc::new(Counting::default());
         let store = EmbeddedStore::in_memory(Arc::clone(&entropy)).unwrap();
         let options = CatalogOptions {
@@ -85,13 +104,23 @@ impl Server {
         let catalog = Catalog::open(Arc::new(store), options).await.unwrap();
         let volume = VolumeSpec::new(VolumeId(1), VolumeKind::File, "memory", 1 << 30);
         catalog.add_volume(volume).await.unwrap();
-        catalog.claim_volume(VolumeId(1), NODE, VolumeEpoch(0)).await.unwrap();
+        let owner = if apart.is_some() { peers::OWNER } else { NODE };
+        // As often as the backend says.
+        for epoch in 0..memory::EPOCH.unsigned_abs() {
+            catalog.claim_volume(VolumeId(1), owner, VolumeEpoch(epoch)).await.unwrap();
+        }
         let mut config = GatewayConfig::new(NODE, "broker.test", 9092);
         configure(&mut config);
         let backend = Arc::new(MemoryBackend::new(catalog.clone()));
         let mut registry = Registry::default();
-        let gateway =
-            Gateway::new(config, catalog.clone(), Arc::clone(&backend) as _, &mut registry);
+        let here = Arc::clone(&backend) as _;
+        let (gateway, owner) = match apart {
+            None => (Gateway::new(config, catalog.clone(), here, &mut registry), None),
+            Some(tls) => {
+                let owner = peers::Owner::start(&config, &catalog, here, tls.clone()).await;
+                (peers::gateway_of(config, &catalog, tls, &mut registry), Some(owner))
+            }
+        };
         let (shutdown, stopped) = watch::channel(false);
         let mut addresses = Vec::new();
         let mut serving = Vec::new();
@@ -108,7 +137,7 @@ impl Server {
             }));
         }
         let registry = Mutex::new(registry);
-        Self { catalog, backend, registry, addresses, shutdown, serving }
+        Self { catalog, backend, registry, addresses, shutdown, serving, owner }
     }
 
     async fn client(&self) -> Client {
@@ -146,6 +175,9 @@ impl Server {
         self.shutdown.send_replace(true);
         for serving in self.serving {
             tokio::time::timeout(SOON, serving).await.unwrap().unwrap();
+        }
+        if let Some(owner) = self.owner {
+            owner.stop().await;
         }
     }
 }

@@ -236,7 +236,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "kafka.max_frame_bytes",
-        doc: "The largest request. It is checked before memory is taken for it. Kafka's \
+        doc: "The largest request. It is checked before memory is taken for it. The same on all nodes of a cluster. Kafka's \
               `socket.request.max.bytes`.",
         bounds: Some((64 * KIB, GIB)),
         field: |c| &mut c.kafka.max_frame_bytes,

@@ -351,9 +351,9 @@ impl Backend for Routing {
     }
 
     fn leader_epoch(&self, stream: StreamId) -> i32 {
-        match self.here.leader_epoch(stream) {
-            -1 => self.peers.leader_epoch(stream),
-            here => here,
+        match self.way(stream) {
+            Way::Here => self.here.leader_epoch(stream),
+            Way::Node(_) | Way::Nowhere => self.peers.leader_epoch(stream),
         }
     }
 

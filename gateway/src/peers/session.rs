@@ -38,6 +38,11 @@ use crate::outbox::Outbox;
 /// Requests of one connection that run at once; what comes then waits in the socket.
 const MAX_RUNNING: usize = 8192;
 
+/// A client's largest frame may come longer: with ids for names, and who asks.
+fn max_frame_bytes(core: &Core) -> u32 {
+    core.config.limits.max_frame_bytes.saturating_mul(2).saturating_add(1 << 20)
+}
+
 /// Why a connection between nodes ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
@@ -113,7 +118,7 @@ impl NodeSession {
     pub(super) fn new(core: Arc<Core>, listener: Arc<str>, socket: Box<dyn Socket>) -> Self {
         let (reader, writer) = tokio::io::split(socket);
         Self {
-            inbox: Inbox::new(core.request_budget.nothing(), core.config.limits.max_frame_bytes),
+            inbox: Inbox::new(core.request_budget.nothing(), max_frame_bytes(&core)),
             outbox: Outbox::new(core.answer_budget.nothing()),
             listener,
             reader,
