@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::cluster::ClusterId;
 use crate::follower::{Follower, Shared};
 use crate::layout::{self, BadRecord, ClusterRecord};
+use crate::moves::Move;
 use crate::nodes::Node;
 use crate::producer_ids::Block;
 use crate::store::{MetadataStore, Outcome, StoreError, Txn};
@@ -84,6 +85,10 @@ pub enum Change {
     },
     /// A topic is gone.
     TopicDeleted(Arc<Topic>),
+    /// A stream is to move, or is sealed.
+    MoveChanged(Arc<Move>),
+    /// A stream has moved, or stays where it is: as it was before.
+    MoveGone(Arc<Move>),
     /// A node has registered, or again with another address.
     NodeChanged(Arc<Node>),
     /// A node has left or its lease has ended.

@@ -12,6 +12,8 @@
 //!                                    ConfigRecord    what a tenant has set on one broker of its cluster, or
 //!                                                    on all of them if <node> is empty
 //! /sluice/nodes/<node>               NodeRecord      under the node's lease
+//! /sluice/moves/<topic id>/<partition>
+//!                                    MoveRecord      there while the stream is to move to another volume
 //! /sluice/volumes/<volume>           VolumeRecord
 //! /sluice/producer-ids               ProducerIdsRecord
 //! /sluice/loads/<node>               NodeLoad        under the node's lease
@@ -29,7 +31,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sluice_model::{NodeId, TenantId, TopicId, VolumeEpoch, VolumeId};
+use sluice_model::{NodeId, StreamId, TenantId, TopicId, VolumeEpoch, VolumeId};
 
 use crate::configs::ResourceKind;
 use crate::nodes::{PeerAddress, Roles};
@@ -69,6 +71,10 @@ pub(crate) fn configs(tenant: TenantId, kind: ResourceKind, name: &str) -> Strin
     format!("/sluice/{kind}/{}/{name}", tenant.0)
 }
 
+pub(crate) fn stream_move(stream: StreamId) -> String {
+    format!("/sluice/moves/{}/{}", stream.topic, stream.partition)
+}
+
 pub(crate) fn node(id: NodeId) -> String {
     format!("/sluice/nodes/{}", id.0)
 }
@@ -89,6 +95,7 @@ pub(crate) fn drain(id: NodeId) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Key<'a> {
     Topic(TenantId, &'a str),
+    Move(StreamId),
     Configs(TenantId, ResourceKind, &'a str),
     Node(NodeId),
     Volume(VolumeId),
@@ -113,6 +120,11 @@ impl<'a> Key<'a> {
                 "topics" => {
                     let (tenant, name) = of_tenant(rest)?;
                     Some(Self::Topic(tenant, name))
+                }
+                "moves" => {
+                    let (topic, partition) = rest.split_once('/')?;
+                    let (topic, partition) = (topic.parse().ok()?, partition.parse().ok()?);
+                    Some(Self::Move(StreamId { topic, partition }))
                 }
                 GROUP_CONFIGS | CLIENT_METRICS | BROKER_CONFIGS => {
                     let (tenant, name) = of_tenant(rest)?;
@@ -152,6 +164,16 @@ pub(crate) struct TopicRecord {
     pub(crate) partitions: Vec<VolumeId>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) overrides: BTreeMap<String, String>,
+}
+
+/// See [`crate::Move`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MoveRecord {
+    pub(crate) tenant: TenantId,
+    pub(crate) from: VolumeId,
+    pub(crate) to: VolumeId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sealed: Option<u64>,
 }
 
 /// What is set on a resource that is not a topic, verbatim; never empty.
@@ -247,6 +269,8 @@ mod tests {
     fn keys_come_apart_as_they_were_put_together() {
         let tenant = TenantId(7);
         assert_eq!(Key::parse(&topic(tenant, "a.b")), Key::Topic(tenant, "a.b"));
+        let stream = StreamId { topic: TopicId([0xab; 16]), partition: 3 };
+        assert_eq!(Key::parse(&stream_move(stream)), Key::Move(stream));
         for kind in ResourceKind::ALL {
             let key = configs(tenant, kind, "any/name at\u{e9} all");
             assert_eq!(Key::parse(&key), Key::Configs(tenant, kind, "any/name at\u{e9} all"));

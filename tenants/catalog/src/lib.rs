@@ -16,6 +16,7 @@ mod cluster;
 mod configs;
 mod follower;
 mod layout;
+mod moves;
 mod nodes;
 mod placement;
 mod producer_ids;
@@ -30,6 +31,7 @@ mod tests;
 pub use catalog::{Catalog, CatalogOptions, Change, OpenError};
 pub use cluster::ClusterId;
 pub use configs::{AlterResourceError, ResourceKind};
+pub use moves::{Move, MoveStreamError, StreamPlace};
 pub use nodes::{
     Node, NodeRegistration, NodeSpec, PeerAddress, RegisterError, RegistrationState, Roles, Tenure,
 };

@@ -62,7 +62,7 @@ fn file_volume(id: u32) -> VolumeSpec {
     VolumeSpec::new(VolumeId(id), kind, format!("volume-{id}"), 1 << 30)
 }
 
-async fn with_volumes(store: &Arc<dyn MetadataStore>, count: u32) -> Catalog {
+pub(crate) async fn with_volumes(store: &Arc<dyn MetadataStore>, count: u32) -> Catalog {
     let catalog = open(store, 1).await;
     for id in 0..count {
         catalog.add_volume(file_volume(id)).await.unwrap();

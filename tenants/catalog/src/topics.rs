@@ -344,7 +344,7 @@ impl Catalog {
     }
 
     /// The key, record and revision of a topic as the store has them now.
-    async fn stored_topic(
+    pub(crate) async fn stored_topic(
         &self,
         tenant: TenantId,
         id: TopicId,

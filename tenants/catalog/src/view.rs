@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use sluice_model::topic_name::collision_form;
 use sluice_model::{
-    GroupDefaults, GroupSettings, NodeId, TenantId, TopicConfig, TopicDefaults, TopicId, VolumeId,
+    GroupDefaults, GroupSettings, NodeId, StreamId, TenantId, TopicConfig, TopicDefaults, TopicId,
+    VolumeId,
 };
 
 use crate::catalog::Change;
 use crate::configs::{Configs, ResourceKind};
 use crate::layout::{self, BadRecord, Key};
+use crate::moves::Move;
 use crate::nodes::Node;
 use crate::placement::Candidate;
 use crate::steering::Steering;
@@ -25,6 +27,7 @@ pub(crate) struct View {
     tenants: HashMap<TenantId, TenantTopics>,
     topics: HashMap<TopicId, Arc<Topic>>,
     configs: HashMap<TenantId, Configs>,
+    moves: BTreeMap<StreamId, Arc<Move>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     volumes: BTreeMap<VolumeId, Arc<Volume>>,
     steering: Steering,
@@ -126,6 +129,10 @@ impl View {
         self.configs.get(&tenant)
     }
 
+    pub(crate) fn moves(&self) -> impl Iterator<Item = &Arc<Move>> {
+        self.moves.values()
+    }
+
     pub(crate) fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)
     }
@@ -195,6 +202,7 @@ impl View {
                 gone.extend(configs.names(kind).map(|name| layout::configs(*tenant, kind, name)));
             }
         }
+        gone.extend(self.moves.keys().map(|stream| layout::stream_move(*stream)));
         gone.extend(self.nodes.keys().map(|id| layout::node(*id)));
         gone.extend(self.volumes.keys().map(|id| layout::volume(*id)));
         gone.extend(self.steering.keys());
@@ -222,6 +230,11 @@ impl View {
                 let record: layout::ConfigRecord = layout::decode(key, value)?;
                 self.configs.entry(tenant).or_default().put(kind, name, record.overrides, how);
                 return Ok(self.configs_changed(tenant, kind, how));
+            }
+            Key::Move(stream) => {
+                let moving = Arc::new(Move::from_record(stream, &layout::decode(key, value)?));
+                let old = self.moves.insert(stream, Arc::clone(&moving));
+                (old.as_ref() != Some(&moving)).then_some(Change::MoveChanged(moving))
             }
             Key::Node(id) => {
                 let node = Arc::new(Node::from_record(id, layout::decode(key, value)?));
@@ -303,6 +316,7 @@ impl View {
                 }
                 return self.configs_changed(tenant, kind, how);
             }
+            Key::Move(stream) => self.moves.remove(&stream).map(Change::MoveGone),
             Key::Node(id) => self.nodes.remove(&id).map(Change::NodeGone),
             Key::Volume(id) => self.volumes.remove(&id).map(Change::VolumeGone),
             steers @ (Key::Load(_) | Key::Drain(_) | Key::Balancer | Key::Balance) => {

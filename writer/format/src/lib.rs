@@ -8,12 +8,14 @@
 pub mod cursor;
 pub mod key;
 pub mod manifest;
+pub mod moves;
 pub mod segment;
 pub mod snapshot;
 pub mod state;
 pub mod transactions;
 
 pub use manifest::{Manifest, ManifestBody, Replacement, StreamUpdate, VolumeChange};
+pub use moves::{Carried, Departed, MoveStep};
 pub use segment::{Extent, SegmentId};
 pub use state::{StreamState, VolumeState};
 pub use transactions::{AbortedTransaction, TransactionSection};

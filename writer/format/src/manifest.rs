@@ -14,7 +14,9 @@
 //!       streams: count u32, count * stream
 //!       changes only: replacements: count u32, count * replacement
 //!       changes only: cleaned: count u32, count * (topic 16, partition u32, offset i64)
-//! stream: topic 16, partition u32, log start i64, end offset i64, [full: cleaned offset i64]
+//!       full: departed: count u32, count * departed; change: moves: count u32, count * step: see `moves.rs`
+//! stream: topic 16, partition u32, log start i64, end offset i64,
+//!         [full: cleaned offset i64, moves u32, epoch base i32, sealed u8]
 //!         extents: count u32, count * extent            (a change has at most one)
 //!         epochs: count u32, count * (epoch u32, start i64)
 //!         producers: see `transactions.rs`
@@ -31,14 +33,15 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::cursor::Cursor;
+use crate::moves::{MoveStep, decode_departed, decode_steps, encode_departed, encode_steps};
 use crate::segment::{Extent, SegmentId, checked};
 use crate::state::{CoordinatorSnapshot, ProducerSnapshot, SegmentState, StreamState, VolumeState};
 use crate::transactions::{decode_producers, encode_producers};
 use crate::{FormatError, StreamKey, crc32c};
 
 const MAGIC: &[u8; 8] = b"SLMANFST";
-/// 2 added replacements and cleaned offsets, 3 sections of extents and open transactions.
-const VERSION: u16 = 4;
+/// 2 added replacements and cleaned offsets, 3 sections of extents and open transactions, 5 streams that move.
+const VERSION: u16 = 5;
 const FULL: u8 = 1;
 const CHANGE: u8 = 2;
 const WHAT: &str = "manifest";
@@ -74,7 +77,8 @@ pub struct Replacement {
     pub extents: Vec<Extent>,
 }
 
-/// One commit. Removed streams go first, then replacements, then updates of streams.
+/// One commit. Removed streams go first, then replacements, then updates of streams. A commit with steps of
+/// moves has nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeChange {
     /// The volume epoch of the committer.
@@ -93,6 +97,8 @@ pub struct VolumeChange {
     pub cleaned: Vec<(StreamKey, i64)>,
     /// A new coordinator snapshot, if one was taken.
     pub coordinator: Option<CoordinatorSnapshot>,
+    /// Streams that move to or from other volumes, ascending.
+    pub moves: Vec<(StreamKey, MoveStep)>,
 }
 
 /// What a manifest holds.
@@ -204,12 +210,12 @@ impl Manifest {
     }
 }
 
-fn put_key(key: StreamKey, out: &mut BytesMut) {
+pub(crate) fn put_key(key: StreamKey, out: &mut BytesMut) {
     out.put_slice(&key.topic);
     out.put_u32_le(key.partition);
 }
 
-fn take_key(cursor: &mut Cursor<'_>) -> Result<StreamKey, FormatError> {
+pub(crate) fn take_key(cursor: &mut Cursor<'_>) -> Result<StreamKey, FormatError> {
     Ok(StreamKey { topic: cursor.array()?, partition: cursor.u32()? })
 }
 
@@ -222,16 +228,25 @@ fn encode_full(state: &VolumeState, out: &mut BytesMut) {
     }
     out.put_u32_le(state.streams.len() as u32);
     for (key, stream) in &state.streams {
-        put_key(*key, out);
-        out.put_i64_le(stream.log_start);
-        out.put_i64_le(stream.end_offset);
-        out.put_i64_le(stream.cleaned_to);
-        out.put_u32_le(stream.extents.len() as u32);
-        for extent in &stream.extents {
-            extent.encode(*key, out);
-        }
-        encode_epochs_and_producers(&stream.epochs, &stream.producers, out);
+        encode_stream(*key, stream, out);
     }
+    encode_departed(&state.departed, out);
+}
+
+/// A stream as a full manifest has it.
+pub(crate) fn encode_stream(key: StreamKey, stream: &StreamState, out: &mut BytesMut) {
+    put_key(key, out);
+    out.put_i64_le(stream.log_start);
+    out.put_i64_le(stream.end_offset);
+    out.put_i64_le(stream.cleaned_to);
+    out.put_u32_le(stream.moves);
+    out.put_i32_le(stream.epoch_base);
+    out.put_u8(u8::from(stream.sealed));
+    out.put_u32_le(stream.extents.len() as u32);
+    for extent in &stream.extents {
+        extent.encode(key, out);
+    }
+    encode_epochs_and_producers(&stream.epochs, &stream.producers, out);
 }
 
 fn encode_change(change: &VolumeChange, out: &mut BytesMut) {
@@ -274,6 +289,7 @@ fn encode_change(change: &VolumeChange, out: &mut BytesMut) {
         put_key(*key, out);
         out.put_i64_le(*offset);
     }
+    encode_steps(&change.moves, out);
 }
 
 fn encode_epochs_and_producers(
@@ -302,11 +318,12 @@ fn decode_full(
         segments.insert(id, SegmentState { len: cursor.u64()?, live_extents: cursor.u32()? });
     }
     let mut streams = BTreeMap::new();
-    for _ in 0..cursor.count(56)? {
+    for _ in 0..cursor.count(65)? {
         let (key, stream) = decode_stream(cursor, true)?;
         streams.insert(key, stream);
     }
-    let state = VolumeState { version, epoch, trim_lsn, streams, segments, coordinator };
+    let departed = decode_departed(cursor)?;
+    let state = VolumeState { version, epoch, trim_lsn, streams, segments, coordinator, departed };
     state
         .validate()
         .map_err(|_| FormatError::Invalid { what: WHAT, why: "its state contradicts itself" })?;
@@ -344,6 +361,7 @@ fn decode_change(
     let cleaned = (0..count)
         .map(|_| Ok((take_key(cursor)?, cursor.i64()?)))
         .collect::<Result<_, FormatError>>()?;
+    let moves = decode_steps(cursor)?;
     Ok(VolumeChange {
         epoch,
         trim_lsn,
@@ -353,6 +371,7 @@ fn decode_change(
         replacements,
         cleaned,
         coordinator,
+        moves,
     })
 }
 
@@ -383,22 +402,28 @@ fn decode_extents(
     Ok(extents)
 }
 
-/// A stream as a full manifest has it; a change has no cleaned offset in it.
-fn decode_stream(
+/// A stream as a full manifest has it; a change has no more than its offsets, extents, epochs and producers.
+pub(crate) fn decode_stream(
     cursor: &mut Cursor<'_>,
     full: bool,
 ) -> Result<(StreamKey, StreamState), FormatError> {
     let key = take_key(cursor)?;
     let log_start = cursor.i64()?;
     let end_offset = cursor.i64()?;
-    let cleaned_to = if full { cursor.i64()? } else { 0 };
-    let extents = decode_extents(cursor, key)?;
+    let mut stream = StreamState { log_start, end_offset, ..StreamState::default() };
+    if full {
+        stream.cleaned_to = cursor.i64()?;
+        stream.moves = cursor.u32()?;
+        stream.epoch_base = cursor.i32()?;
+        stream.sealed = cursor.u8()? != 0;
+    }
+    stream.extents = decode_extents(cursor, key)?;
     let count = cursor.count(12)?;
-    let epochs = (0..count)
+    stream.epochs = (0..count)
         .map(|_| Ok((cursor.u32()?, cursor.i64()?)))
         .collect::<Result<_, FormatError>>()?;
-    let producers = decode_producers(cursor)?;
-    Ok((key, StreamState { log_start, end_offset, extents, epochs, producers, cleaned_to }))
+    stream.producers = decode_producers(cursor)?;
+    Ok((key, stream))
 }
 
 #[cfg(test)]

@@ -8,13 +8,15 @@
 //! - the extents of a stream are contiguous, and the last ends at the stream's end offset;
 //! - the log start and the cleaned offset never go back and lie within the stream;
 //! - every extent lies in a segment that is listed, and a listed segment has live extents;
-//! - a replacement takes the place of extents that are there, over exactly their offsets.
+//! - a replacement takes the place of extents that are there, over exactly their offsets;
+//! - a stream that is sealed does not change, until its move ends (`moves.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use crate::StreamKey;
 use crate::manifest::{Replacement, StreamUpdate, VolumeChange};
+use crate::moves::Departed;
 use crate::segment::{Extent, SegmentId};
 
 /// One producer's last batches in a stream, so that a retry after a failover is recognised.
@@ -63,9 +65,41 @@ pub struct StreamState {
     pub producers: Vec<ProducerSnapshot>,
     /// Key compaction has seen every record below; 0 where it never ran.
     pub cleaned_to: i64,
+    /// Grows as the stream moves between volumes, see `moves.rs`.
+    pub moves: u32,
+    /// The stream's leader epoch is the volume epoch and this, so that it grows from volume to volume.
+    pub epoch_base: i32,
+    /// The stream is about to be another volume's: nothing of it changes.
+    pub sealed: bool,
 }
 
 impl StreamState {
+    /// The stream's leader epoch while its volume is owned under `volume_epoch`.
+    pub fn leader_epoch(&self, volume_epoch: u32) -> u32 {
+        volume_epoch.saturating_add_signed(self.epoch_base)
+    }
+
+    /// Whether its parts fit.
+    pub(crate) fn check(&self) -> Result<(), Violation> {
+        if self.log_start < 0 || self.log_start > self.end_offset {
+            return Err(Violation::LogStart);
+        }
+        if self.cleaned_to < 0 || self.cleaned_to > self.end_offset {
+            return Err(Violation::Cleaned);
+        }
+        let mut end = None;
+        for extent in &self.extents {
+            if end.is_some_and(|end| end != extent.base_offset) {
+                return Err(Violation::Hole);
+            }
+            end = Some(extent.end_offset);
+        }
+        if end.is_some_and(|end| end != self.end_offset) {
+            return Err(Violation::Hole);
+        }
+        Ok(())
+    }
+
     /// Bytes of all extents.
     pub fn data_bytes(&self) -> u64 {
         self.extents.iter().map(|extent| u64::from(extent.data_len)).sum()
@@ -100,7 +134,7 @@ impl StreamState {
 pub struct SegmentState {
     /// Bytes of the object.
     pub len: u64,
-    /// How many extents of it are still part of a stream.
+    /// How many extents of it are still part of a stream; each stream that it is lent to counts for one more.
     pub live_extents: u32,
 }
 
@@ -128,6 +162,8 @@ pub struct VolumeState {
     pub segments: BTreeMap<SegmentId, SegmentState>,
     /// The newest coordinator snapshot.
     pub coordinator: Option<CoordinatorSnapshot>,
+    /// Streams that have moved to other volumes, as long as their topics are there.
+    pub departed: BTreeMap<StreamKey, Departed>,
 }
 
 /// Why a change does not follow from a state: a bug, or a manifest that is damaged or foreign.
@@ -160,6 +196,12 @@ pub enum Violation {
     /// A cleaned offset that went back or lies beyond the end.
     #[error("a cleaned offset is out of range")]
     Cleaned,
+    /// A change of a stream that is sealed.
+    #[error("a stream that is about to move may not change")]
+    Sealed,
+    /// A step of a move that does not follow from what is there.
+    #[error("a step of a move does not fit")]
+    Move,
 }
 
 impl VolumeState {
@@ -183,11 +225,7 @@ impl VolumeState {
             self.segments.insert(*segment, SegmentState { len: *len, live_extents: 0 });
         }
         for key in &change.removed_streams {
-            if let Some(stream) = self.streams.remove(key) {
-                for extent in &stream.extents {
-                    release(&mut self.segments, extent.segment);
-                }
-            }
+            self.let_go(key);
         }
         for replacement in &change.replacements {
             self.replace(replacement);
@@ -199,6 +237,9 @@ impl VolumeState {
         }
         for (key, update) in &change.streams {
             self.update_stream(*key, update);
+        }
+        for (key, step) in &change.moves {
+            self.take_step(key, step);
         }
         let dead: Vec<_> = self
             .segments
@@ -268,8 +309,12 @@ impl VolumeState {
             return Err(Violation::Duplicate);
         }
         self.check_replacements(change)?;
+        self.check_moves(change)?;
         for (key, update) in &change.streams {
             let stream = self.streams.get(key).filter(|_| !change.removed_streams.contains(key));
+            if stream.is_some_and(|stream| stream.sealed) || self.departed.contains_key(key) {
+                return Err(Violation::Sealed);
+            }
             if let Some(extent) = &update.extent {
                 let begins = stream.map_or(extent.base_offset, |stream| stream.end_offset);
                 if extent.base_offset != begins || extent.end_offset != update.end_offset {
@@ -289,6 +334,23 @@ impl VolumeState {
         Ok(())
     }
 
+    /// Each step is made for the state that it finds, so a change has one, or nothing but steps that return.
+    fn check_moves(&self, change: &VolumeChange) -> Result<(), Violation> {
+        if change.moves.is_empty() {
+            return Ok(());
+        }
+        let alone = change.streams.is_empty()
+            && change.removed_streams.is_empty()
+            && change.replacements.is_empty()
+            && change.cleaned.is_empty()
+            && change.added_segments.is_empty();
+        let in_order = change.moves.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if !alone || !in_order {
+            return Err(Violation::Move);
+        }
+        change.moves.iter().try_for_each(|(key, step)| self.check_step(key, step))
+    }
+
     fn check_replacements(&self, change: &VolumeChange) -> Result<(), Violation> {
         let place = |replacement: &Replacement| (replacement.stream, replacement.base_offset);
         if change.replacements.windows(2).any(|pair| {
@@ -302,7 +364,9 @@ impl VolumeState {
         }
         let added: BTreeSet<_> = change.added_segments.iter().map(|(id, _)| *id).collect();
         let stays = |key: &StreamKey| {
-            self.streams.get(key).filter(|_| !change.removed_streams.contains(key))
+            let stays =
+                |stream: &&StreamState| !stream.sealed && !change.removed_streams.contains(key);
+            self.streams.get(key).filter(stays)
         };
         for replacement in &change.replacements {
             let there = stays(&replacement.stream).and_then(|stream| stream.replaced(replacement));
@@ -339,22 +403,17 @@ impl VolumeState {
     pub fn validate(&self) -> Result<(), Violation> {
         let mut live: BTreeMap<SegmentId, u32> = BTreeMap::new();
         for stream in self.streams.values() {
-            if stream.log_start < 0 || stream.log_start > stream.end_offset {
-                return Err(Violation::LogStart);
-            }
-            if stream.cleaned_to < 0 || stream.cleaned_to > stream.end_offset {
-                return Err(Violation::Cleaned);
-            }
-            let mut end = None;
+            stream.check()?;
             for extent in &stream.extents {
-                if end.is_some_and(|end| end != extent.base_offset) {
-                    return Err(Violation::Hole);
-                }
-                end = Some(extent.end_offset);
                 *live.entry(extent.segment).or_default() += 1;
             }
-            if end.is_some_and(|end| end != stream.end_offset) {
-                return Err(Violation::Hole);
+        }
+        for (key, departed) in &self.departed {
+            if self.streams.contains_key(key) {
+                return Err(Violation::Move);
+            }
+            for id in &departed.lent {
+                *live.entry(*id).or_default() += 1;
             }
         }
         let listed = self.segments.iter().map(|(id, segment)| (*id, segment.live_extents));
@@ -365,7 +424,7 @@ impl VolumeState {
     }
 }
 
-fn release(segments: &mut BTreeMap<SegmentId, SegmentState>, id: SegmentId) {
+pub(crate) fn release(segments: &mut BTreeMap<SegmentId, SegmentState>, id: SegmentId) {
     if let Some(segment) = segments.get_mut(&id) {
         segment.live_extents -= 1;
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sluice_model::{NodeId, TenantId, TopicId, VolumeEpoch, VolumeId};
+use sluice_model::{NodeId, StreamId, TenantId, TopicId, VolumeEpoch, VolumeId};
 
 use crate::cluster::ClusterId;
 use crate::layout::{
@@ -142,6 +142,24 @@ impl Image {
         let key = layout::volume(spec.id);
         let record = VolumeRecord { spec, owner, epoch, wanted: None };
         self.entries.insert(key, layout::encode(&record).into());
+    }
+
+    /// Forgets which streams move, and says where each stream of a topic is: `place` is given what is stored.
+    pub fn settle_streams(
+        &mut self,
+        mut place: impl FnMut(StreamId, VolumeId) -> VolumeId,
+    ) -> Result<(), ImageError> {
+        self.entries.retain(|key, _| !matches!(Key::parse(key), Key::Move(_)));
+        for (key, value) in &mut self.entries {
+            if let Key::Topic(..) = Key::parse(key) {
+                let mut record: TopicRecord = layout::decode(key, value)?;
+                for (partition, volume) in (0..).zip(&mut record.partitions) {
+                    *volume = place(StreamId { topic: record.id, partition }, *volume);
+                }
+                *value = layout::encode(&record).into();
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that no producer id below `used` is given out any more, nor any of the `spare` ones that
