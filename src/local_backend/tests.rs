@@ -115,7 +115,7 @@ fn caller() -> Caller {
 /// Appends one record, as the coordinator would let it.
 async fn append(backend: &LocalBackend, stream: StreamId, batch: Bytes) -> i64 {
     let writer = backend.writer();
-    let appended = match writer.unverified(stream, &batch, false) {
+    let appended = match writer.unverified(stream, &batch, false).unwrap() {
         Some(verified) => writer.append_verified(stream, &batch, WAIT, verified).await,
         None => writer.append(stream, &batch, WAIT).await,
     };

@@ -19,7 +19,7 @@ use sluice_wire::messages::list_transactions_response::{
     ListTransactionsResponse, TransactionState,
 };
 use sluice_wire::{ErrorCode, Str};
-use sluice_writer::Unverified;
+use sluice_writer::{AppendError, Unverified};
 use sluice_writer::transaction::{Claim, Listing, Participants};
 
 use super::LocalBackend;
@@ -69,11 +69,15 @@ impl LocalBackend {
             None => self.writer.transactions().turn(caller.tenant, transactional_id).await,
         };
         let adds = request.not_added == NotAdded::Adds;
-        let mut vouchers: Vec<Option<Unverified>> = request
-            .appends
-            .iter()
-            .map(|append| self.writer.unverified(append.stream, &append.records, adds))
-            .collect();
+        let mut elsewhere = BTreeSet::new();
+        let vouchers = request.appends.iter().map(|append| {
+            let voucher = self.writer.unverified(append.stream, &append.records, adds);
+            voucher.unwrap_or_else(|_| {
+                elsewhere.insert(append.stream);
+                None
+            })
+        });
+        let mut vouchers: Vec<Option<Unverified>> = vouchers.collect();
         let refused = if vouchers.iter().all(Option::is_none) {
             BTreeMap::new()
         } else {
@@ -81,8 +85,13 @@ impl LocalBackend {
         };
         let appended = request.appends.iter().zip(&mut vouchers).map(|(append, voucher)| {
             let (voucher, code) = (voucher.take(), refused.get(&append.stream).copied());
+            let is_elsewhere = elsewhere.contains(&append.stream);
             async move {
                 match (voucher, code) {
+                    // Nor if it is here by now: nobody was asked.
+                    (None, _) if is_elsewhere => {
+                        self.appended(append.stream, Err(AppendError::NotOwner))
+                    }
                     (Some(_), Some(code)) => Err(Self::unadded(code)),
                     (Some(voucher), None) => self.append_vouched(append, request, voucher).await,
                     (None, _) => self.append_one(append, request).await,

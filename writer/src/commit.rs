@@ -24,7 +24,9 @@ use object_store::path::Path;
 use parking_lot::RwLock;
 use sluice_format::key::Keys;
 use sluice_format::state::{CoordinatorSnapshot, StreamState};
-use sluice_format::{Replacement, SegmentId, StreamKey, StreamUpdate, VolumeChange, VolumeState};
+use sluice_format::{
+    Carried, MoveStep, Replacement, SegmentId, StreamKey, StreamUpdate, VolumeChange, VolumeState,
+};
 use sluice_model::TopicId;
 use sluice_volume::Volume;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,6 +66,9 @@ pub(crate) enum Change {
         /// The object, and the offset it stands for.
         snapshot: CoordinatorSnapshot,
     },
+    /// Streams move, ascending. A step that does not fit what it finds is left out: whether it took effect is seen
+    /// in the state.
+    Moves(Vec<(StreamKey, Step)>),
     /// Extents give way to others in new segments. A replacement of extents that are not there any more
     /// is left out, and segments of which nothing is left in use are condemned: whether the change
     /// took effect is seen in the state.
@@ -75,6 +80,21 @@ pub(crate) enum Change {
         /// A stream that was cleaned, and up to where.
         cleaned: Option<(StreamKey, i64)>,
     },
+}
+
+/// What becomes of a stream that moves; see [`MoveStep`]. Steps are of the state that they find.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// It is sealed, and the manifest carries it.
+    Seal,
+    /// It is open again.
+    Unseal,
+    /// It is taken in.
+    Adopt(Box<Carried>),
+    /// It is let go; what it names of this volume's segments is lent.
+    Depart,
+    /// It names these no more.
+    Return(Vec<SegmentId>),
 }
 
 /// A change is durable.
@@ -165,6 +185,11 @@ impl Committer {
         SegmentId { volume: self.volume, epoch: self.epoch, sequence }
     }
 
+    /// The volume.
+    pub(crate) fn volume(&self) -> u32 {
+        self.volume
+    }
+
     /// Where to leave objects that were put for a change that was then not committed.
     pub(crate) fn deletions(&self) -> &Deletions {
         &self.deletions
@@ -234,7 +259,9 @@ impl CommitTask {
             let mut batch = Batch::default();
             let mut next = Some(first);
             while let Some(job) = next {
-                self.held = batch.add(job, &self.manifests.state().read(), &mut self.forgotten);
+                let state = self.manifests.state().read();
+                self.held = batch.add(job, &state, &mut self.forgotten, self.manifests.volume());
+                drop(state);
                 next = if self.held.is_some() { None } else { queue.try_recv().ok() };
             }
             if !self.write(batch).await? {
@@ -278,7 +305,9 @@ impl CommitTask {
         self.metrics.manifest_bytes.inc_by(done.bytes);
         self.metrics.retired_extents.inc_by(done.retired_extents);
         let replaced = old_snapshot.filter(|_| change.coordinator.is_some());
-        let segments = done.dead.into_iter().map(|id| self.keys.segment(id));
+        // Segments of other volumes are their homes' to delete.
+        let dead = done.dead.into_iter().filter(|id| id.volume == self.manifests.volume());
+        let segments = dead.map(|id| self.keys.segment(id));
         let snapshots = replaced.into_iter().map(|old| self.keys.snapshot(old.id));
         let manifests =
             done.obsolete.map(|version| self.keys.manifest(self.manifests.volume(), version));
@@ -307,7 +336,13 @@ struct Batch {
 
 impl Batch {
     /// Takes the job in; gives it back if it has to go into a later manifest.
-    fn add(&mut self, job: Job, state: &VolumeState, forgotten: &mut Forgotten) -> Option<Job> {
+    fn add(
+        &mut self,
+        job: Job,
+        state: &VolumeState,
+        forgotten: &mut Forgotten,
+        volume: u32,
+    ) -> Option<Job> {
         if !self.has_room_for(&job.change) {
             return Some(job);
         }
@@ -337,6 +372,7 @@ impl Batch {
                 let first = StreamKey { topic: topic.0, partition: 0 };
                 let last = StreamKey { topic: topic.0, partition: u32::MAX };
                 self.removed.extend(state.streams.range(first..=last).map(|(key, _)| *key));
+                self.removed.extend(state.departed.range(first..=last).map(|(key, _)| *key));
                 self.change.replacements.retain(|change| change.stream.topic != topic.0);
                 self.change.cleaned.retain(|(key, _)| key.topic != topic.0);
             }
@@ -344,6 +380,7 @@ impl Batch {
                 self.change.coordinator = Some(snapshot);
                 self.move_log_starts(vec![(stream, snapshot.offset)], state);
             }
+            Change::Moves(steps) => self.steps(steps, state, volume),
             Change::Compact { segments, replacements, cleaned } => {
                 self.compact(segments, replacements, cleaned, state);
             }
@@ -354,7 +391,12 @@ impl Batch {
 
     /// A manifest holds one extent a stream, and one snapshot.
     fn has_room_for(&self, change: &Change) -> bool {
+        if !self.change.moves.is_empty() {
+            return false;
+        }
         match change {
+            // Of the state that it finds, and nothing beside.
+            Change::Moves(_) => self.replies.is_empty(),
             Change::Upload { streams, .. } => streams
                 .iter()
                 .all(|(key, _)| self.streams.get(key).is_none_or(|staged| staged.extent.is_none())),
@@ -367,6 +409,32 @@ impl Batch {
         }
     }
 
+    fn steps(&mut self, steps: Vec<(StreamKey, Step)>, state: &VolumeState, volume: u32) {
+        for (key, step) in steps {
+            let step = match step {
+                Step::Seal => MoveStep::Seal(Box::new(Carried::of(state, &key))),
+                Step::Unseal => MoveStep::Unseal,
+                Step::Adopt(carried) => MoveStep::Adopt(carried),
+                Step::Depart => {
+                    let carried = Carried::of(state, &key);
+                    let named = carried.segments.into_iter().map(|(id, _)| id);
+                    MoveStep::Depart(named.filter(|id| id.volume == volume).collect())
+                }
+                Step::Return(segments) => MoveStep::Return(segments),
+            };
+            let alone = VolumeChange {
+                epoch: state.epoch,
+                trim_lsn: state.trim_lsn,
+                moves: vec![(key, step)],
+                ..VolumeChange::default()
+            };
+            match state.check(state.version + 1, &alone) {
+                Ok(()) => self.change.moves.extend(alone.moves),
+                Err(_) => tracing::info!(?key, "a step of a move came too late"),
+            }
+        }
+    }
+
     fn compact(
         &mut self,
         segments: Vec<(SegmentId, u64)>,
@@ -376,8 +444,9 @@ impl Batch {
     ) {
         // A segment of which nothing is used ends with the commit that lists it, as any other does.
         self.change.added_segments.extend(segments);
-        let stream =
-            |key: &StreamKey| state.streams.get(key).filter(|_| !self.removed.contains(key));
+        let stays =
+            |key: &StreamKey, stream: &StreamState| !stream.sealed && !self.removed.contains(key);
+        let stream = |key: &StreamKey| state.streams.get(key).filter(|stream| stays(key, stream));
         self.change.replacements = replacements
             .into_iter()
             .filter(|replacement| {
@@ -410,7 +479,7 @@ impl Batch {
                 let Some(stream) = state.streams.get(&key) else {
                     return;
                 };
-                if log_start <= stream.log_start {
+                if log_start <= stream.log_start || stream.sealed {
                     return;
                 }
                 self.streams.entry(key).or_insert_with(|| unchanged(stream))

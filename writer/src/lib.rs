@@ -24,6 +24,7 @@ mod error;
 pub mod group;
 mod manifest_store;
 mod metrics;
+mod moves;
 mod objects;
 mod options;
 mod orphans;
@@ -48,7 +49,9 @@ mod writer;
 pub use error::{AppendError, OpenError, ReleaseError, TailError};
 pub use manifest_store::{ManifestError, ManifestStore, Written};
 pub use metrics::{OwnershipMetrics, WriterMetrics};
-pub use options::{CompactionOptions, OnShift, OrphanOptions, Shift, VolumePlace, WriterOptions};
+pub use options::{
+    CompactionOptions, MoveOptions, OnShift, OrphanOptions, Shift, VolumePlace, WriterOptions,
+};
 pub use ownership::{Loss, LossReason, Released, TakeError, TakePhase, Taken};
 pub use payload::{Entry, EntryKind, decode as decode_payload};
 pub use sequence::{ActiveProducer, SequenceError};

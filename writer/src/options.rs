@@ -47,6 +47,30 @@ pub struct WriterOptions {
     pub compaction: CompactionOptions,
     /// Objects in the bucket that nothing names.
     pub orphans: OrphanOptions,
+    /// Streams that move from volume to volume.
+    pub moves: MoveOptions,
+}
+
+/// How long what takes part in a move of a stream waits.
+#[derive(Clone, Debug)]
+pub struct MoveOptions {
+    /// Appends of the stream are held so long, at most, while its last records are uploaded; if that takes longer
+    /// the stream is served on, and it is tried again later.
+    pub hold: Duration,
+    /// A stream that is sealed waits so long for the owner of its next volume; then it stays where it is.
+    pub patience: Duration,
+    /// How often it is looked whether segments that were lent are named still.
+    pub lent_interval: Duration,
+}
+
+impl Default for MoveOptions {
+    fn default() -> Self {
+        Self {
+            hold: Duration::from_secs(1),
+            patience: Duration::from_secs(3),
+            lent_interval: Duration::from_secs(600),
+        }
+    }
 }
 
 /// When objects that no manifest names are looked for and deleted.
@@ -113,6 +137,7 @@ impl Default for WriterOptions {
             reservations: Reservations::Auto,
             compaction: CompactionOptions::default(),
             orphans: OrphanOptions::default(),
+            moves: MoveOptions::default(),
         }
     }
 }

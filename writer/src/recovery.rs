@@ -181,11 +181,8 @@ async fn announce_on(
             epoch: epoch.0,
             trim_lsn: state.trim_lsn,
             added_segments: Vec::new(),
-            removed_streams: state
-                .streams
-                .keys()
-                .filter(|key| !is_wanted(around, stream_of(**key)))
-                .copied()
+            removed_streams: named(&state)
+                .filter(|key| !is_wanted(around, stream_of(*key)))
                 .collect(),
             streams: Vec::new(),
             ..VolumeChange::default()
@@ -210,6 +207,11 @@ async fn bucket_failed(volume: u32, error: &object_store::Error, pause: Duration
     tracing::warn!(volume, %error, hint, "the bucket does not answer as it should; trying again");
     tokio::time::sleep(pause).await;
     (pause * 2).min(LONGEST_PAUSE)
+}
+
+/// The streams that a state has or had, each once.
+pub(crate) fn named(state: &VolumeState) -> impl Iterator<Item = StreamKey> + '_ {
+    state.streams.keys().chain(state.departed.keys()).copied()
 }
 
 /// Whether the stream's topic is there.
@@ -285,7 +287,7 @@ impl<'a> Replay<'a> {
                         end_offset: end.0,
                         max_timestamp: end.1,
                         batches: count,
-                        leader_epoch: recovered.epoch.0,
+                        leader_epoch: stream.leader_epoch(recovered.epoch),
                         position,
                         len: entry.data_len,
                         frame: Arc::clone(&listed.frame),

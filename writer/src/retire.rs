@@ -57,7 +57,7 @@ impl Retirement {
         let candidates: Vec<_> = {
             let state = self.committer.state().read();
             let streams = state.streams.iter().filter(|(key, stream)| {
-                !stream.extents.is_empty() && !TopicId(key.topic).is_internal()
+                !stream.extents.is_empty() && !stream.sealed && !TopicId(key.topic).is_internal()
             });
             streams.map(|(key, stream)| (*key, stream.end_offset)).collect()
         };

@@ -2,7 +2,8 @@
 //!
 //! The volume task is the only writer. Everyone may read: the lock is held for index work only, never
 //! over an await or a copy of records. Always: `log_start <= high_watermark`; runs are contiguous, the
-//! last ends at the high watermark; what lies before the first run lies in the bucket.
+//! last ends at the high watermark; what lies before the first run lies in the bucket; a stream that is
+//! not here any more takes and gives nothing.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_format::{AbortedTransaction, VolumeState};
-use sluice_model::StreamId;
+use sluice_model::{StreamId, VolumeEpoch};
 use sluice_volume::Lsn;
 use tokio::sync::Notify;
 
@@ -87,8 +88,21 @@ pub(crate) enum TailRead {
     OutOfRange,
 }
 
+/// Whether a stream is served here, while it moves from volume to volume (`moves`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is.
+    #[default]
+    Here,
+    /// It is about to be sealed: it takes no more, and what it has is still given.
+    Held,
+    /// It is sealed, or another volume's.
+    Away,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
+    standing: Standing,
     log_start: i64,
     high_watermark: i64,
     runs: VecDeque<Run>,
@@ -99,6 +113,12 @@ struct Shared {
 }
 
 impl Shared {
+    fn wake(&self) {
+        for waiter in &self.waiters {
+            waiter.notify_one();
+        }
+    }
+
     fn tail_start(&self) -> i64 {
         self.runs.front().map_or(self.high_watermark, |run| run.base_offset)
     }
@@ -108,6 +128,8 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
+    /// Its leader epoch is its volume's epoch and this.
+    epoch_base: i32,
     /// Changed by the volume task alone; the uploader looks at it once a segment.
     pub(crate) sequencer: Mutex<Sequencer>,
     shared: Mutex<Shared>,
@@ -116,26 +138,59 @@ pub(crate) struct Stream {
 impl Stream {
     /// The stream as manifests have it, with nothing on the volume; an empty one if they do not know it.
     pub(crate) fn as_committed(id: StreamId, state: &VolumeState) -> Arc<Self> {
-        let known = state.streams.get(&key_of(id));
+        let key = key_of(id);
+        let known = state.streams.get(&key);
+        let is_away = known.is_some_and(|known| known.sealed) || state.departed.contains_key(&key);
+        let standing = if is_away { Standing::Away } else { Standing::Here };
+        let epoch_base = known.map_or(0, |known| known.epoch_base);
         let (sequencer, log_start, epochs) = known.map_or_else(Default::default, |known| {
             let sequencer = Sequencer::new(known.end_offset, &known.producers);
             (sequencer, known.log_start, known.epochs.clone())
         });
         let high_watermark = sequencer.next_offset();
-        let shared = Shared { log_start, high_watermark, epochs, ..Shared::default() };
-        Arc::new(Self { id, sequencer: Mutex::new(sequencer), shared: Mutex::new(shared) })
+        let shared = Shared { standing, log_start, high_watermark, epochs, ..Shared::default() };
+        let (sequencer, shared) = (Mutex::new(sequencer), Mutex::new(shared));
+        Arc::new(Self { id, epoch_base, sequencer, shared })
+    }
+
+    /// The stream's leader epoch while its volume is owned under `volume`.
+    pub(crate) fn leader_epoch(&self, volume: VolumeEpoch) -> u32 {
+        volume.0.saturating_add_signed(self.epoch_base).min(VolumeEpoch::MAX.0)
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.shared.lock().standing
+    }
+
+    /// Whoever waits for records looks again.
+    pub(crate) fn stand(&self, standing: Standing) {
+        let mut shared = self.shared.lock();
+        shared.standing = standing;
+        shared.wake();
+    }
+
+    /// Takes no more, if it takes anything now. Appends that the volume task has not given an offset to are refused.
+    pub(crate) fn hold(&self) -> bool {
+        let mut shared = self.shared.lock();
+        let takes = shared.standing == Standing::Here && !shared.deleted;
+        if takes {
+            shared.standing = Standing::Held;
+        }
+        takes
+    }
+
+    /// Whether manifests have all of it; what is in memory beside is of no account.
+    pub(crate) fn is_covered(&self, state: &VolumeState) -> bool {
+        let next_offset = self.sequencer.lock().next_offset();
+        let shared = self.shared.lock();
+        let committed =
+            state.streams.get(&key_of(self.id)).map_or((0, 0), |s| (s.end_offset, s.log_start));
+        (next_offset, shared.log_start) == committed && shared.high_watermark == next_offset
     }
 
     /// Whether manifests have all of it, so that [`Stream::as_committed`] makes the same stream again.
     pub(crate) fn is_as_committed(&self, state: &VolumeState) -> bool {
-        let next_offset = self.sequencer.lock().next_offset();
-        let shared = self.shared.lock();
-        let (end_offset, log_start) =
-            state.streams.get(&key_of(self.id)).map_or((0, 0), |s| (s.end_offset, s.log_start));
-        next_offset == end_offset
-            && shared.high_watermark == end_offset
-            && shared.log_start == log_start
-            && shared.runs.is_empty()
+        self.is_covered(state) && self.shared.lock().runs.is_empty()
     }
 
     pub(crate) fn offsets(&self) -> Offsets {
@@ -157,6 +212,12 @@ impl Stream {
         self.shared.lock().high_watermark
     }
 
+    /// The high watermark, if the stream takes appends.
+    pub(crate) fn appendable(&self) -> Option<i64> {
+        let shared = self.shared.lock();
+        (shared.standing == Standing::Here).then_some(shared.high_watermark)
+    }
+
     /// A durable run: from now on consumers see it.
     pub(crate) fn commit(&self, run: Run) {
         let mut shared = self.shared.lock();
@@ -165,9 +226,7 @@ impl Stream {
             shared.epochs.push((run.leader_epoch, run.base_offset));
         }
         shared.runs.push_back(run);
-        for waiter in &shared.waiters {
-            waiter.notify_one();
-        }
+        shared.wake();
     }
 
     /// Moves the log start up; never back.
@@ -178,9 +237,7 @@ impl Stream {
         let log_start = shared.log_start;
         let gone = shared.epochs.partition_point(|(_, start)| *start <= log_start);
         shared.epochs.drain(..gone.saturating_sub(1));
-        for waiter in &shared.waiters {
-            waiter.notify_one();
-        }
+        shared.wake();
     }
 
     /// Lets go of runs below `offset`, which must be in the bucket: there they were cleaned, and consumers
@@ -221,16 +278,17 @@ impl Stream {
         let mut shared = self.shared.lock();
         shared.deleted = true;
         shared.runs.clear();
-        for waiter in &shared.waiters {
-            waiter.notify_one();
-        }
+        shared.wake();
     }
 
     /// Whoever waits looks again: the volume is not served here any more.
     pub(crate) fn wake(&self) {
-        for waiter in &self.shared.lock().waiters {
-            waiter.notify_one();
-        }
+        self.shared.lock().wake();
+    }
+
+    /// Whether it is sealed, or another volume's.
+    pub(crate) fn is_away(&self) -> bool {
+        self.standing() == Standing::Away
     }
 
     pub(crate) fn is_deleted(&self) -> bool {

@@ -24,9 +24,9 @@ impl Tail {
         Self { volume, stream }
     }
 
-    /// Whether the stream is still this writer's, and its topic not deleted. If not, it must be looked for again.
+    /// Whether the stream is still on this volume of this writer's, and its topic not deleted. If not, it must be looked for again.
     pub fn is_here(&self) -> bool {
-        self.volume.is_serving() && !self.stream.is_deleted()
+        self.volume.is_serving() && !self.stream.is_deleted() && !self.stream.is_away()
     }
 
     /// The volume that it lies on.
@@ -34,9 +34,9 @@ impl Tail {
         self.volume.id
     }
 
-    /// The epoch under which its volume is owned.
+    /// Its leader epoch: grows with each change of its volume's owner, and as it moves between volumes.
     pub fn leader_epoch(&self) -> i32 {
-        self.volume.leader_epoch()
+        self.stream.leader_epoch(self.volume.epoch()).cast_signed()
     }
 
     /// Its offsets.

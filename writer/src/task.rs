@@ -91,6 +91,8 @@ pub(crate) enum Control {
     Uploaded { upto: Lsn },
     /// Room was made.
     Trimmed,
+    /// Answered when all is durable that was given an offset before.
+    Barrier { reply: oneshot::Sender<()> },
     /// Take no more appends, and end when all is durable.
     Close,
 }
@@ -144,6 +146,7 @@ struct Reply {
 struct Outcome {
     replies: Vec<Reply>,
     moves: Vec<(Arc<Stream>, i64, oneshot::Sender<()>)>,
+    barriers: Vec<oneshot::Sender<()>>,
     runs: Vec<(Arc<Stream>, RunShape)>,
     append_bytes: u64,
 }
@@ -164,6 +167,7 @@ struct Gathering {
     index: HashMap<StreamId, usize>,
     moves: Vec<(Arc<Stream>, i64, oneshot::Sender<()>)>,
     replies: Vec<Reply>,
+    barriers: Vec<oneshot::Sender<()>>,
     bytes: usize,
 }
 
@@ -319,8 +323,12 @@ impl VolumeTask {
     fn obey(&mut self, command: Control) {
         match command {
             Control::MoveLogStart { stream, offset, reply } => {
-                self.gathering.moves.push((stream, offset, reply));
+                // Without an answer the caller knows that the stream is not here.
+                if stream.appendable().is_some() {
+                    self.gathering.moves.push((stream, offset, reply));
+                }
             }
+            Control::Barrier { reply } => self.answer_barrier_when_durable(reply),
             Control::Cut { max_bytes, reply } => {
                 let cut = self.cut(max_bytes);
                 self.publish();
@@ -347,7 +355,10 @@ impl VolumeTask {
         let time = log_append_time.then_some(now_ms);
         // As it will be stored, and as recovery finds it there.
         let header = BatchHeader { max_timestamp: time.unwrap_or(header.max_timestamp), ..header };
-        let durable = stream.high_watermark();
+        let Some(durable) = stream.appendable() else {
+            let _ = reply.send(Err(AppendError::NotOwner));
+            return;
+        };
         let decision = stream.sequencer.lock().take(&header, voucher, durable, now_ms);
         match decision {
             Err(error) => {
@@ -400,6 +411,19 @@ impl VolumeTask {
             outcome.replies.push(reply);
         } else if let Some((_, outcome)) = self.in_flight.back_mut() {
             outcome.replies.push(reply);
+        }
+    }
+
+    fn answer_barrier_when_durable(&mut self, reply: oneshot::Sender<()>) {
+        if !self.gathering.is_empty() {
+            self.gathering.barriers.push(reply);
+        } else if let Some((_, outcome)) = &mut self.stalled {
+            outcome.barriers.push(reply);
+        } else if let Some((_, outcome)) = self.in_flight.back_mut() {
+            outcome.barriers.push(reply);
+        } else {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(());
         }
     }
 
@@ -473,7 +497,7 @@ impl VolumeTask {
     /// Lays out what was gathered: entries first, then each stream's batches, patched in place.
     fn close_frame(&mut self) -> (FrameBuf, Outcome) {
         let gathering = std::mem::take(&mut self.gathering);
-        let leader_epoch = self.volume.epoch().leader_epoch();
+        let epoch = self.volume.epoch();
         let mut frame = FrameBuf::with_capacity(gathering.payload_bytes());
         let batches = gathering.parts.iter().map(|part| Entry {
             stream: part.stream.id,
@@ -496,11 +520,13 @@ impl VolumeTask {
         let mut outcome = Outcome {
             replies: gathering.replies,
             moves: gathering.moves,
+            barriers: gathering.barriers,
             runs: Vec::with_capacity(gathering.parts.len()),
             append_bytes: gathering.bytes as u64,
         };
         for part in gathering.parts {
             let position = frame.len();
+            let leader_epoch = part.stream.leader_epoch(epoch).cast_signed();
             for (bytes, base_offset, time) in &part.batches {
                 let start = frame.len();
                 push(&mut frame, bytes);
@@ -531,13 +557,14 @@ impl VolumeTask {
         let Some((_, outcome)) = self.in_flight.pop_front() else {
             return;
         };
-        let leader_epoch = self.volume.epoch().0;
+        let epoch = self.volume.epoch();
         let bytes = durable.payload.len() as u64;
         let (payload, memory) = to_cache(durable.payload);
         let frame = Frame::new(durable.lsn, Some(payload));
         let mut runs = Vec::with_capacity(outcome.runs.len());
         for (stream, shape) in outcome.runs {
             runs.push((Arc::clone(&stream), shape.base_offset));
+            let leader_epoch = stream.leader_epoch(epoch);
             stream.commit(Run {
                 base_offset: shape.base_offset,
                 end_offset: shape.end_offset,
@@ -562,6 +589,9 @@ impl VolumeTask {
             stream.move_log_start(offset);
             let _ = reply.send(());
             moved.push(stream);
+        }
+        for barrier in outcome.barriers {
+            let _ = barrier.send(());
         }
         self.frames.push_back(Listed {
             frame,

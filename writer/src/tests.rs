@@ -7,6 +7,7 @@ mod groups;
 #[path = "../volume/src/conformance/loop_device.rs"]
 #[expect(dead_code, reason = "the volumes' own tests look at the bytes too")]
 mod loop_device;
+mod moves;
 mod order;
 mod orphans;
 mod ownership;

@@ -9,29 +9,29 @@ use dashmap::DashMap;
 use object_store::PutPayload;
 use parking_lot::{Mutex, RwLock};
 use sluice_catalog::Catalog;
-use sluice_format::VolumeState;
 use sluice_format::key::Keys;
 use sluice_format::state::CoordinatorSnapshot;
+use sluice_format::{StreamKey, VolumeState};
 use sluice_model::{StreamId, TopicId, VolumeEpoch, VolumeId};
 use sluice_volume::{ReadError, Volume};
 use sluice_wire::Chain;
 use sluice_wire::scan;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::commit::{Change, Committer, Ended};
+use crate::commit::{Change, Committed, Committer, Ended, Step};
 use crate::compact::{Compactor, CompactorParts};
 use crate::deletions::Deletions;
 use crate::error::{AppendError, TailError};
 use crate::metrics::WriterMetrics;
 use crate::objects::Objects;
 use crate::orphans::Scope;
-use crate::recovery::{Recovered, Surroundings, is_wanted, key_of, stream_of};
+use crate::recovery::{Recovered, Surroundings, is_wanted, key_of, named, stream_of};
 use crate::retention::Limits;
 use crate::retire::Retirement;
 use crate::sequence::{BatchHeader, Voucher};
-use crate::stream::{Run, Stream, TailRead};
+use crate::stream::{Run, Standing, Stream, TailRead};
 use crate::task::{Append, Appended, Control, TaskState, VolumeTask, max_batch_bytes};
 use crate::upload::{Builder, Flush, Freshness, StreamSource, Uploader};
 
@@ -84,6 +84,7 @@ pub(crate) struct OwnedVolume {
     room: Arc<Semaphore>,
     max_batch_bytes: usize,
     metrics: WriterMetrics,
+    moved: Notify,
     tasks: Mutex<Option<Tasks>>,
 }
 
@@ -191,6 +192,7 @@ impl OwnedVolume {
             room: Arc::new(Semaphore::new(room)),
             max_batch_bytes,
             metrics: metrics.clone(),
+            moved: Notify::new(),
             tasks: Mutex::new(Some(Tasks {
                 task: tokio::spawn(task.run(append_queue, control_queue)),
                 uploads: tokio::spawn(uploader.run(flush_queue)),
@@ -214,6 +216,26 @@ impl OwnedVolume {
 
     pub(crate) fn leader_epoch(&self) -> i32 {
         self.volume.epoch().leader_epoch()
+    }
+
+    /// The leader epoch of a stream that lies here; none while it is sealed or another volume's.
+    pub(crate) fn leader_epoch_of(&self, id: StreamId) -> Option<i32> {
+        // Not made for this alone: it is asked of all streams that a client hears of.
+        if let Some(stream) = self.streams.stream(id) {
+            let here = !stream.is_away();
+            return here.then(|| stream.leader_epoch(self.epoch()).cast_signed());
+        }
+        let key = key_of(id);
+        let state = self.bucket_state().read();
+        match state.streams.get(&key) {
+            Some(known) if known.sealed => None,
+            Some(known) => {
+                let epoch = VolumeEpoch(known.leader_epoch(self.epoch().0)).min(VolumeEpoch::MAX);
+                Some(epoch.leader_epoch())
+            }
+            None if state.departed.contains_key(&key) => None,
+            None => Some(self.leader_epoch()),
+        }
     }
 
     pub(crate) fn max_batch_bytes(&self) -> usize {
@@ -253,13 +275,14 @@ impl OwnedVolume {
         for stream in &self.streams.by_id {
             stream.wake();
         }
+        self.moved.notify_waiters();
     }
 
     /// Drops the streams of topics that are not there any more.
     pub(crate) fn forget_unwanted(&self, around: &Surroundings) {
         let mut unwanted: BTreeSet<TopicId> = {
             let state = self.bucket_state().read();
-            let streams = state.streams.keys().map(|key| stream_of(*key));
+            let streams = named(&state).map(stream_of);
             streams.filter(|id| !is_wanted(around, *id)).map(|id| id.topic).collect()
         };
         let in_memory = self.streams.by_id.iter().map(|stream| stream.id);
@@ -276,6 +299,41 @@ impl OwnedVolume {
         }
         let made = || Stream::as_committed(id, &self.bucket_state().read());
         Arc::clone(&self.streams.by_id.entry(id).or_insert_with(made))
+    }
+
+    /// The stream if it is in memory.
+    pub(crate) fn stream_in_memory(&self, id: StreamId) -> Option<Arc<Stream>> {
+        self.streams.stream(id)
+    }
+
+    /// What is in memory of a stream that came or went goes: it is made of the volume's state when it is used again.
+    pub(crate) fn drop_stream(&self, id: StreamId) {
+        if let Some((_, stream)) = self.streams.by_id.remove(&id) {
+            stream.stand(Standing::Away);
+        }
+        self.moved.notify_waiters();
+    }
+
+    /// Commits a step of a move; whether it took effect is seen in the state.
+    pub(crate) async fn step(&self, stream: StreamId, step: Step) -> Result<Committed, Ended> {
+        self.steps(vec![(key_of(stream), step)]).await
+    }
+
+    /// Commits steps of moves of several streams, ascending.
+    pub(crate) async fn steps(&self, steps: Vec<(StreamKey, Step)>) -> Result<Committed, Ended> {
+        self.committer.commit(Change::Moves(steps)).await
+    }
+
+    /// Returns when all is durable that was given an offset before; an error if service ends first.
+    pub(crate) async fn settle(&self) -> Result<(), Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.control.send(Control::Barrier { reply }).map_err(|_| Ended)?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Told when a stream has moved, or moves no more.
+    pub(crate) fn moved(&self) -> &Notify {
+        &self.moved
     }
 
     /// The bytes of a stream's batches. What is in the bucket and not yet let go of counts once.
@@ -383,7 +441,7 @@ impl OwnedVolume {
         offset: i64,
         max_bytes: u64,
     ) -> Result<Option<Chain>, TailError> {
-        if !self.is_serving() {
+        if !self.is_serving() || stream.is_away() {
             return Err(TailError::NotOwner);
         }
         // A frame may be uploaded and trimmed between looking it up and reading it; then it is in the

@@ -33,7 +33,7 @@ use crate::ownership::{Follower, Loss, VolumeSet};
 use crate::recovery::Surroundings;
 use crate::sequence::{BatchHeader, Voucher};
 use crate::share::Shares;
-use crate::stream::{Offsets, Stream, Waiter};
+use crate::stream::{Offsets, Standing, Stream, Waiter};
 use crate::tail::Tail;
 use crate::task::Appended;
 use crate::transaction::{OtherOwners, TransactionConfig, TransactionCoordinator};
@@ -271,7 +271,8 @@ impl Writer {
         Ok(self.locate(stream).ok_or(TailError::NotOwner)?.0.id)
     }
 
-    /// The leader epoch of a stream: the epoch under which its volume is owned.
+    /// The leader epoch of a stream: grows with each change of its volume's owner, and as it moves between volumes.
+    /// None if it is not here.
     pub fn leader_epoch(&self, stream: StreamId) -> Option<i32> {
         self.inner.leader_epoch(stream)
     }
@@ -289,6 +290,10 @@ impl Writer {
     fn stream(&self, stream: StreamId) -> Result<(Arc<OwnedVolume>, Arc<Stream>), TailError> {
         let (volume, _) = self.locate(stream).ok_or(TailError::NotOwner)?;
         let stream = volume.stream(stream);
+        // Sealed, or moved where the catalog's lookups do not have it yet.
+        if stream.is_away() {
+            return Err(TailError::NotOwner);
+        }
         Ok((volume, stream))
     }
 
@@ -310,7 +315,7 @@ impl Writer {
         stream: StreamId,
         records: &Bytes,
         timeout: Duration,
-        voucher: Option<Voucher>,
+        vouched: Option<(Voucher, Arc<Stream>)>,
     ) -> Result<Appended, AppendError> {
         let limit = timeout.min(self.inner.around.options.append_timeout);
         let Some((volume, topic)) = self.locate(stream) else {
@@ -320,12 +325,40 @@ impl Writer {
         let (batch, header) = check(records, &topic, volume.max_batch_bytes(), now_ms)?;
         let log_append_time = topic.config.timestamp_type == TimestampType::LogAppendTime;
         self.promise_compaction(&volume, &topic.config);
-        let stream = volume.stream(stream);
+        let id = stream;
+        let stream = volume.stream(id);
+        let voucher = match vouched {
+            // It has moved since: what was vouched for is not known there, and is asked for again.
+            Some((_, asked)) if !Arc::ptr_eq(&asked, &stream) => return Err(AppendError::NotOwner),
+            vouched => vouched.map(|(voucher, _)| voucher),
+        };
         let durable = async {
-            let answer = volume.append(stream, batch, header, voucher, log_append_time).await?;
-            answer.await.unwrap_or(Err(AppendError::NotOwner))
+            let queued = Arc::clone(&stream);
+            let answer = volume.append(queued, batch, header, voucher, log_append_time).await?;
+            let done = answer.await.unwrap_or(Err(AppendError::NotOwner));
+            if done == Err(AppendError::NotOwner) {
+                // Whoever is told to look for the stream's volume is to find another, if it moves.
+                self.moved_on(id, &volume, &stream).await;
+            }
+            done
         };
         tokio::time::timeout(limit, durable).await.unwrap_or(Err(AppendError::TimedOut))
+    }
+
+    /// Returns when a stream that moves is known to be elsewhere, or is here again.
+    async fn moved_on(&self, id: StreamId, volume: &OwnedVolume, stream: &Stream) {
+        loop {
+            let moved = volume.moved().notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let is_moving = volume.is_serving()
+                && stream.standing() != Standing::Here
+                && self.inner.volume_of(id) == Some(volume.id);
+            if !is_moving {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// The answer to an append for a stream that is not served here; it comes when the stream's volume, if it is
@@ -492,7 +525,7 @@ impl Orphans {
 
 impl Inner {
     /// The volume that a stream lies on, whoever has it.
-    fn volume_of(&self, stream: StreamId) -> Option<VolumeId> {
+    pub(crate) fn volume_of(&self, stream: StreamId) -> Option<VolumeId> {
         let topic = self.around.catalog.topic_of_any_tenant(stream.topic)?;
         topic.partitions.get(stream.partition as usize).copied()
     }
@@ -503,9 +536,9 @@ impl Inner {
         Some((self.volumes.get(*volume)?, topic))
     }
 
-    /// The epoch under which a stream's volume is served here.
+    /// See [`Writer::leader_epoch`].
     pub(crate) fn leader_epoch(&self, stream: StreamId) -> Option<i32> {
-        Some(self.locate(stream)?.0.leader_epoch())
+        self.locate(stream)?.0.leader_epoch_of(stream)
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) struct Compactor {
     slot: Arc<Semaphore>,
     source: Arc<dyn StreamSource>,
     budget: Budget,
-    /// Segments up to here were counted as uploaded, or are our own.
+    /// Segments of this volume's own up to here were counted as uploaded, or are our own.
     counted: Option<SegmentId>,
     own: BTreeSet<SegmentId>,
     /// When which was the newest segment, so that the age of a segment is known.
@@ -115,12 +115,18 @@ pub(crate) struct CompactorParts {
     pub(crate) source: Arc<dyn StreamSource>,
 }
 
+/// The newest of the volume's own segments.
+fn newest(committer: &Committer) -> Option<SegmentId> {
+    let state = committer.state().read();
+    state.segments.keys().rev().find(|id| id.volume == committer.volume()).copied()
+}
+
 impl Compactor {
     /// A compactor of a volume that was just taken over.
     pub(crate) fn new(parts: CompactorParts, options: &WriterOptions) -> Self {
         let CompactorParts { committer, objects, keys, catalog, clock, entropy, slot, source } =
             parts;
-        let counted = committer.state().read().segments.keys().next_back().copied();
+        let counted = newest(&committer);
         let pace = Pace {
             bytes_per_second: options.compaction.bytes_per_second,
             lag_bytes: options.upload_segment_bytes.saturating_mul(LAG_SEGMENTS),
@@ -182,11 +188,13 @@ impl Compactor {
     fn look(&mut self) {
         let now = Instant::now();
         let state = self.committer.state().read();
-        let newer = state.segments.iter().rev().take_while(|(id, _)| Some(**id) > self.counted);
+        let at_home = |id: &SegmentId| id.volume == self.committer.volume();
+        let newer = state.segments.iter().rev().filter(|(id, _)| at_home(id));
+        let newer = newer.take_while(|(id, _)| Some(**id) > self.counted);
         let uploaded: u64 =
             newer.filter(|(id, _)| !self.own.contains(id)).map(|(_, segment)| segment.len).sum();
         self.budget.earn(uploaded);
-        if let Some(newest) = state.segments.keys().next_back().copied() {
+        if let Some(newest) = state.segments.keys().rev().find(|id| at_home(id)).copied() {
             self.counted = Some(newest);
             self.newest_at.push_back((now, newest));
         }
@@ -229,14 +237,21 @@ impl Compactor {
     async fn merge_one(&mut self) -> Result<bool, Ended> {
         let Some(old_to) = self.old_to(self.options.min_age) else { return Ok(false) };
         let free_to = self.old_to(self.options.min_age * FREE_AGES);
+        let volume = self.committer.volume();
+        let at_home = |id: SegmentId| id.volume == volume;
         let most = self.options.segment_bytes.min(self.budget.bytes());
         let planned = {
             let state = self.committer.state().read();
             plan::plan(
                 &state,
                 |stream| self.may_merge(stream),
-                |extent| extent.segment <= old_to && !self.damaged.contains(&extent.segment),
-                |id| Some(id) <= free_to,
+                |extent| {
+                    // What other volumes' owners wrote came with a stream that was sealed: it is old.
+                    (extent.segment <= old_to || !at_home(extent.segment))
+                        && !self.damaged.contains(&extent.segment)
+                },
+                // Others' segments are not freed by what becomes of them here.
+                |id| at_home(id) && Some(id) <= free_to,
                 most,
             )
         };
@@ -327,6 +342,7 @@ impl Compactor {
         let mut best: Option<(StreamKey, Due, u64)> = None;
         for (key, stream) in &state.streams {
             let left_alone = TopicId(key.topic).is_internal()
+                || stream.sealed
                 || self.uncleanable.contains(key)
                 || self.stuck.contains_key(key);
             if left_alone || stream.end_offset == stream.cleaned_to {

@@ -73,7 +73,11 @@ pub(super) fn plan(
     for (key, stream) in &state.streams {
         // Most streams have nothing to do; the state is locked meanwhile, so that is found out first.
         let few = stream.extents.len() < 2;
-        if few && mostly_dead.is_empty() || !stream.extents.iter().any(&may_extent) || !may(*key) {
+        if stream.sealed
+            || few && mostly_dead.is_empty()
+            || !stream.extents.iter().any(&may_extent)
+            || !may(*key)
+        {
             continue;
         }
         let extents: Vec<_> = stream.extents.iter().copied().collect();

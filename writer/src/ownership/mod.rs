@@ -32,6 +32,7 @@ use crate::volume_handle::OwnedVolume;
 pub(crate) use self::loss::{Follower, watch};
 pub use self::loss::{Loss, LossReason};
 pub use self::release::Released;
+pub(crate) use self::release::upload;
 pub(crate) use self::take::Progress;
 pub use self::take::{TakeError, TakePhase, Taken};
 

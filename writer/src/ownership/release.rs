@@ -108,7 +108,7 @@ impl Drop for Intent<'_> {
 }
 
 /// Uploads until little is left, or uploads do not gain on appends any more, or the time is up.
-async fn upload(volume: &OwnedVolume, within: Duration) {
+pub(crate) async fn upload(volume: &OwnedVolume, within: Duration) {
     let rounds = async {
         let mut before = u64::MAX;
         loop {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::watch;
 use crate::coordinators::Loaded;
 use crate::error::OpenError;
+use crate::moves;
 use crate::options::{Shift, VolumePlace};
 use crate::recovery::{Recovered, take_over};
 use crate::volume_handle::OwnedVolume;
@@ -225,6 +226,7 @@ impl Inner {
             self.start_coordinators(loaded, volume.leader_epoch());
         }
         watch(self, &volume);
+        moves::follow(self, &volume);
         // What was deleted or claimed meanwhile was told only to volumes that were served.
         volume.forget_unwanted(&self.around);
         self.fence_if_claimed(&volume);

@@ -259,7 +259,8 @@ pub(super) async fn append(
 ) -> Result<Appended, AppendError> {
     let timeout = Duration::from_secs(30);
     // As if the coordinator had vouched for it.
-    match writer.unverified(stream, batch, false) {
+    let verified = writer.unverified(stream, batch, false).map_err(|_| AppendError::NotOwner)?;
+    match verified {
         Some(verified) => writer.append_verified(stream, batch, timeout, verified).await,
         None => writer.append(stream, batch, timeout).await,
     }

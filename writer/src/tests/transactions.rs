@@ -87,20 +87,21 @@ async fn a_transactional_batch_needs_the_coordinators_word_and_a_plain_one_stays
     let first = transactional(9, 0, 0, 1);
     let refused = writer.append(a, &first, wait).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::InvalidTxnState);
-    let late = writer.unverified(a, &first, false).unwrap();
+    let late = writer.unverified(a, &first, false).unwrap().unwrap();
     assert_eq!((late.producer_id, late.producer_epoch), (9, 0));
     writer.end_transaction(a, 9, 0, 1, ABORT).await.unwrap();
     let refused = writer.append_verified(a, &first, wait, late).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::InvalidTxnState);
     assert_eq!(stable(&writer, a), (1, 1), "nothing hangs");
-    let word = writer.unverified(a, &first, false).unwrap();
+    let word = writer.unverified(a, &first, false).unwrap().unwrap();
     writer.append_verified(a, &first, wait, word).await.unwrap();
-    assert!(writer.unverified(a, &transactional(9, 0, 1, 1), false).is_none());
+    assert!(writer.unverified(a, &transactional(9, 0, 1, 1), false).unwrap().is_none());
     writer.append(a, &transactional(9, 0, 1, 1), wait).await.unwrap();
     let outside = writer.append(a, &sequenced(9, 0, 2, 1), wait).await.unwrap_err();
     assert_eq!(outside.code(), ErrorCode::InvalidTxnState);
-    assert!(writer.unverified(a, &sequenced(8, 0, 0, 1), false).is_none());
-    assert!(writer.unverified(a, &bytes::Bytes::from_static(b"no batch"), false).is_none());
+    assert!(writer.unverified(a, &sequenced(8, 0, 0, 1), false).unwrap().is_none());
+    let no_batch = bytes::Bytes::from_static(b"no batch");
+    assert!(writer.unverified(a, &no_batch, false).unwrap().is_none());
 }
 
 #[tokio::test]

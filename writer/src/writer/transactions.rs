@@ -24,8 +24,8 @@ pub struct Unverified {
     /// Its producer epoch.
     pub producer_epoch: i16,
     voucher: Voucher,
-    /// Vouchers live as long as the stream is in memory.
-    _stream: Arc<Stream>,
+    /// Vouchers live as long as the stream is in memory, and here.
+    stream: Arc<Stream>,
 }
 
 impl Writer {
@@ -33,26 +33,30 @@ impl Writer {
     /// no part of a transaction, or the producer's transaction is open in the stream. Ask after this
     /// call, then append. `bumps_epochs` says that the client gets a new epoch for each transaction
     /// (Produce from version 12 on, KIP-890).
+    ///
+    /// # Errors
+    /// The stream is not here: nothing is known of its transactions, and the batch must not be appended without a
+    /// word, as the stream may be here by then.
     pub fn unverified(
         &self,
         stream: StreamId,
         records: &Bytes,
         bumps_epochs: bool,
-    ) -> Option<Unverified> {
+    ) -> Result<Option<Unverified>, TailError> {
         // What is not a batch is refused by the append.
-        let batch = BatchView::new(&records[..]).ok()?;
+        let Ok(batch) = BatchView::new(&records[..]) else { return Ok(None) };
         let attributes = batch.attributes();
         if !attributes.is_transactional() || attributes.is_control() || batch.producer_id() < 0 {
-            return None;
+            return Ok(None);
         }
-        let (_, stream) = self.stream(stream).ok()?;
-        let voucher = stream.sequencer.lock().verify(&BatchHeader::of(&batch), bumps_epochs)?;
-        Some(Unverified {
+        let (_, stream) = self.stream(stream)?;
+        let voucher = stream.sequencer.lock().verify(&BatchHeader::of(&batch), bumps_epochs);
+        Ok(voucher.map(|voucher| Unverified {
             producer_id: batch.producer_id(),
             producer_epoch: batch.producer_epoch(),
             voucher,
-            _stream: stream,
-        })
+            stream,
+        }))
     }
 
     /// As [`Writer::append`], for a batch for which the coordinator vouches.
@@ -63,7 +67,8 @@ impl Writer {
         timeout: Duration,
         verified: Unverified,
     ) -> Result<Appended, AppendError> {
-        self.append_with(stream, records, timeout, Some(verified.voucher)).await
+        let vouched = Some((verified.voucher, verified.stream));
+        self.append_with(stream, records, timeout, vouched).await
     }
 
     /// The first offset of the producer's transaction, if one is open in the stream. It may not be durable

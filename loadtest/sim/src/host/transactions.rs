@@ -40,7 +40,8 @@ async fn write(
     stream: StreamId,
     batch: &Bytes,
 ) -> Result<Done, ErrorCode> {
-    let appended = match writer.unverified(stream, batch, by.is_new) {
+    let verified = writer.unverified(stream, batch, by.is_new).map_err(|error| error.code())?;
+    let appended = match verified {
         None => writer.append(stream, batch, APPEND).await,
         Some(unverified) => {
             let name = name(by.id);
