@@ -19,8 +19,8 @@ use sluice_wire::messages::list_transactions_response::{
     ListTransactionsResponse, TransactionState,
 };
 use sluice_wire::{ErrorCode, Str};
-use sluice_writer::{AppendError, Unverified};
 use sluice_writer::transaction::{Claim, Listing, Participants};
+use sluice_writer::{AppendError, Unverified};
 
 use super::LocalBackend;
 

@@ -10,7 +10,7 @@ use sluice_catalog::VolumeSpec;
 use sluice_catalog::journal::{self, Journalled};
 use sluice_format::key::Keys;
 use sluice_format::{StreamKey, VolumeState};
-use sluice_model::{StreamId, TopicId};
+use sluice_model::{StreamId, TopicId, VolumeId};
 use sluice_writer::ManifestStore;
 
 /// What can be restored.
@@ -89,6 +89,18 @@ impl Plan {
         }
         let findings = journal.findings.clone();
         Ok(Self { cluster, topics: topics.len(), journal, volumes, unknown_streams, findings })
+    }
+}
+
+impl Plan {
+    /// The volume that has a stream under the largest count of moves; none if none has it.
+    pub(super) fn volume_of(&self, stream: StreamId) -> Option<VolumeId> {
+        let key = StreamKey { topic: stream.topic.0, partition: stream.partition };
+        let having = self
+            .volumes
+            .iter()
+            .filter_map(|volume| Some((volume.state.streams.get(&key)?.moves, volume.spec.id)));
+        having.max().map(|(_, volume)| volume)
     }
 }
 

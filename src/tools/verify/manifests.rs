@@ -1,13 +1,13 @@
 //! Each volume's manifests: that they can be read as a start reads them, that no version is missing, and that
 //! the state they lead to holds together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Context;
 use sluice_catalog::journal::Image;
-use sluice_format::VolumeState;
 use sluice_format::key::Name;
+use sluice_format::{StreamKey, VolumeState};
 use sluice_model::{StreamId, TopicId, VolumeEpoch};
 use sluice_writer::{ManifestError, ManifestStore};
 
@@ -28,6 +28,7 @@ impl Checks {
                 states.insert(id, state);
             }
         }
+        self.moved(&states);
         let strangers: BTreeSet<u32> = self.manifest_versions().map(|(volume, _)| volume).collect();
         for volume in strangers.difference(&known) {
             self.report.finding(
@@ -36,6 +37,23 @@ impl Checks {
             );
         }
         Ok(states)
+    }
+
+    /// Of the volumes that have a stream on its way from one to the other each has it under another count of moves.
+    fn moved(&mut self, states: &States) {
+        let mut known: BTreeMap<(StreamKey, u32), u32> = BTreeMap::new();
+        for (volume, state) in states {
+            for (key, stream) in &state.streams {
+                let Some(other) = known.insert((*key, stream.moves), *volume) else { continue };
+                let topic = TopicId(key.topic);
+                if topic.is_internal() {
+                    continue;
+                }
+                let stream = StreamId { topic, partition: key.partition };
+                let what = format!("volume {other} has stream {stream}, too, and neither is newer");
+                self.report.finding(format_args!("volume {volume}"), what);
+            }
+        }
     }
 
     fn manifest_versions(&self) -> impl Iterator<Item = (u32, u64)> {

@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt};
 use sluice_format::key::Name;
 use sluice_format::snapshot::decode_snapshot;
-use sluice_format::{Extent, SegmentId, StreamKey};
+use sluice_format::{Extent, SegmentId, StreamKey, VolumeState};
 use sluice_model::{StreamId, TopicId};
 use sluice_writer::{ManifestError, ManifestStore};
 
@@ -40,7 +40,8 @@ struct Outcome {
 
 impl Checks {
     pub(super) async fn segments(&mut self, states: &States) -> anyhow::Result<()> {
-        for state in states.values() {
+        for (volume, state) in states {
+            self.lent(*volume, state).await?;
             let mut named: BTreeMap<SegmentId, Vec<Named>> = BTreeMap::new();
             for (key, stream) in &state.streams {
                 for extent in &stream.extents {
@@ -54,7 +55,7 @@ impl Checks {
             for (id, segment) in &state.segments {
                 let key = self.keys.segment(*id);
                 match self.len(Name::Segment(*id)).await? {
-                    None if !self.is_named(id.volume, Name::Segment(*id)).await? => {}
+                    None if !self.is_named(*volume, Name::Segment(*id)).await? => {}
                     None => self.report.finding(key, "it is missing, and a manifest names it"),
                     Some(len) if len != segment.len => {
                         let wanted = segment.len;
@@ -78,7 +79,7 @@ impl Checks {
             while let Some((id, outcome, key)) = checked.next().await {
                 let outcome = outcome.with_context(|| format!("cannot check {key}"))?;
                 let name = Name::Segment(id);
-                if !outcome.findings.is_empty() && !self.is_named(id.volume, name).await? {
+                if !outcome.findings.is_empty() && !self.is_named(*volume, name).await? {
                     continue;
                 }
                 for finding in outcome.findings {
@@ -91,10 +92,30 @@ impl Checks {
                 counts.blocks += outcome.blocks;
                 counts.batches += outcome.batches;
                 done += 1;
-                self.progress.show(|| format!("volume {}: {done} of {count} segments", id.volume));
+                self.progress.show(|| format!("volume {volume}: {done} of {count} segments"));
             }
             if let Some(snapshot) = state.coordinator {
                 self.snapshot(snapshot.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the volumes whose owners delete them keep the segments of others that a volume's streams brought along.
+    async fn lent(&mut self, volume: u32, state: &VolumeState) -> anyhow::Result<()> {
+        for id in state.segments.keys().filter(|id| id.volume != volume) {
+            let name = Name::Segment(*id);
+            // Looked at before and after: what a stream does not name any more it never names again.
+            let is_lost = self.is_named(volume, name).await?
+                && !self.is_named(id.volume, name).await?
+                && self.is_named(volume, name).await?;
+            if is_lost {
+                let home = id.volume;
+                let what = format!(
+                    "volume {volume} names it for a stream that moved there, and volume {home}, whose owner \
+                     deletes it, does not know"
+                );
+                self.report.finding(self.keys.segment(*id), what);
             }
         }
         Ok(())

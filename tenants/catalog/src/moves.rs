@@ -50,8 +50,9 @@ pub struct StreamPlace {
     pub volume: Option<VolumeId>,
     /// Its move.
     pub moving: Option<Move>,
+    /// Another one after each step of a move, and for each move.
+    pub moved: Revision,
     move_key: String,
-    moved: Revision,
     topic: Option<(String, TopicRecord, Revision)>,
 }
 
@@ -134,7 +135,7 @@ impl Catalog {
             }
         };
         let of_view = self.topic_of_any_tenant(stream.topic).map(|topic| topic.tenant);
-        let tenant = of_view.or(moving.map(|(moving, _)| moving.tenant));
+        let tenant = of_view.or_else(|| moving.map(|(moving, _)| moving.tenant));
         let topic = match tenant {
             Some(tenant) => self.stored_topic(tenant, stream.topic).await?,
             None => None,
@@ -142,7 +143,7 @@ impl Catalog {
         let volume = topic
             .as_ref()
             .and_then(|(_, record, _)| record.partitions.get(stream.partition as usize).copied());
-        let moved = moving.map_or(Revision::default(), |(_, moved)| moved);
+        let moved = moving.map_or_else(Revision::default, |(_, moved)| moved);
         Ok(StreamPlace { volume, moving: moving.map(|(moving, _)| moving), move_key, moved, topic })
     }
 

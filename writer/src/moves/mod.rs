@@ -29,6 +29,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use sluice_catalog::store::Revision;
 use sluice_catalog::{Change, StreamPlace};
 use sluice_model::{StreamId, VolumeEpoch, VolumeId};
 use tokio::sync::{Notify, Semaphore, broadcast};
@@ -68,6 +69,8 @@ enum Next {
 struct Errand {
     stream: StreamId,
     begun: Instant,
+    /// The move for which it was sealed, and the version of the manifest that says so.
+    sealed: Option<(Revision, u64)>,
     /// Since when it is known to be sealed and told to the target.
     published: Option<Instant>,
     /// How often it was held in vain.
@@ -174,7 +177,8 @@ impl Mover {
     }
 
     async fn settle(self: Arc<Self>, stream: StreamId, told: Arc<Notify>) -> StreamId {
-        let mut errand = Errand { stream, begun: Instant::now(), published: None, tries: 0 };
+        let begun = Instant::now();
+        let mut errand = Errand { stream, begun, sealed: None, published: None, tries: 0 };
         loop {
             let (Some(inner), Some(volume)) = (self.inner.upgrade(), self.volume()) else {
                 return stream;

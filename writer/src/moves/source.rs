@@ -38,6 +38,11 @@ impl Mover {
             if !is_sealed {
                 return Self::give_up(inner, place).await;
             }
+            if errand.sealed.is_none_or(|(_, version)| moving.sealed != Some(version)) {
+                // Of an owner before: how long the target had is not known.
+                errand.sealed = moving.sealed.map(|version| (place.moved, version));
+                errand.published = None;
+            }
             let published = *errand.published.get_or_insert_with(Instant::now);
             let patience = inner.around.options.moves.patience;
             let left = patience.saturating_sub(published.elapsed());
@@ -51,8 +56,14 @@ impl Mover {
             return Next::Wait(left);
         }
         if is_sealed {
-            let version = volume.bucket_state().read().version;
-            return Self::publish(inner, place, version).await;
+            return match errand.sealed {
+                Some((sealed_for, version)) if sealed_for == place.moved => {
+                    Self::publish(inner, place, version).await
+                }
+                // By an owner before, or for a move that was given up: a target of that one may have taken it in,
+                // and two may never have a stream under one count of moves.
+                _ => self.open(volume, errand.stream).await,
+            };
         }
         if !is_owned(&inner.around.catalog, moving.to) {
             if errand.begun.elapsed() >= TARGET_WITHIN {
@@ -75,7 +86,10 @@ impl Mover {
         errand.tries += 1;
         upload(volume, UPLOAD_WITHIN).await;
         match self.seal(inner, volume, errand.stream).await {
-            Some(version) => Self::publish(inner, place, version).await,
+            Some(version) => {
+                errand.sealed = Some((place.moved, version));
+                Self::publish(inner, place, version).await
+            }
             None => Next::Wait(ASK_AGAIN * errand.tries),
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sluice_format::{Manifest, ManifestBody, VolumeState};
+use sluice_format::{Manifest, ManifestBody, SegmentId, VolumeState};
 
 use crate::history::History;
 
@@ -118,13 +118,17 @@ impl BucketCheck {
     /// An object is about to go.
     pub(crate) fn delete(&mut self, key: &str) {
         let Some((kind, volume, name)) = parse(key) else { return };
+        // A stream that has moved names segments of volumes where it was.
+        let is_named =
+            |id: &SegmentId| id.volume == volume && format!("{}-{}", id.epoch, id.sequence) == name;
+        let mut states = self.volumes.values().map(|followed| &followed.state);
+        if kind == "segments" && states.any(|state| state.segments.keys().any(is_named)) {
+            self.history
+                .violation(format_args!("{key} is deleted, and a newest manifest names it"));
+        }
         let Some(followed) = self.volumes.get(&volume) else { return };
         let needed = match kind {
             "manifests" => name.parse().is_ok_and(|version: u64| version >= followed.base_version),
-            "segments" => {
-                let named = followed.state.segments.keys();
-                named.into_iter().any(|id| format!("{}-{}", id.epoch, id.sequence) == name)
-            }
             "snapshots" => followed.state.coordinator.is_some_and(|snapshot| {
                 format!("{}-{}", snapshot.id.epoch, snapshot.id.sequence) == name
             }),
@@ -149,17 +153,14 @@ impl BucketCheck {
 
 /// Whether the state's own parts fit, whoever computed it, and its segments are there.
 fn whole(history: &History, key: &str, state: &VolumeState, objects: &BTreeMap<String, Bytes>) {
-    let volume_of =
-        |object: &str| parse(object).map(|(kind, volume, _)| (kind == "segments", volume));
-    let volume = parse(key).map_or(0, |(_, volume, _)| volume);
-    let there: BTreeMap<&str, u64> = objects
-        .iter()
-        .filter(|(object, _)| volume_of(object) == Some((true, volume)))
-        .filter_map(|(object, bytes)| Some((object.rsplit('/').next()?, bytes.len() as u64)))
-        .collect();
+    let segments = objects.iter().filter_map(|(object, bytes)| match parse(object)? {
+        ("segments", volume, name) => Some(((volume, name), bytes.len() as u64)),
+        _ => None,
+    });
+    let there: BTreeMap<(u32, &str), u64> = segments.collect();
     for (id, segment) in &state.segments {
         let name = format!("{}-{}", id.epoch, id.sequence);
-        if there.get(name.as_str()) != Some(&segment.len) {
+        if there.get(&(id.volume, name.as_str())) != Some(&segment.len) {
             history.violation(format_args!("{key} names segment {name}, which is not there whole"));
         }
     }
