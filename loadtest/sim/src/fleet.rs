@@ -46,6 +46,9 @@ const MUST_HAPPEN: &[&str] = &[
     "open-damaged",
     "delete-records",
     "delete-topic",
+    "move",
+    "moved",
+    "move-given-up",
     "delete",
     "audit",
 ];

@@ -11,7 +11,7 @@ use sluice_catalog::Topic;
 use sluice_model::{Clock, VolumeId};
 use sluice_volume::CreateOptions;
 use sluice_volume::sim::SimDevice;
-use sluice_writer::WriterOptions;
+use sluice_writer::{MoveOptions, WriterOptions};
 
 use crate::bucket::{BucketServer, BucketService};
 use crate::check::{BucketCheck, LogCheck, TransactionCheck};
@@ -61,6 +61,11 @@ impl Profile {
             retention_interval: random.ms(200, 1500),
             delete_grace: random.ms(0, 3000),
             queue_depth: random.between(1, 8) as usize,
+            moves: MoveOptions {
+                hold: random.ms(200, 1500),
+                patience: random.ms(100, 3000),
+                lent_interval: random.ms(100, 2000),
+            },
             ..WriterOptions::default()
         };
         Self {

@@ -1,12 +1,12 @@
-//! What administrators do: make volumes and topics at the start, then now and then delete records and,
-//! once, a topic.
+//! What administrators do: make volumes and topics at the start, then now and then delete records, move streams
+//! from volume to volume and, once, delete a topic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sluice_catalog::{Catalog, NewTopic, VolumeKind, VolumeSpec};
+use sluice_catalog::{Catalog, Change, Move, NewTopic, VolumeKind, VolumeSpec};
 use sluice_model::{Entropy, StreamId, TenantId, VolumeId};
 
 use super::{Answer, Ask, open_catalog};
@@ -55,12 +55,16 @@ pub(crate) async fn set_up(stage: Arc<Stage>) -> Catalog {
     catalog
 }
 
-/// Deletes records, and the doomed topic.
+/// How long the catalog may take to hear of a move.
+const WISH: Duration = Duration::from_secs(2);
+
+/// Deletes records, moves streams, and deletes the doomed topic.
 pub(crate) async fn administrate(stage: Arc<Stage>, catalog: Catalog) {
     let mut random = Random::new(stage.seed, 6);
     let doom = random.ms(1500, 8000);
     let began = tokio::time::Instant::now();
     let mut doomed = stage.topic(DOOMED);
+    let moves = tokio::spawn(move_streams(Arc::clone(&stage), catalog.clone()));
     while !stage.wind_down.load(Ordering::Relaxed) {
         tokio::time::sleep(random.ms(100, 900)).await;
         delete_records(&stage, &mut random).await;
@@ -75,6 +79,54 @@ pub(crate) async fn administrate(stage: Arc<Stage>, catalog: Catalog) {
             }
         }
     }
+    moves.abort();
+}
+
+/// Moves one stream after the other, or a few at once, and tells of those that come to an end.
+async fn move_streams(stage: Arc<Stage>, catalog: Catalog) {
+    if stage.profile.volumes < 2 {
+        return;
+    }
+    let mut random = Random::new(stage.seed, 8);
+    let mut changes = catalog.subscribe();
+    loop {
+        let rest = tokio::time::sleep(random.ms(50, 1200));
+        tokio::pin!(rest);
+        loop {
+            tokio::select! {
+                biased;
+                change = changes.recv() => match change {
+                    Ok(Change::MoveGone(gone)) => tell(&stage, &catalog, &gone),
+                    Ok(_) => {}
+                    Err(_) => return,
+                },
+                () = &mut rest => break,
+            }
+        }
+        wish(&stage, &catalog, &mut random).await;
+    }
+}
+
+async fn wish(stage: &Stage, catalog: &Catalog, random: &mut Random) {
+    let topics = catalog.topics(TenantId::OPEN);
+    if topics.is_empty() {
+        return;
+    }
+    let topic = random.pick(&topics);
+    let partition = random.below(topic.partitions.len() as u64) as u32;
+    let to = VolumeId(random.below(u64::from(stage.profile.volumes)) as u32);
+    let asked = catalog.move_stream(TenantId::OPEN, topic.id, partition, to);
+    if let Ok(Ok(wanted)) = tokio::time::timeout(WISH, asked).await {
+        stage.history.event("move", format_args!("{} to {}", wanted.stream, wanted.to));
+    }
+}
+
+/// A move has ended, one way or the other.
+fn tell(stage: &Stage, catalog: &Catalog, gone: &Move) {
+    let topic = catalog.topic_of_any_tenant(gone.stream.topic);
+    let at = topic.and_then(|topic| topic.partitions.get(gone.stream.partition as usize).copied());
+    let kind = if at == Some(gone.to) { "moved" } else { "move-given-up" };
+    stage.history.event(kind, format_args!("{} to {}", gone.stream, gone.to));
 }
 
 async fn delete_records(stage: &Stage, random: &mut Random) {
