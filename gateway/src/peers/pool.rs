@@ -133,13 +133,9 @@ impl Peers {
         }
     }
 
-    /// The leader epoch of a stream that another node owns; -1 if nobody ever did.
+    /// The leader epoch of a stream that another node owns; -1 if nobody ever did, or while it moves.
     pub(super) fn leader_epoch(&self, stream: StreamId) -> i32 {
-        let topic = self.shared.catalog.topic_of_any_tenant(stream.topic);
-        let volume =
-            topic.and_then(|topic| topic.partitions.get(stream.partition as usize).copied());
-        let volume = volume.and_then(|volume| self.shared.catalog.volume(volume));
-        volume.filter(|volume| volume.epoch.0 > 0).map_or(-1, |volume| volume.epoch.leader_epoch())
+        self.shared.catalog.leader_epoch(stream).unwrap_or(-1)
     }
 
     /// Who has the coordinators of groups and transactions: whoever owns the catalog's first volume.

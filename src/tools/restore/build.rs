@@ -71,7 +71,7 @@ pub(super) async fn build(
         image.set_volume(spec, None, VolumeEpoch(epoch));
     }
     // The catalog's journal may be behind, or know of moves that have ended: the manifests say where streams are.
-    image.settle_streams(|stream, listed| plan.volume_of(stream).unwrap_or(listed))?;
+    image.settle_streams(|stream| plan.place_of(stream))?;
     image.raise_producer_ids(producer_ids, SPARE_PRODUCER_IDS)?;
     write_catalog(dir, &image).await?;
     Ok(Built { epochs })

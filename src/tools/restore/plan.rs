@@ -93,14 +93,15 @@ impl Plan {
 }
 
 impl Plan {
-    /// The volume that has a stream under the largest count of moves; none if none has it.
-    pub(super) fn volume_of(&self, stream: StreamId) -> Option<VolumeId> {
+    /// The volume that has a stream under the largest count of moves, and its epoch base there; none if none has it.
+    pub(super) fn place_of(&self, stream: StreamId) -> Option<(VolumeId, i32)> {
         let key = StreamKey { topic: stream.topic.0, partition: stream.partition };
         let having = self
             .volumes
             .iter()
-            .filter_map(|volume| Some((volume.state.streams.get(&key)?.moves, volume.spec.id)));
-        having.max().map(|(_, volume)| volume)
+            .filter_map(|volume| Some((volume.spec.id, volume.state.streams.get(&key)?)));
+        let newest = having.max_by_key(|(_, known)| known.moves);
+        newest.map(|(volume, known)| (volume, known.epoch_base))
     }
 }
 

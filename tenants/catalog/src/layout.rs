@@ -164,6 +164,9 @@ pub(crate) struct TopicRecord {
     pub(crate) partitions: Vec<VolumeId>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) overrides: BTreeMap<String, String>,
+    /// By partition, of those that have moved.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) epoch_bases: BTreeMap<u32, i32>,
 }
 
 /// See [`crate::Move`].
@@ -294,9 +297,15 @@ mod tests {
             id: TopicId([0xab; 16]),
             partitions: vec![VolumeId(0), VolumeId(1)],
             overrides: BTreeMap::from([("retention.ms".to_owned(), "7".to_owned())]),
+            epoch_bases: BTreeMap::new(),
         };
         let text = r#"{"id":"abababababababababababababababab","partitions":[0,1],"overrides":{"retention.ms":"7"}}"#;
         assert_eq!(encode(&record), text.as_bytes());
+        let moved =
+            r#"{"id":"abababababababababababababababab","partitions":[0],"epoch_bases":{"0":-2}}"#;
+        let record: TopicRecord = decode("k", moved.as_bytes()).unwrap();
+        assert_eq!(record.epoch_bases, BTreeMap::from([(0, -2)]));
+        assert_eq!(encode(&record), moved.as_bytes());
         let volume = r#"{"spec":{"id":4,"kind":"file","location":"v4","size_bytes":99},"epoch":2}"#;
         let record: VolumeRecord = decode("k", volume.as_bytes()).unwrap();
         assert_eq!((record.owner, record.epoch, record.wanted), (None, VolumeEpoch(2), None));

@@ -122,6 +122,18 @@ impl Catalog {
         self.inner.shared.view.read().moves().cloned().collect()
     }
 
+    /// The leader epoch of a stream, whoever serves it; none if nobody ever has, or while it is sealed, when
+    /// nobody does.
+    pub fn leader_epoch(&self, stream: StreamId) -> Option<i32> {
+        let view = self.inner.shared.view.read();
+        if view.moving(stream).is_some_and(|moving| moving.sealed.is_some()) {
+            return None;
+        }
+        let topic = view.topic_by_id(stream.topic)?;
+        let volume = view.volume(*topic.partitions.get(stream.partition as usize)?)?;
+        (volume.epoch.0 > 0).then(|| topic.leader_epoch(stream.partition, volume.epoch))
+    }
+
     /// Where a stream is and whether it moves, as the store has it now, and not as lookups may still have it.
     pub async fn place_of(&self, stream: StreamId) -> Result<StreamPlace, StoreError> {
         let move_key = layout::stream_move(stream);
@@ -162,9 +174,13 @@ impl Catalog {
         Ok(matches!(self.commit(txn).await?, Outcome::Committed(_)))
     }
 
-    /// The target has taken the stream in: it is there from now on. False if the move or the topic has changed since
-    /// it was looked at; look again.
-    pub async fn finish_move(&self, place: &StreamPlace) -> Result<bool, StoreError> {
+    /// The target has taken the stream in: it is there from now on, and its leader epoch is the volume's and
+    /// `epoch_base`. False if the move or the topic has changed since it was looked at; look again.
+    pub async fn finish_move(
+        &self,
+        place: &StreamPlace,
+        epoch_base: i32,
+    ) -> Result<bool, StoreError> {
         let (Some(moving), Some((topic_key, record, since))) = (place.moving, &place.topic) else {
             return Ok(false);
         };
@@ -173,6 +189,7 @@ impl Catalog {
             return Ok(false);
         };
         *partition = moving.to;
+        record.epoch_bases.insert(moving.stream.partition, epoch_base);
         let txn = Txn::new()
             .if_unchanged(&place.move_key, place.moved)
             .if_unchanged(topic_key, *since)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sluice_model::config::InvalidConfig;
 use sluice_model::topic_name::{self, InvalidTopicName};
-use sluice_model::{TenantId, TopicConfig, TopicId, VolumeId};
+use sluice_model::{TenantId, TopicConfig, TopicId, VolumeEpoch, VolumeId};
 
 use crate::catalog::Catalog;
 use crate::layout::{self, TopicRecord};
@@ -28,9 +28,17 @@ pub struct Topic {
     pub config: Arc<TopicConfig>,
     /// What was set on the topic, verbatim.
     pub overrides: BTreeMap<String, String>,
+    /// What is added to the volume's epoch for the leader epoch, of partitions that have moved.
+    pub epoch_bases: BTreeMap<u32, i32>,
 }
 
 impl Topic {
+    /// A partition's leader epoch while its volume is owned under `epoch`.
+    pub fn leader_epoch(&self, partition: u32, epoch: VolumeEpoch) -> i32 {
+        let base = self.epoch_bases.get(&partition).copied().unwrap_or(0);
+        VolumeEpoch(epoch.0.saturating_add_signed(base)).leader_epoch()
+    }
+
     pub(crate) fn from_record(
         tenant: TenantId,
         name: &str,
@@ -45,6 +53,7 @@ impl Topic {
             partitions: record.partitions,
             config,
             overrides: record.overrides,
+            epoch_bases: record.epoch_bases,
         }
     }
 }
@@ -230,7 +239,8 @@ impl Catalog {
         if partitions.is_empty() {
             return Err(CreateTopicError::NoVolumes);
         }
-        let record = TopicRecord { id, partitions, overrides: new.overrides };
+        let overrides = new.overrides;
+        let record = TopicRecord { id, partitions, overrides, epoch_bases: BTreeMap::new() };
         let key = layout::topic(tenant, &new.name);
         let txn = Txn::new().if_absent(&key).put(&key, layout::encode(&record));
         match self.commit(txn).await? {

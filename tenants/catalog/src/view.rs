@@ -129,6 +129,10 @@ impl View {
         self.configs.get(&tenant)
     }
 
+    pub(crate) fn moving(&self, stream: StreamId) -> Option<&Arc<Move>> {
+        self.moves.get(&stream)
+    }
+
     pub(crate) fn moves(&self) -> impl Iterator<Item = &Arc<Move>> {
         self.moves.values()
     }

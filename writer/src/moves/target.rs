@@ -52,8 +52,10 @@ impl Mover {
             state.streams.get(&key).is_some_and(|known| known.moves == moves && !known.sealed)
         };
         if !adopted() {
-            // The first leader epoch here is the next after the last one there.
-            let last = i64::from(carried.stream.leader_epoch(epoch));
+            // The first leader epoch here is the next after the last one there that anybody may have heard of. Who
+            // claimed the source after it was sealed is not told of as its leader (`Catalog::leader_epoch`).
+            let claimed = inner.around.catalog.volume(moving.from).map_or(0, |from| from.epoch.0);
+            let last = i64::from(carried.stream.leader_epoch(epoch.max(claimed)));
             let base = last + 1 - i64::from(self.epoch.0);
             carried.stream.epoch_base = i32::try_from(base).unwrap_or(i32::MAX);
             if volume.step(stream, Step::Adopt(Box::new(carried))).await.is_err() {
@@ -66,7 +68,11 @@ impl Mover {
             // finish the move at any time, and then it is served.
             volume.drop_stream(stream);
         }
-        match inner.around.catalog.finish_move(place).await {
+        let epoch_base = {
+            let state = volume.bucket_state().read();
+            state.streams.get(&key).map_or(0, |known| known.epoch_base)
+        };
+        match inner.around.catalog.finish_move(place, epoch_base).await {
             Ok(true) => {
                 tracing::info!(
                     %stream, from = moving.from.0, to = moving.to.0, moves,

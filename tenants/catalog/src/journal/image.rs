@@ -124,7 +124,7 @@ impl Image {
         let mut topics = Vec::new();
         for (key, value) in &self.entries {
             if let Key::Topic(tenant, name) = Key::parse(key) {
-                let TopicRecord { id, partitions, overrides } = layout::decode(key, value)?;
+                let TopicRecord { id, partitions, overrides, .. } = layout::decode(key, value)?;
                 topics.push(ListedTopic {
                     tenant,
                     name: name.to_owned(),
@@ -144,17 +144,25 @@ impl Image {
         self.entries.insert(key, layout::encode(&record).into());
     }
 
-    /// Forgets which streams move, and says where each stream of a topic is: `place` is given what is stored.
+    /// Forgets which streams move, and says where streams are: `place` gives volume and epoch base of those of
+    /// which more is known than is stored.
     pub fn settle_streams(
         &mut self,
-        mut place: impl FnMut(StreamId, VolumeId) -> VolumeId,
+        mut place: impl FnMut(StreamId) -> Option<(VolumeId, i32)>,
     ) -> Result<(), ImageError> {
         self.entries.retain(|key, _| !matches!(Key::parse(key), Key::Move(_)));
         for (key, value) in &mut self.entries {
             if let Key::Topic(..) = Key::parse(key) {
                 let mut record: TopicRecord = layout::decode(key, value)?;
-                for (partition, volume) in (0..).zip(&mut record.partitions) {
-                    *volume = place(StreamId { topic: record.id, partition }, *volume);
+                let TopicRecord { id: topic, partitions, epoch_bases, .. } = &mut record;
+                for (partition, volume) in (0..).zip(partitions) {
+                    let known = place(StreamId { topic: *topic, partition });
+                    let Some((at, epoch_base)) = known else { continue };
+                    *volume = at;
+                    epoch_bases.remove(&partition);
+                    if epoch_base != 0 {
+                        epoch_bases.insert(partition, epoch_base);
+                    }
                 }
                 *value = layout::encode(&record).into();
             }

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use sluice_model::NodeId;
+
 use super::*;
 use crate::catalog::Change;
 use crate::tests::{A, B, memory, open, with_volumes};
@@ -29,6 +31,13 @@ async fn a_move_goes_through_its_steps_and_ends_with_the_topic_there() {
     let topic = topic(&catalog).await;
     let (stream, from) = first(&catalog, topic);
     let to = other(from);
+    for _ in 0..5 {
+        for id in [from, to] {
+            let epoch = catalog.volume(id).unwrap().epoch;
+            catalog.claim_volume(id, NodeId(1), epoch).await.unwrap();
+        }
+    }
+    assert_eq!(catalog.leader_epoch(stream), Some(5));
     let mut changes = catalog.subscribe();
     let wanted = catalog.move_stream(A, topic, 0, to).await.unwrap();
     assert_eq!(wanted, Move { stream, tenant: A, from, to, sealed: None });
@@ -41,9 +50,11 @@ async fn a_move_goes_through_its_steps_and_ends_with_the_topic_there() {
     assert!(!catalog.publish_seal(&place, 8).await.unwrap(), "it is not as it was");
     let sealed = catalog.place_of(stream).await.unwrap();
     assert_eq!(sealed.moving.unwrap().sealed, Some(7));
-    assert!(catalog.finish_move(&sealed).await.unwrap());
+    assert_eq!(catalog.leader_epoch(stream), None, "nobody serves it");
+    assert!(catalog.finish_move(&sealed, -3).await.unwrap());
     assert!(!catalog.give_up_move(&sealed).await.unwrap(), "it is finished");
     assert_eq!(first(&catalog, topic), (stream, to));
+    assert_eq!(catalog.leader_epoch(stream), Some(2), "the volume's epoch and the base");
     assert_eq!(catalog.moves(), []);
     let after = catalog.place_of(stream).await.unwrap();
     assert_eq!((after.volume, after.moving), (Some(to), None));
@@ -75,16 +86,16 @@ async fn of_a_source_that_gives_up_and_a_target_that_finishes_one_succeeds() {
         let (source, target) = (catalog.place_of(stream).await, catalog.place_of(stream).await);
         let (source, target) = (source.unwrap(), target.unwrap());
         if finish_first {
-            assert!(catalog.finish_move(&target).await.unwrap());
+            assert!(catalog.finish_move(&target, -3).await.unwrap());
             assert!(!catalog.give_up_move(&source).await.unwrap());
             assert_eq!(first(&catalog, topic).1, other(from));
         } else {
             assert!(catalog.give_up_move(&source).await.unwrap());
-            assert!(!catalog.finish_move(&target).await.unwrap());
+            assert!(!catalog.finish_move(&target, -3).await.unwrap());
             assert_eq!(first(&catalog, topic).1, from);
         }
-        assert!(!catalog.finish_move(&target).await.unwrap(), "nor later");
-        assert!(!catalog.finish_move(&wanted).await.unwrap());
+        assert!(!catalog.finish_move(&target, -3).await.unwrap(), "nor later");
+        assert!(!catalog.finish_move(&wanted, -3).await.unwrap());
     }
     assert_eq!(first(&catalog, topic).1, other(from));
 }
@@ -98,9 +109,9 @@ async fn a_topic_that_changes_meanwhile_keeps_its_change() {
     catalog.move_stream(A, topic, 0, other(from)).await.unwrap();
     let place = catalog.place_of(stream).await.unwrap();
     catalog.create_partitions(A, topic, 5).await.unwrap();
-    assert!(!catalog.finish_move(&place).await.unwrap(), "look again");
+    assert!(!catalog.finish_move(&place, -3).await.unwrap(), "look again");
     let place = catalog.place_of(stream).await.unwrap();
-    assert!(catalog.finish_move(&place).await.unwrap());
+    assert!(catalog.finish_move(&place, -3).await.unwrap());
     let partitions = &catalog.topic_by_id(A, topic).unwrap().partitions;
     assert_eq!((partitions.len(), partitions[0]), (5, other(from)));
 }
@@ -130,7 +141,7 @@ async fn what_cannot_move_is_refused() {
     catalog.delete_topic(A, topic).await.unwrap();
     let place = catalog.place_of(stream).await.unwrap();
     assert_eq!(place.volume, None);
-    assert!(!catalog.finish_move(&place).await.unwrap());
+    assert!(!catalog.finish_move(&place, -3).await.unwrap());
     assert!(catalog.give_up_move(&place).await.unwrap());
     assert_eq!(open(&store, 5).await.moves(), []);
 }

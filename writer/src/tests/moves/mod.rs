@@ -155,6 +155,8 @@ async fn a_stream_takes_along_all_that_it_is() {
     let b = owner(&cluster, 3, &[1]).await;
     assert_eq!(b.offsets(moving).unwrap().high_watermark, 11);
     assert_eq!(b.leader_epoch(moving), Some(epoch + 2));
+    let heard = cluster.catalog.leader_epoch(moving);
+    assert_eq!(heard, Some(epoch + 2), "who does not own it hears the same");
     assert_eq!(b.epoch_of(moving, 8), epoch + 1);
     move_to(&cluster, moving, 0).await;
     assert_eq!(a.leader_epoch(moving), Some(epoch + 3));
