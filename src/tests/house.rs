@@ -38,6 +38,18 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "sluice-catalog",
         ],
     ),
+    // Who has which volume: it drives a writer by what the catalog says, and never meets clients.
+    (
+        "sluice-cluster",
+        &[
+            "sluice-model",
+            "sluice-wire",
+            "sluice-format",
+            "sluice-volume",
+            "sluice-catalog",
+            "sluice-writer",
+        ],
+    ),
     ("sluice-reader", &["sluice-model", "sluice-wire", "sluice-format", "sluice-bucket"]),
     ("sluice-tenants", &["sluice-model", "sluice-catalog"]),
     // The gateway reaches writers and readers through `backend::Backend` only, and so has no use for
@@ -57,6 +69,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "sluice-catalog",
             "sluice-catalog-etcd",
             "sluice-writer",
+            "sluice-cluster",
             "sluice-reader",
             "sluice-tenants",
             "sluice-gateway",
@@ -73,6 +86,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "sluice-volume",
             "sluice-catalog",
             "sluice-writer",
+            "sluice-cluster",
             "sluice-reader",
         ],
     ),

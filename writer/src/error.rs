@@ -88,6 +88,12 @@ pub enum OpenError {
         /// What the catalog said.
         why: String,
     },
+    /// Another node claimed it first.
+    #[error("another node was first to claim volume {volume}")]
+    Overtaken {
+        /// The volume.
+        volume: u32,
+    },
     /// It was used before, and its file is gone.
     #[error(
         "the file of volume {volume}, {path}, is missing although it was in use: what it held and had not uploaded is lost \
@@ -146,6 +152,27 @@ pub enum OpenError {
     /// The bucket did not give the manifests.
     #[error(transparent)]
     Manifest(#[from] crate::manifest_store::ManifestError),
+}
+
+impl OpenError {
+    /// Whether the device or the bucket has a newer owner than the one that was to open it.
+    pub fn is_fenced(&self) -> bool {
+        match self {
+            Self::Volume { error: sluice_volume::OpenError::Fenced { .. }, .. }
+            | Self::Manifest(crate::manifest_store::ManifestError::Fenced(_)) => true,
+            Self::Claim { .. }
+            | Self::Overtaken { .. }
+            | Self::Missing { .. }
+            | Self::Create(_)
+            | Self::Volume { .. }
+            | Self::Recovery(_)
+            | Self::Contradiction { .. }
+            | Self::Here { .. }
+            | Self::TookTooLong { .. }
+            | Self::Closed
+            | Self::Manifest(_) => false,
+        }
+    }
 }
 
 /// Why a volume was not handed over.

@@ -50,7 +50,8 @@ pub use error::{AppendError, OpenError, ReleaseError, TailError};
 pub use manifest_store::{ManifestError, ManifestStore, Written};
 pub use metrics::{OwnershipMetrics, WriterMetrics};
 pub use options::{
-    CompactionOptions, MoveOptions, OnShift, OrphanOptions, Shift, VolumePlace, WriterOptions,
+    CompactionOptions, MoveOptions, OnShift, OrphanOptions, Shift, TakeTerms, VolumePlace,
+    WriterOptions,
 };
 pub use ownership::{Loss, LossReason, Released, TakeError, TakePhase, Taken};
 pub use payload::{Entry, EntryKind, decode as decode_payload};
@@ -58,4 +59,5 @@ pub use sequence::{ActiveProducer, SequenceError};
 pub use stream::{Offsets, Waiter};
 pub use tail::Tail;
 pub use task::Appended;
+pub use volume_handle::Traffic;
 pub use writer::{Found, Unverified, Writer, WriterParts};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use sluice_catalog::Tenure;
 use sluice_format::VolumeState;
-use sluice_model::VolumeId;
+use sluice_model::{VolumeEpoch, VolumeId};
 use sluice_volume::{Medium, Reservations};
 
 /// Bounds and triggers of one volume's owner.
@@ -160,6 +161,25 @@ pub enum Shift {
 
 /// Told of each [`Shift`], of one volume in order. Must not block.
 pub type OnShift = Arc<dyn Fn(Shift) + Send + Sync>;
+
+/// On what terms a volume is taken.
+#[derive(Clone, Debug)]
+pub struct TakeTerms {
+    /// How long a bucket or a device that does not answer is waited for, from the claim on.
+    pub patience: Duration,
+    /// The epoch that the catalog must still have it under: if another claims it first it is left alone. `None` to
+    /// claim it under whatever epoch lookups show.
+    pub expected: Option<VolumeEpoch>,
+    /// For a medium that does not fence by itself: nothing is acknowledged once this does not hold.
+    pub tenure: Option<Tenure>,
+}
+
+impl TakeTerms {
+    /// Whoever has it.
+    pub fn patient(patience: Duration) -> Self {
+        Self { patience, expected: None, tenure: None }
+    }
+}
 
 /// Where a volume lies.
 #[derive(Clone, Debug)]

@@ -11,11 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::ObjectStore;
 use parking_lot::RwLock;
-use sluice_catalog::Catalog;
+use sluice_catalog::{Catalog, ClaimError};
 use sluice_format::key::Keys;
 use sluice_format::{StreamKey, VolumeChange, VolumeState};
 use sluice_model::{Clock, Entropy, NodeId, StreamId, TopicId, VolumeEpoch};
-use sluice_volume::{OpenOptions, RecoveredFrame, Volume};
+use sluice_volume::{CreateError, OpenOptions, RecoveredFrame, Volume};
 use sluice_wire::batch::BatchView;
 use sluice_wire::scan;
 use tokio::sync::Semaphore;
@@ -74,10 +74,11 @@ pub(crate) fn stream_of(key: StreamKey) -> StreamId {
 /// Takes over `place`'s volume; creates it if it was never used.
 pub(crate) async fn take_over(
     place: &VolumePlace,
+    expected: Option<VolumeEpoch>,
     around: &Surroundings,
     progress: &mut Progress,
 ) -> Result<Recovered, OpenError> {
-    let epoch = claim(place, around).await?;
+    let epoch = claim(place, expected, around).await?;
     progress.won(epoch);
     progress.enter(TakePhase::Fence);
     let options = OpenOptions {
@@ -106,23 +107,33 @@ pub(crate) async fn take_over(
 }
 
 /// Wins the volume in the catalog. A volume that was never owned has no file yet.
-async fn claim(place: &VolumePlace, around: &Surroundings) -> Result<VolumeEpoch, OpenError> {
+async fn claim(
+    place: &VolumePlace,
+    expected: Option<VolumeEpoch>,
+    around: &Surroundings,
+) -> Result<VolumeEpoch, OpenError> {
     let failed = |why: String| OpenError::Claim { volume: place.id.0, why };
     let known = around
         .catalog
         .volume(place.id)
         .ok_or_else(|| failed("the catalog does not list it".to_owned()))?;
+    let expected = expected.unwrap_or(known.epoch);
     if !place.medium.exists().await {
         if known.epoch > VolumeEpoch(0) {
             return Err(OpenError::Missing { volume: place.id.0, path: place.medium.to_string() });
         }
-        place.medium.create(place.id, around.entropy.random_16()).await?;
+        match place.medium.create(place.id, around.entropy.random_16()).await {
+            // Another node that would have it made it just now; the claim says whose it is.
+            Ok(()) | Err(CreateError::Exists(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    around
-        .catalog
-        .claim_volume(place.id, around.node, known.epoch)
-        .await
-        .map_err(|error| failed(error.to_string()))
+    around.catalog.claim_volume(place.id, around.node, expected).await.map_err(
+        |error| match error {
+            ClaimError::Lost { id, .. } => OpenError::Overtaken { volume: id.0 },
+            error => failed(error.to_string()),
+        },
+    )
 }
 
 async fn load(

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sluice_catalog::Tenure;
 use sluice_model::{Clock, StreamId};
 use sluice_volume::{
     AppendError as VolumeAppendError, Durable, FrameBuf, Health, Lsn, NotDurable, Ticket, Volume,
@@ -198,6 +199,8 @@ pub(crate) struct Listed {
 /// The task's own state.
 pub(crate) struct VolumeTask {
     volume: Arc<dyn Volume>,
+    /// The volume is served for as long as this holds.
+    tenure: Option<Tenure>,
     options: WriterOptions,
     clock: Arc<dyn Clock>,
     metrics: WriterMetrics,
@@ -225,6 +228,7 @@ pub(crate) struct VolumeTask {
 impl VolumeTask {
     pub(crate) fn new(
         volume: Arc<dyn Volume>,
+        tenure: Option<Tenure>,
         options: WriterOptions,
         clock: Arc<dyn Clock>,
         metrics: WriterMetrics,
@@ -235,6 +239,7 @@ impl VolumeTask {
         metrics.unuploaded_bytes.inc_by(unuploaded_bytes as i64);
         let task = Self {
             volume,
+            tenure,
             options,
             clock,
             metrics,
@@ -256,6 +261,19 @@ impl VolumeTask {
         task
     }
 
+    /// Whether the volume may be served still. If not it is fenced: nothing else would stop it.
+    fn is_in_tenure(&self) -> bool {
+        let holds = self.tenure.as_ref().is_none_or(Tenure::holds);
+        if !holds {
+            tracing::warn!(
+                volume = self.volume.id().0,
+                "this node's lease may have ended, and the volume does not fence by itself: serving it no more"
+            );
+            self.volume.fence();
+        }
+        holds
+    }
+
     /// Runs until the append channel is closed and everything is durable, or the volume is lost.
     pub(crate) async fn run(
         mut self,
@@ -270,7 +288,9 @@ impl VolumeTask {
                 biased;
                 durable = next_durable(&mut self.in_flight), if !self.in_flight.is_empty() => {
                     match durable {
-                        Ok(durable) => self.committed(durable),
+                        // What became durable while the lease lived is found by the next owner.
+                        Ok(durable) if self.is_in_tenure() => self.committed(durable),
+                        Ok(_) => break,
                         Err(NotDurable::Fenced | NotDurable::Closed) => break,
                     }
                 }
@@ -441,6 +461,9 @@ impl VolumeTask {
                 None => self.close_frame(),
             };
             let len = frame.len() as u64;
+            if !self.is_in_tenure() {
+                return false;
+            }
             match self.volume.append(frame) {
                 Ok(ticket) => {
                     self.metrics.frames.inc();

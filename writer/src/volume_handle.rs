@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use object_store::PutPayload;
 use parking_lot::{Mutex, RwLock};
-use sluice_catalog::Catalog;
+use sluice_catalog::{Catalog, Tenure};
 use sluice_format::key::Keys;
 use sluice_format::state::CoordinatorSnapshot;
 use sluice_format::{StreamKey, VolumeState};
@@ -85,7 +86,26 @@ pub(crate) struct OwnedVolume {
     max_batch_bytes: usize,
     metrics: WriterMetrics,
     moved: Notify,
+    traffic: Counted,
     tasks: Mutex<Option<Tasks>>,
+}
+
+/// What came to a volume and went from it since it was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of batches that were queued.
+    pub in_bytes: u64,
+    /// Bytes read from its tail.
+    pub out_bytes: u64,
+    /// Batches queued, and reads.
+    pub requests: u64,
+}
+
+#[derive(Default)]
+struct Counted {
+    in_bytes: AtomicU64,
+    out_bytes: AtomicU64,
+    requests: AtomicU64,
 }
 
 struct Tasks {
@@ -99,6 +119,7 @@ impl OwnedVolume {
     /// Starts serving a volume that was taken over. Needs a tokio runtime.
     pub(crate) fn start(
         recovered: Recovered,
+        tenure: Option<Tenure>,
         around: &Surroundings,
         metrics: &WriterMetrics,
     ) -> Self {
@@ -115,6 +136,7 @@ impl OwnedVolume {
         let max_batch_bytes = max_batch_bytes(&*volume);
         let task = VolumeTask::new(
             Arc::clone(&volume),
+            tenure,
             around.options.clone(),
             Arc::clone(&around.clock),
             metrics.clone(),
@@ -193,6 +215,7 @@ impl OwnedVolume {
             max_batch_bytes,
             metrics: metrics.clone(),
             moved: Notify::new(),
+            traffic: Counted::default(),
             tasks: Mutex::new(Some(Tasks {
                 task: tokio::spawn(task.run(append_queue, control_queue)),
                 uploads: tokio::spawn(uploader.run(flush_queue)),
@@ -244,6 +267,14 @@ impl OwnedVolume {
 
     pub(crate) fn bucket_state(&self) -> &Arc<RwLock<VolumeState>> {
         self.committer.state()
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            in_bytes: self.traffic.in_bytes.load(Relaxed),
+            out_bytes: self.traffic.out_bytes.load(Relaxed),
+            requests: self.traffic.requests.load(Relaxed),
+        }
     }
 
     /// Whether the volume is still ours.
@@ -364,6 +395,8 @@ impl OwnedVolume {
         // queue, and a later append of the same connection could get ahead of this one.
         let room = tokio::task::unconstrained(room);
         let permit = room.await.map_err(|_| AppendError::NotOwner)?;
+        self.traffic.requests.fetch_add(1, Relaxed);
+        self.traffic.in_bytes.fetch_add(batch.len() as u64, Relaxed);
         let (reply, answer) = oneshot::channel();
         let append = Append {
             stream,
@@ -454,7 +487,11 @@ impl OwnedVolume {
                 TailRead::Runs(runs) => runs,
             };
             match self.gather(&runs, offset, max_bytes).await {
-                Ok(chain) => return Ok(Some(chain)),
+                Ok(chain) => {
+                    self.traffic.requests.fetch_add(1, Relaxed);
+                    self.traffic.out_bytes.fetch_add(chain.len() as u64, Relaxed);
+                    return Ok(Some(chain));
+                }
                 Err(ReadError::Trimmed(_)) => {}
                 Err(error) => return Err(TailError::Volume(Arc::new(error))),
             }

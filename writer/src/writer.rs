@@ -37,7 +37,7 @@ use crate::stream::{Offsets, Standing, Stream, Waiter};
 use crate::tail::Tail;
 use crate::task::Appended;
 use crate::transaction::{OtherOwners, TransactionConfig, TransactionCoordinator};
-use crate::volume_handle::OwnedVolume;
+use crate::volume_handle::{OwnedVolume, Traffic};
 
 pub use self::transactions::Unverified;
 
@@ -231,6 +231,21 @@ impl Writer {
     /// The volumes that are served now, each under its epoch, by id.
     pub fn volumes(&self) -> Vec<(VolumeId, VolumeEpoch)> {
         self.inner.volumes.all().iter().map(|volume| (volume.id, volume.epoch())).collect()
+    }
+
+    /// What came to each volume that is served and went from it since it was taken, by id.
+    pub fn traffic(&self) -> Vec<(VolumeId, Traffic)> {
+        self.inner.volumes.all().iter().map(|volume| (volume.id, volume.traffic())).collect()
+    }
+
+    /// Serves a volume no more, at once, if it is served under this epoch: whoever calls knows that another may
+    /// have it. It is lost then; see [`Self::losses`].
+    pub fn fence(&self, id: VolumeId, epoch: VolumeEpoch) {
+        if let Some(volume) = self.inner.volumes.get(id)
+            && volume.epoch() == epoch
+        {
+            volume.fence();
+        }
     }
 
     /// Tells of volumes that are lost from now on: those that were released or closed are not.

@@ -112,7 +112,7 @@ const MARGIN_PART: u32 = 10;
 
 /// How a node's lease stands by the node's own clock.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
+pub(crate) struct Standing {
     /// The store cannot have ended the lease before.
     until: Instant,
     /// Another number after each time that the lease may have ended.
@@ -127,6 +127,12 @@ pub struct Tenure {
 }
 
 impl Tenure {
+    /// From now on.
+    pub(crate) fn begin(standing: watch::Receiver<Standing>) -> Self {
+        let term = standing.borrow().term;
+        Self { standing, term }
+    }
+
     /// Whether the lease cannot have ended, by this node's clock and less a tenth of it.
     pub fn holds(&self) -> bool {
         let standing = *self.standing.borrow();
@@ -149,24 +155,16 @@ impl NodeRegistration {
         self.state.clone()
     }
 
-    /// How long others take this node for alive after it was last heard of.
-    pub fn lease(&self) -> Duration {
-        self.keeper.ttl
-    }
-
-    /// From now on.
-    pub fn tenure(&self) -> Tenure {
-        let term = self.standing.borrow().term;
-        Tenure { standing: self.standing.clone(), term }
-    }
-
-    /// What the node says of itself under its lease.
+    /// What other parts of the process need of it.
     pub fn handle(&self) -> NodeHandle {
         NodeHandle {
             catalog: self.keeper.catalog.clone(),
             node: self.keeper.spec.id,
             incarnation: self.keeper.incarnation.clone(),
             lease: self.lease.clone(),
+            ttl: self.keeper.ttl,
+            state: self.state.clone(),
+            standing: self.standing.clone(),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluice_model::{NodeId, VolumeId};
@@ -15,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::layout::{
     self, BadRecord, BalanceRecord, BalancerRecord, DecisionsRecord, DrainRecord, Key,
 };
+use crate::nodes::{RegistrationState, Standing, Tenure};
 use crate::store::{Entry, LeaseId, Outcome, StoreError, Txn};
 
 /// So many of the balancer's decisions are kept.
@@ -186,19 +188,44 @@ impl Catalog {
     }
 }
 
-/// What a registered node says of itself under its lease. Cheap to clone; of no use once the registration is gone.
+/// A registered node, for those parts of its process that depend on its lease. Cheap to clone; of no use once the
+/// registration is gone.
 #[derive(Clone)]
 pub struct NodeHandle {
     pub(crate) catalog: Catalog,
     pub(crate) node: NodeId,
     pub(crate) incarnation: String,
     pub(crate) lease: watch::Receiver<LeaseId>,
+    pub(crate) ttl: Duration,
+    pub(crate) state: watch::Receiver<RegistrationState>,
+    pub(crate) standing: watch::Receiver<Standing>,
 }
 
 impl NodeHandle {
     /// The node.
     pub fn id(&self) -> NodeId {
         self.node
+    }
+
+    /// How long others take the node for alive after it was last heard of.
+    pub fn lease(&self) -> Duration {
+        self.ttl
+    }
+
+    /// How the registration stands, to be watched.
+    pub fn state(&self) -> watch::Receiver<RegistrationState> {
+        self.state.clone()
+    }
+
+    /// Whether lookups show another process under this node's id.
+    pub fn is_replaced(&self) -> bool {
+        let seen = self.catalog.node(self.node);
+        seen.is_some_and(|node| node.incarnation != self.incarnation)
+    }
+
+    /// That the lease does not end from now on.
+    pub fn tenure(&self) -> Tenure {
+        Tenure::begin(self.standing.clone())
     }
 
     /// Says what it carries.

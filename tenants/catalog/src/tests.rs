@@ -697,7 +697,7 @@ async fn tenure_with(silent_for: Duration) {
     });
     let catalog = open(&store, 1).await;
     let registration = catalog.register_node(node(1, 9092), TTL).await.unwrap();
-    let tenure = registration.tenure();
+    let tenure = registration.handle().tenure();
     let mut state = registration.state();
     tokio::time::sleep(TTL * 5).await;
     assert!(tenure.holds() && *state.borrow() == RegistrationState::Live);
@@ -709,7 +709,7 @@ async fn tenure_with(silent_for: Duration) {
     tokio::time::sleep(TTL * 3).await;
     cut.store(false, Ordering::Relaxed);
     state.wait_for(|state| *state == RegistrationState::Live).await.unwrap();
-    assert!(registration.tenure().holds() && !tenure.holds());
+    assert!(registration.handle().tenure().holds() && !tenure.holds());
 }
 
 /// A store whose watches are slow, and end when they are told to; then leases cannot be kept alive.

@@ -11,7 +11,7 @@ use super::watch;
 use crate::coordinators::Loaded;
 use crate::error::OpenError;
 use crate::moves;
-use crate::options::{Shift, VolumePlace};
+use crate::options::{Shift, TakeTerms, VolumePlace};
 use crate::recovery::{Recovered, take_over};
 use crate::volume_handle::OwnedVolume;
 use crate::writer::{Inner, Writer};
@@ -152,9 +152,21 @@ impl Writer {
         place: &VolumePlace,
         patience: Duration,
     ) -> Result<Taken, Box<TakeError>> {
+        self.take_on(place, TakeTerms::patient(patience)).await
+    }
+
+    /// The same as [`Self::take`], on these terms.
+    ///
+    /// # Errors
+    /// See there; [`OpenError::Overtaken`] if another was first, which uses up no epoch.
+    pub async fn take_on(
+        &self,
+        place: &VolumePlace,
+        terms: TakeTerms,
+    ) -> Result<Taken, Box<TakeError>> {
         let mut progress = Progress::begin();
         let volume = place.id;
-        match self.inner.take(place, patience, &mut progress).await {
+        match self.inner.take(place, terms, &mut progress).await {
             Ok(served) => {
                 progress.lap();
                 let [claim, fence, recover, serve] = progress.spent;
@@ -182,6 +194,10 @@ impl Writer {
                 );
                 Ok(taken)
             }
+            Err(cause @ OpenError::Overtaken { .. }) => {
+                tracing::debug!(volume = volume.0, "another node was first to claim a volume");
+                Err(Box::new(TakeError { volume, phase: progress.phase, epoch: None, cause }))
+            }
             Err(cause) => {
                 let (phase, epoch) = (progress.phase, progress.epoch);
                 self.inner.metrics.ownership.take_failed(phase);
@@ -206,11 +222,12 @@ impl Inner {
     async fn take(
         self: &Arc<Self>,
         place: &VolumePlace,
-        patience: Duration,
+        terms: TakeTerms,
         progress: &mut Progress,
     ) -> Result<Served, OpenError> {
         let reserved = self.volumes.reserve(place.id).await?;
-        let ready = tokio::time::timeout(patience, self.bring_up(place, progress)).await;
+        let patience = terms.patience;
+        let ready = tokio::time::timeout(patience, self.bring_up(place, terms, progress)).await;
         let Ready { volume, coordinators, recovered_bytes, recovered_streams } =
             ready.unwrap_or(Err(OpenError::TookTooLong { volume: place.id.0, patience }))?;
         let state = Arc::clone(volume.bucket_state());
@@ -236,14 +253,16 @@ impl Inner {
     async fn bring_up(
         self: &Arc<Self>,
         place: &VolumePlace,
+        terms: TakeTerms,
         progress: &mut Progress,
     ) -> Result<Ready, OpenError> {
-        let recovered = Box::pin(take_over(place, &self.around, progress)).await?;
+        let TakeTerms { expected, tenure, .. } = terms;
+        let recovered = Box::pin(take_over(place, expected, &self.around, progress)).await?;
         progress.enter(TakePhase::Serve);
         let Recovered { streams, frames, .. } = &recovered;
         let recovered_streams = streams.len();
         let recovered_bytes = frames.iter().map(|listed| listed.bytes).sum();
-        let volume = Arc::new(OwnedVolume::start(recovered, &self.around, &self.metrics));
+        let volume = Arc::new(OwnedVolume::start(recovered, tenure, &self.around, &self.metrics));
         let coordinators = match self.has_coordinators(place.id) {
             true => match self.load_coordinators(&volume).await {
                 Ok(coordinators) => Some(coordinators),
