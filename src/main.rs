@@ -5,7 +5,6 @@ mod bucket;
 mod catalog_store;
 mod cli;
 mod config;
-mod keeper;
 mod loadtest;
 mod local_backend;
 mod logging;

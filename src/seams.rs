@@ -1,5 +1,7 @@
 //! The real clock and the real randomness: the one place where a process asks the system for either.
 
+use std::time::Duration;
+
 use sluice_model::{Clock, Entropy};
 
 /// The system's wall clock.
@@ -13,6 +15,13 @@ impl Clock for SystemClock {
         // A clock before 1970 counts as 1970.
         since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
+}
+
+/// Processor time that this process has used since its start.
+pub(crate) fn cpu_time() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    // Neither is ever negative.
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
 }
 
 /// The operating system's randomness.

@@ -96,7 +96,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     };
     readiness.send_replace(Readiness::Draining);
     drop(gateway);
-    node.end(shutdown.left(config.shutdown.drain)).await;
+    node.end(lost.is_none(), || shutdown.left(config.shutdown.drain)).await;
     shutdown.finish();
     if let Some(answering) = answering {
         let _ = tokio::time::timeout(Duration::from_secs(1), answering).await;

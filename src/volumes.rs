@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use object_store::ObjectStore;
 use sluice_catalog::{Catalog, VolumeKind, VolumeSpec};
+use sluice_cluster::Locate;
 use sluice_format::key::Keys;
 use sluice_model::{Entropy, NodeId, VolumeId};
 use sluice_reader::Reader;
@@ -22,10 +23,10 @@ const SMALL_VOLUME_BYTES: u64 = 64 << 20;
 const SHARE_OF_FREE: u64 = 8;
 
 /// The bucket, for the volumes that lie in it.
-pub(crate) struct Bucket<'a> {
-    pub(crate) store: &'a Arc<dyn ObjectStore>,
-    pub(crate) keys: &'a Keys,
-    pub(crate) entropy: &'a Arc<dyn Entropy>,
+pub(crate) struct Bucket {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) keys: Keys,
+    pub(crate) entropy: Arc<dyn Entropy>,
 }
 
 /// Makes sure that the catalog lists the volumes that are configured. Other nodes may do the same just now.
@@ -44,27 +45,18 @@ pub(crate) async fn add(config: &Config, catalog: &Catalog) -> anyhow::Result<()
     Ok(())
 }
 
-/// What the catalog's volume lies on.
-pub(crate) fn place(
-    config: &Config,
-    spec: &VolumeSpec,
-    bucket: &Bucket<'_>,
-) -> anyhow::Result<VolumePlace> {
-    let medium = match spec.kind {
-        VolumeKind::Object => in_bucket(config, spec, bucket),
-        VolumeKind::File | VolumeKind::Block => medium(config, spec)?,
-    };
-    Ok(VolumePlace { id: spec.id, medium })
-}
-
-/// Makes sure that the catalog lists the volumes that are configured, and says what all it lists lie on.
-pub(crate) async fn places(
-    config: &Config,
-    catalog: &Catalog,
-    bucket: Bucket<'_>,
-) -> anyhow::Result<Vec<VolumePlace>> {
-    add(config, catalog).await?;
-    catalog.volumes().into_iter().map(|volume| place(config, &volume.spec, &bucket)).collect()
+/// Says of each volume of the catalog what it lies on, seen from this node.
+pub(crate) fn locate(config: &Config, bucket: Bucket) -> Locate {
+    let config = config.clone();
+    Arc::new(move |spec| {
+        let medium = match spec.kind {
+            VolumeKind::Object => in_bucket(&config, spec, &bucket),
+            VolumeKind::File | VolumeKind::Block => {
+                medium(&config, spec).map_err(|error| error.to_string())?
+            }
+        };
+        Ok(VolumePlace { id: spec.id, medium })
+    })
 }
 
 /// Keeps a reader attached to the volumes that the writer of its process serves.
@@ -89,7 +81,7 @@ fn missing(config: &Config, known: &[VolumeSpec], auto_size: u64) -> Option<Volu
     };
     let clustered = config.catalog.store == CatalogStore::Etcd;
     let home = clustered.then(|| NodeId(i32::try_from(config.node_id).unwrap_or(i32::MAX)));
-    let zone = None;
+    let zone = config.cluster.zone.as_ref().map(|zone| zone.0.clone());
     let lacks = |have: &dyn Fn(&&VolumeSpec) -> bool| {
         known.iter().filter(have).count() < volumes.count as usize
     };
@@ -143,13 +135,13 @@ pub(crate) fn medium(config: &Config, spec: &VolumeSpec) -> anyhow::Result<Mediu
 }
 
 /// What a volume in the bucket lies on.
-fn in_bucket(config: &Config, spec: &VolumeSpec, bucket: &Bucket<'_>) -> Medium {
+fn in_bucket(config: &Config, spec: &VolumeSpec, bucket: &Bucket) -> Medium {
     let linger = config.volumes.linger;
     Medium::Object(ObjectVolume::new(
-        Arc::clone(bucket.store),
+        Arc::clone(&bucket.store),
         &bucket.keys.wal(spec.id.0),
         spec.size_bytes,
-        Arc::clone(bucket.entropy),
+        Arc::clone(&bucket.entropy),
         ObjectOptions { linger, ..ObjectOptions::default() },
     ))
 }

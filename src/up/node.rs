@@ -13,6 +13,7 @@ use sluice_catalog::journal::{JournalMetrics, JournalOptions, JournalParts};
 use sluice_catalog::{
     Catalog, CatalogOptions, NodeRegistration, NodeSpec, PeerAddress, RegistrationState,
 };
+use sluice_cluster::{ClusterMetrics, Members, MembersParts};
 use sluice_format::key::Keys;
 use sluice_gateway::backend::{Backend, EndMarker};
 use sluice_gateway::peers::{PeerTls, Peers, PeersParts, Routing};
@@ -21,17 +22,18 @@ use sluice_reader::{CacheMetrics, Reader, ReaderOptions};
 use sluice_wire::ErrorCode;
 use sluice_writer::transaction::{Marker, NoOtherOwners, OtherOwners, Told};
 use sluice_writer::{Writer, WriterMetrics, WriterParts};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::journal::JournalKeeper;
-use super::options::{group_config, node_id, transaction_config, writer_options};
+use super::options::{group_config, members_options, node_id, transaction_config, writer_options};
 use super::shutdown::Shutdown;
 use crate::bucket;
 use crate::catalog_store::{self, OpenStore};
 use crate::config::{Config, HostPort};
-use crate::keeper::Keeper;
 use crate::local_backend::LocalBackend;
 use crate::low_priority::LowPriority;
-use crate::seams::{SystemClock, SystemEntropy};
+use crate::seams::{SystemClock, SystemEntropy, cpu_time};
 use crate::volumes;
 
 /// See the module.
@@ -43,7 +45,10 @@ pub(super) struct Node {
     /// None in a process that is a cluster of its own.
     peers: Option<Arc<Peers>>,
     tls: Option<PeerTls>,
-    keeper: Option<Keeper>,
+    /// None in a process that owns no volumes.
+    members: Option<Arc<Members>>,
+    /// Hands volumes over once the process is told to end.
+    leaving: Option<JoinHandle<()>>,
     journal: JournalKeeper,
 }
 
@@ -57,10 +62,20 @@ impl Node {
         shutdown: &Shutdown,
     ) -> anyhow::Result<Option<Self>> {
         let mut drain = shutdown.watch();
-        tokio::select! {
-            node = Box::pin(Self::take_over(config, kafka, peer, registry)) => node.map(Some),
-            _ = drain.wait_for(|drain| *drain) => Ok(None),
-        }
+        let mut node = tokio::select! {
+            node = Box::pin(Self::take_over(config, kafka, peer, registry)) => node?,
+            _ = drain.wait_for(|drain| *drain) => return Ok(None),
+        };
+        let within = config.shutdown.drain * 3 / 4;
+        node.leaving = node.members.clone().map(|members| {
+            // While the gateway drains: its requests follow the volumes.
+            tokio::spawn(async move {
+                if drain.wait_for(|drain| *drain).await.is_ok() {
+                    members.leave(Instant::now() + within).await;
+                }
+            })
+        });
+        Ok(Some(node))
     }
 
     async fn take_over(
@@ -99,7 +114,7 @@ impl Node {
             peer,
             roles: config.roles.0,
         };
-        let registration = catalog.register_node(spec, config.cluster.lease).await?;
+        let registration = catalog.register_node(spec.clone(), config.cluster.lease).await?;
         // Another may have registered at the same moment: then both end.
         if is_alone && let Err(error) = store.check_alone(&catalog, node_id) {
             registration.deregister().await?;
@@ -116,11 +131,14 @@ impl Node {
         let background: Arc<dyn ObjectStore> = Arc::new(bucket.background());
         let bucket: Arc<dyn ObjectStore> = Arc::new(bucket);
         let keys = Keys::new(catalog.cluster_id());
-        let lie_in = volumes::Bucket { store: &bucket, keys: &keys, entropy: &entropy };
-        let places = match config.roles.0.writer {
-            true => volumes::places(config, &catalog, lie_in).await?,
-            false => Vec::new(),
+        let lie_in = volumes::Bucket {
+            store: Arc::clone(&bucket),
+            keys: keys.clone(),
+            entropy: Arc::clone(&entropy),
         };
+        if config.roles.0.writer {
+            volumes::add(config, &catalog).await?;
+        }
         let metrics = WriterMetrics::default();
         let cache_metrics = CacheMetrics::default();
         metrics.register(&mut registry.write());
@@ -152,22 +170,47 @@ impl Node {
             options: writer_options(config),
             groups: group_config(config),
             transactions: transaction_config(config),
-            clock,
+            clock: Arc::clone(&clock),
             entropy,
             metrics,
             other_owners,
             on_shift: volumes::attach(&reader),
         };
-        let writer = Writer::open(&places, parts).await?;
+        let writer = Writer::new(parts);
+        let cluster_metrics = ClusterMetrics::default();
+        cluster_metrics.register(&mut registry.write());
+        let members = MembersParts {
+            spec,
+            catalog: catalog.clone(),
+            writer: writer.clone(),
+            node: registration.handle(),
+            locate: volumes::locate(config, lie_in),
+            options: members_options(config),
+            clock,
+            cpu: Some(Arc::new(cpu_time)),
+            metrics: cluster_metrics,
+        };
+        let members = match config.roles.0.writer {
+            true => Some(Arc::new(Box::pin(Members::start(members)).await?)),
+            false => None,
+        };
         writer.register_census(&mut registry.write());
         // Only who owns the volumes may journal: a process whose cluster was restored elsewhere ends
         // before this.
         let journal = JournalKeeper::start(node_id, catalog.clone(), journal);
-        let keeper = config.roles.0.writer;
-        let keeper = keeper.then(|| Keeper::new(node_id, catalog.clone(), writer.clone(), places));
         let low = LowPriority::start().context("cannot start threads")?;
         let backend = Arc::new(LocalBackend::new(writer, reader, low, peers.clone()));
-        Ok(Self { store, catalog, registration, backend, peers, tls, keeper, journal })
+        Ok(Self {
+            store,
+            catalog,
+            registration,
+            backend,
+            peers,
+            tls,
+            members,
+            leaving: None,
+            journal,
+        })
     }
 
     pub(super) fn catalog(&self) -> &Catalog {
@@ -200,8 +243,8 @@ impl Node {
     pub(super) async fn lost(&self) -> &'static str {
         let mut registration = self.registration.state();
         let kept = async {
-            match &self.keeper {
-                Some(keeper) => keeper.run().await.message(),
+            match &self.members {
+                Some(members) => members.ended().await.message(),
                 None => std::future::pending().await,
             }
         };
@@ -213,10 +256,22 @@ impl Node {
         }
     }
 
-    /// Ends service; what is not in the bucket yet is uploaded within `flush`.
-    pub(super) async fn end(self, flush: Duration) {
-        let Self { store, catalog, registration, backend, peers, tls: _, keeper, journal } = self;
-        drop(keeper);
+    /// Ends service. If the process was told to end, what others can have was handed over; what is left
+    /// and not in the bucket yet is uploaded within `flush`, which is asked then.
+    pub(super) async fn end(self, is_told: bool, flush: impl FnOnce() -> Duration) {
+        let Self {
+            store, catalog, registration, backend, peers, members, leaving, journal, ..
+        } = self;
+        if let Some(leaving) = leaving {
+            // It has not begun if nobody told the process to end.
+            if !is_told {
+                leaving.abort();
+            }
+            // A panic was logged.
+            let _ = leaving.await;
+        }
+        drop(members);
+        let flush = flush();
         tokio::join!(backend.writer().close(flush), journal.close(flush));
         if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "the node could not be signed off; its lease will run out");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sluice_cluster::MembersOptions;
 use sluice_gateway::http::OpsLimits;
 use sluice_gateway::{GatewayConfig, Limits};
 use sluice_model::NodeId;
@@ -12,10 +13,19 @@ use sluice_writer::share::ShareLimits;
 use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{CompactionOptions, OrphanOptions, WriterOptions};
 
-use crate::config::{Config, HostPort};
+use crate::config::{CatalogStore, Config, HostPort};
 
 pub(super) fn node_id(config: &Config) -> NodeId {
     NodeId(i32::try_from(config.node_id).unwrap_or(i32::MAX))
+}
+
+pub(super) fn members_options(config: &Config) -> MembersOptions {
+    MembersOptions {
+        // Nobody else has the catalog.
+        alone: config.catalog.store == CatalogStore::Embedded,
+        balance: config.cluster.balance,
+        ..MembersOptions::default()
+    }
 }
 
 pub(super) fn listener_policy(config: &Config) -> anyhow::Result<ListenerPolicy> {

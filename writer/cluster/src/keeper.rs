@@ -476,11 +476,10 @@ impl Keeper {
                 let served = view.volumes.iter().filter(|v| view.served.contains_key(&v.spec.id));
                 served.into_iter().any(|volume| view.other(volume, &pending).is_some())
             };
-            if now >= leaving.until || (self.busy.is_empty() && !more()) {
-                if let Some(done) = leaving.done.take() {
-                    // Nobody waiting is no error.
-                    let _ = done.send(());
-                }
+            let is_over = now >= leaving.until || (self.busy.is_empty() && !more());
+            if is_over && let Some(done) = leaving.done.take() {
+                // Nobody waiting is no error.
+                let _ = done.send(());
             }
             return;
         }

@@ -179,11 +179,14 @@ impl Members {
     /// up, or at `until`. What is left is for the caller to close. The process may go on; it gets
     /// nothing any more.
     pub async fn leave(&self, until: Instant) {
+        if self.parts.options.alone {
+            return;
+        }
         let say = tokio::time::timeout(SAY_WITHIN, self.parts.node.leave());
         match say.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the others were not told that this node leaves")
+                tracing::warn!(%error, "the others were not told that this node leaves");
             }
             Err(_) => tracing::warn!("the others could not be told in time that this node leaves"),
         }

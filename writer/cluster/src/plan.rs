@@ -192,7 +192,7 @@ mod tests {
             let specs: Vec<_> = (0..count).map(volume).collect();
             let whole = plan(&orphans(&specs), &writers);
             let done = done.min(count) as usize;
-            let mut then = writers.clone();
+            let mut then = writers;
             for spec in &specs[..done] {
                 then[whole[&spec.id].first().unwrap().0 as usize].owned += 1;
             }

@@ -36,7 +36,7 @@ impl View {
         let nodes = parts.catalog.nodes();
         let writers = nodes.iter().filter(|node| node.spec.roles.writer).map(|node| {
             let id = node.spec.id;
-            let accepts = !drains.contains_key(&id) && !(leaving && id == me);
+            let accepts = !(drains.contains_key(&id) || leaving && id == me);
             let owned = owned.get(&id).copied().unwrap_or(0);
             Candidate { spec: node.spec.clone(), accepts, owned }
         });

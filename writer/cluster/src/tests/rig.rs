@@ -25,7 +25,7 @@ use sluice_model::{
 use sluice_volume::{Medium, ObjectOptions, ObjectVolume};
 use sluice_wire::batch::{BatchBuilder, NewRecord};
 use sluice_writer::group::GroupConfig;
-use sluice_writer::transaction::TransactionConfig;
+use sluice_writer::transaction::{NoOtherOwners, TransactionConfig};
 use sluice_writer::{
     AppendError, Appended, VolumePlace, Writer, WriterMetrics, WriterOptions, WriterParts,
 };
@@ -240,6 +240,7 @@ impl Rig {
             clock: Arc::new(Standing),
             entropy: Arc::clone(&self.entropy) as _,
             metrics: WriterMetrics::default(),
+            other_owners: Arc::new(NoOtherOwners),
             on_shift: Arc::new(|_| {}),
         });
         let metrics = ClusterMetrics::default();
