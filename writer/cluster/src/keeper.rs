@@ -183,7 +183,9 @@ impl Keeper {
                 Change::TopicCreated(_)
                 | Change::TopicChanged { .. }
                 | Change::TopicReplaced { .. }
-                | Change::TopicDeleted(_),
+                | Change::TopicDeleted(_)
+                | Change::MoveChanged(_)
+                | Change::MoveGone(_),
             ) => false,
             Err(_) => true,
         }
