@@ -7,6 +7,7 @@ mod fetch;
 mod gates;
 mod records;
 mod share_groups;
+mod share_source;
 mod streams_groups;
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,10 @@
 //! reads them as any fetch is read.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_gateway::backend::{Backend, Caller, OffsetQuery, Read, ReadRequest, ShareGroups};
-use sluice_model::group_config::OffsetReset;
+use futures_util::future::join_all;
+use sluice_gateway::backend::{Caller, ShareGroups};
 use sluice_model::{StreamId, TenantId, TopicId};
 use sluice_wire::messages::{
     alter_share_group_offsets_request::{
@@ -39,84 +37,17 @@ use sluice_wire::messages::{
     share_group_heartbeat_response::ShareGroupHeartbeatResponse,
 };
 use sluice_wire::{ErrorCode, Str, Uuid};
-use sluice_writer::share::{ShareClient, ShareSource, SourceRead, Standing};
-use sluice_writer::{Offsets, Waiter};
-use tokio::sync::Notify;
+use sluice_writer::share::{ShareClient, ShareSource, Standing};
 
+use super::share_source::Source;
 use super::{LocalBackend, group_caller};
 
 /// The member epoch of a heartbeat that leaves.
 const LEAVE: i32 = -1;
 
-/// Reads streams on behalf of one caller.
-struct Source<'a> {
-    backend: &'a LocalBackend,
-    caller: &'a Caller,
-}
-
-#[async_trait]
-impl ShareSource for Source<'_> {
-    fn offsets(&self, stream: StreamId) -> Result<Offsets, ErrorCode> {
-        self.backend.writer.offsets(stream).map_err(|error| error.code())
-    }
-
-    fn leader_epoch(&self, stream: StreamId) -> i32 {
-        self.backend.writer.leader_epoch(stream).unwrap_or(-1)
-    }
-
-    fn available(&self, stream: StreamId, offset: i64, enough: u64) -> u64 {
-        let tail = self.backend.writer.tail(stream);
-        tail.map_or(enough, |tail| tail.available(offset, false, enough))
-    }
-
-    async fn read(
-        &self,
-        stream: StreamId,
-        offset: i64,
-        max_bytes: u32,
-        read_committed: bool,
-    ) -> Result<SourceRead, ErrorCode> {
-        let read = Read {
-            stream,
-            offset,
-            max_bytes,
-            current_leader_epoch: None,
-            last_fetched_epoch: None,
-        };
-        let request = ReadRequest {
-            min_bytes: 0,
-            max_wait: Duration::ZERO,
-            max_bytes,
-            read_committed,
-            reads: vec![read],
-        };
-        let answer = self.backend.read(self.caller, request).await.pop();
-        let answer = answer.unwrap_or(Err(ErrorCode::UnknownServerError))?;
-        Ok(SourceRead { records: answer.records, aborted: answer.aborted })
-    }
-
-    async fn reset(&self, stream: StreamId, reset: OffsetReset) -> Result<i64, ErrorCode> {
-        let offsets = self.offsets(stream)?;
-        let age = match reset {
-            OffsetReset::Earliest => return Ok(offsets.log_start),
-            OffsetReset::Latest => return Ok(offsets.high_watermark),
-            OffsetReset::ByDuration(age) => i64::try_from(age.as_millis()).unwrap_or(i64::MAX),
-        };
-        let from = self.backend.writer.wall_ms().saturating_sub(age);
-        let query = OffsetQuery::AtOrAfter(from);
-        let found = self.backend.find_offset(self.caller, stream, None, false, query).await?;
-        // Nothing is so young: the group begins with what comes.
-        Ok(if found.offset < 0 { offsets.high_watermark } else { found.offset })
-    }
-
-    fn watch(&self, streams: &[StreamId], wake: Arc<Notify>) -> Waiter {
-        self.backend.writer.waiter_with(wake, streams.iter().copied())
-    }
-}
-
 /// Where one partition stands; -1 where nothing is known.
-fn standing(
-    backend: &LocalBackend,
+async fn standing(
+    source: &Source<'_>,
     stream: StreamId,
     known: Option<&Standing>,
 ) -> DescribeShareGroupOffsetsResponsePartition {
@@ -136,16 +67,16 @@ fn standing(
         leader_epoch: known.leader_epoch,
         ..Default::default()
     };
-    match backend.writer.offsets(stream) {
+    match source.offsets(stream).await {
         Ok(offsets) => {
             let done = i64::try_from(known.done).unwrap_or(i64::MAX);
             partition.lag = offsets.high_watermark.saturating_sub(known.start).saturating_sub(done);
         }
-        Err(error) => {
+        Err(code) => {
             partition.start_offset = 0;
             partition.leader_epoch = 0;
-            partition.error_code = error.code().code();
-            partition.error_message = Some(Str::from_static(error.code().message()));
+            partition.error_code = code.code();
+            partition.error_message = Some(Str::from_static(code.message()));
         }
     }
     partition
@@ -158,6 +89,7 @@ impl LocalBackend {
         group: DescribeShareGroupOffsetsRequestGroup,
     ) -> DescribeShareGroupOffsetsResponseGroup {
         let group_id = group.group_id;
+        let source = Source::new(self, caller);
         let all: BTreeMap<StreamId, Standing> = self
             .writer
             .shares()
@@ -169,26 +101,30 @@ impl LocalBackend {
         if let Some(wanted) = group.topics {
             for topic in wanted {
                 let found = self.writer.catalog().topic_by_name(caller.tenant, &topic.topic_name);
-                let partitions = topic.partitions.into_iter().map(|partition_index| match &found {
-                    Some(found) => {
-                        let partition = partition_index.cast_unsigned();
-                        let stream = StreamId { topic: found.id, partition };
-                        standing(self, stream, all.get(&stream))
+                let code = ErrorCode::UnknownTopicOrPartition;
+                let partitions = topic.partitions.into_iter().map(|partition_index| {
+                    let stream = found.as_ref().map(|found| StreamId {
+                        topic: found.id,
+                        partition: partition_index.cast_unsigned(),
+                    });
+                    let (source, all) = (&source, &all);
+                    async move {
+                        match stream {
+                            Some(stream) => standing(source, stream, all.get(&stream)).await,
+                            None => DescribeShareGroupOffsetsResponsePartition {
+                                partition_index,
+                                start_offset: -1,
+                                error_code: code.code(),
+                                error_message: Some(Str::from_static(code.message())),
+                                ..Default::default()
+                            },
+                        }
                     }
-                    None => DescribeShareGroupOffsetsResponsePartition {
-                        partition_index,
-                        start_offset: -1,
-                        error_code: ErrorCode::UnknownTopicOrPartition.code(),
-                        error_message: Some(Str::from_static(
-                            ErrorCode::UnknownTopicOrPartition.message(),
-                        )),
-                        ..Default::default()
-                    },
                 });
                 topics.push(DescribeShareGroupOffsetsResponseTopic {
                     topic_name: topic.topic_name,
                     topic_id: found.as_ref().map_or(Uuid::ZERO, |found| Uuid(found.id.0)),
-                    partitions: partitions.collect(),
+                    partitions: join_all(partitions).await,
                 });
             }
             return DescribeShareGroupOffsetsResponseGroup {
@@ -219,12 +155,12 @@ impl LocalBackend {
             };
             let partitions = (0..partitions.cast_unsigned()).map(|partition| {
                 let stream = StreamId { topic: id, partition };
-                standing(self, stream, all.get(&stream))
+                standing(&source, stream, all.get(&stream))
             });
             topics.push(DescribeShareGroupOffsetsResponseTopic {
                 topic_name: Str::from(&*topic.name),
                 topic_id: Uuid(id.0),
-                partitions: partitions.collect(),
+                partitions: join_all(partitions).await,
             });
         }
         DescribeShareGroupOffsetsResponseGroup { group_id, topics, ..Default::default() }
@@ -280,7 +216,7 @@ impl ShareGroups for LocalBackend {
         request: ShareFetchRequest,
         max_bytes: u32,
     ) -> ShareFetchResponse {
-        let source = Source { backend: self, caller };
+        let source = Source::new(self, caller);
         let client = ShareClient { tenant: caller.tenant, connection: caller.connection };
         self.writer.shares().fetch(client, &source, version, request, max_bytes).await
     }

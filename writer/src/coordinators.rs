@@ -137,7 +137,12 @@ impl Inner {
         let inner = Arc::downgrade(self);
         let leader_epoch = move |stream| {
             let inner = inner.upgrade();
-            inner.and_then(|inner| inner.leader_epoch(stream)).unwrap_or(-1)
+            // A stream of another node has the one that the catalog says.
+            let epoch = inner.and_then(|inner| {
+                let here = inner.leader_epoch(stream);
+                here.or_else(|| inner.around.catalog.leader_epoch(stream))
+            });
+            epoch.unwrap_or(-1)
         };
         let parts = &self.coordinators.parts;
         let set = parts.make(largest_append(volume), Arc::new(leader_epoch));

@@ -134,7 +134,7 @@ impl Peers {
     }
 
     /// The leader epoch of a stream that another node owns; -1 if nobody ever did, or while it moves.
-    pub(super) fn leader_epoch(&self, stream: StreamId) -> i32 {
+    pub fn leader_epoch(&self, stream: StreamId) -> i32 {
         self.shared.catalog.leader_epoch(stream).unwrap_or(-1)
     }
 

@@ -6,7 +6,9 @@ use sluice_model::{StreamId, TenantId};
 use sluice_wire::ErrorCode;
 
 use super::pool::{Owner, Peers};
-use crate::backend::{Caller, EndMarker, Producer};
+use crate::backend::{
+    Caller, EndMarker, OffsetFound, OffsetQuery, Producer, ReadAnswer, ReadRequest,
+};
 
 impl Peers {
     /// Asks the coordinator of transactions, which is on another node, to add streams that a producer writes to.
@@ -50,6 +52,40 @@ impl Peers {
         let node = self.coordinator_elsewhere().ok_or(ErrorCode::CoordinatorNotAvailable)?;
         let streams: Vec<StreamId> = streams.iter().copied().collect();
         self.add_partitions(node, caller, producer, &streams, verify_only).await
+    }
+
+    /// Reads one stream at the node that owns it.
+    ///
+    /// # Errors
+    /// As `Backend::read`, for each of the reads; NOT_LEADER_OR_FOLLOWER if no other node owns the stream.
+    pub async fn read_at_owner(
+        &self,
+        caller: &Caller,
+        stream: StreamId,
+        request: &ReadRequest,
+    ) -> Vec<Result<ReadAnswer, ErrorCode>> {
+        match self.owner_of(stream) {
+            Owner::Node(node) => self.read(node, caller, request).await,
+            Owner::Here | Owner::Nobody => {
+                vec![Err(ErrorCode::NotLeaderOrFollower); request.reads.len()]
+            }
+        }
+    }
+
+    /// Finds an offset at the node that owns the stream.
+    ///
+    /// # Errors
+    /// As `Backend::find_offset`; NOT_LEADER_OR_FOLLOWER if no other node owns the stream.
+    pub async fn find_offset_at_owner(
+        &self,
+        caller: &Caller,
+        stream: StreamId,
+        query: OffsetQuery,
+    ) -> Result<OffsetFound, ErrorCode> {
+        match self.owner_of(stream) {
+            Owner::Node(node) => self.find_offset(node, caller, stream, None, false, query).await,
+            Owner::Here | Owner::Nobody => Err(ErrorCode::NotLeaderOrFollower),
+        }
     }
 
     /// Ends a transaction in a stream of another node.

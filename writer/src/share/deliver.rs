@@ -176,7 +176,7 @@ impl Shares {
             written.map_err(crate::group::log::LogError::code)?;
         }
         let mut partition = SharePartition::load(&stored);
-        partition.cut(source.offsets(stream)?.log_start);
+        partition.cut(source.offsets(stream).await?.log_start);
         let mut state = cell.lock();
         if state.removed {
             return Ok(false);
@@ -267,7 +267,7 @@ impl Shares {
     ) -> Result<(Delivered, bool), ErrorCode> {
         let stream = cell.key.stream;
         let rules = settings::rules(settings);
-        let offsets = source.offsets(stream)?;
+        let offsets = source.offsets(stream).await?;
         let from = {
             let mut state = cell.lock();
             self.shared.expire(cell, &mut state);

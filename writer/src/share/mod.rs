@@ -62,7 +62,7 @@ pub use self::offsets::Standing;
 pub use self::session::ShareClient;
 pub use self::settings::ShareLimits;
 pub use self::shared::LeaderEpochOf;
-pub use self::source::{ShareSource, SourceRead};
+pub use self::source::{ShareSource, SourceRead, Watching};
 
 /// A member id is a uuid as text, or whatever else a client makes of so many bytes.
 const MAX_MEMBER_ID_BYTES: usize = 36;

@@ -8,7 +8,7 @@ use sluice_model::group_config::OffsetReset;
 use sluice_wire::{Chain, ErrorCode};
 use tokio::sync::Notify;
 
-use crate::stream::{Offsets, Waiter};
+use crate::stream::Offsets;
 
 /// What a read gave.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct SourceRead {
 #[async_trait]
 pub trait ShareSource: Send + Sync {
     /// The offsets of a stream.
-    fn offsets(&self, stream: StreamId) -> Result<Offsets, ErrorCode>;
+    async fn offsets(&self, stream: StreamId) -> Result<Offsets, ErrorCode>;
 
     /// The epoch under which the stream's volume is owned, as clients see it.
     fn leader_epoch(&self, stream: StreamId) -> i32;
@@ -47,5 +47,8 @@ pub trait ShareSource: Send + Sync {
     async fn reset(&self, stream: StreamId, reset: OffsetReset) -> Result<i64, ErrorCode>;
 
     /// Notifies `wake` when one of the streams changes, as long as what it gives is kept.
-    fn watch(&self, streams: &[StreamId], wake: Arc<Notify>) -> Waiter;
+    fn watch(&self, streams: &[StreamId], wake: Arc<Notify>) -> Watching;
 }
+
+/// As long as it is kept, streams are watched.
+pub type Watching = Box<dyn Send>;

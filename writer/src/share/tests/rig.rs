@@ -149,7 +149,7 @@ impl Streams {
 
 #[async_trait]
 impl ShareSource for Streams {
-    fn offsets(&self, stream: StreamId) -> Result<Offsets, ErrorCode> {
+    async fn offsets(&self, stream: StreamId) -> Result<Offsets, ErrorCode> {
         let end = self.end(stream);
         Ok(Offsets { log_start: 0, tail_start: 0, high_watermark: end, last_stable: end })
     }
@@ -186,9 +186,9 @@ impl ShareSource for Streams {
         Ok(if reset == OffsetReset::Latest { self.end(stream) } else { 0 })
     }
 
-    fn watch(&self, _: &[StreamId], wake: Arc<Notify>) -> Waiter {
+    fn watch(&self, _: &[StreamId], wake: Arc<Notify>) -> Watching {
         self.watchers.lock().push(Arc::clone(&wake));
-        Waiter::with(wake, Vec::new())
+        Box::new(Waiter::with(wake, Vec::new()))
     }
 }
 
