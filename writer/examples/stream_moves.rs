@@ -1,9 +1,8 @@
 //! How long producers pause when a stream moves to another volume, of another writer, under load.
 //!
-//! `cargo run --release -p sluice-writer --example stream_moves -- 50 20 25`: so many moves back and forth, so many
-//! MiB a second that other streams of the volumes get meanwhile, and so many milliseconds that each request to the
-//! bucket takes beside the time of the disk that it lies on. Volumes and bucket are in a temporary directory
-//! (`TMPDIR`).
+//! `cargo run --release -p sluice-writer --example stream_moves -- 50 10 25`: so many moves back and forth, so many
+//! MiB a second that another stream of each volume gets meanwhile, and so many milliseconds that each request to the
+//! bucket takes. Volumes are files in a temporary directory (`TMPDIR`); the bucket is in memory, all that is written.
 
 mod seams;
 
@@ -13,8 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use sluice_catalog::embedded::EmbeddedStore;
 use sluice_catalog::{Catalog, CatalogOptions, NewTopic, VolumeKind, VolumeSpec};
@@ -111,15 +109,13 @@ async fn catalog(dir: &std::path::Path, entropy: &Arc<dyn Entropy>) -> anyhow::R
     Ok(catalog)
 }
 
-fn bucket(dir: &std::path::Path, request: Duration) -> anyhow::Result<Arc<dyn ObjectStore>> {
-    let config = ThrottleConfig {
+fn throttle(request: Duration) -> ThrottleConfig {
+    ThrottleConfig {
         wait_get_per_call: request,
         wait_put_per_call: request,
         wait_list_per_call: request,
         ..ThrottleConfig::default()
-    };
-    let local = LocalFileSystem::new_with_prefix(dir.join("bucket"))?;
-    Ok(Arc::new(ThrottledStore::new(local, config)))
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "a report for whoever runs it")]
@@ -127,10 +123,10 @@ fn bucket(dir: &std::path::Path, request: Duration) -> anyhow::Result<Arc<dyn Ob
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut number = |default| arguments.next().map_or(Ok(default), |text| text.parse::<u64>());
-    let (moves, beside, request) = (number(50)?.max(1), number(20)?, number(25)?);
+    let (moves, beside, request) = (number(50)?.max(1), number(10)?, number(25)?);
     let request = Duration::from_millis(request);
     let dir = tempfile::tempdir()?;
-    std::fs::create_dir(dir.path().join("bucket"))?;
+    let memory = Arc::new(InMemory::new());
     let entropy: Arc<dyn Entropy> = Arc::new(Counted::default());
     let catalog = catalog(dir.path(), &entropy).await?;
     let mut writers = Vec::new();
@@ -138,8 +134,9 @@ async fn main() -> anyhow::Result<()> {
         let writer = Writer::new(WriterParts {
             node: NodeId(i32::try_from(id)? + 1),
             catalog: catalog.clone(),
-            bucket: bucket(dir.path(), request)?,
-            background: bucket(dir.path(), request)?,
+            bucket: Arc::new(ThrottledStore::new(Arc::clone(&memory), throttle(request))),
+            // Deletions, for which nobody waits.
+            background: Arc::clone(&memory) as _,
             keys: Keys::new(catalog.cluster_id()),
             options: WriterOptions::default(),
             groups: GroupConfig::default(),

@@ -136,12 +136,20 @@ impl Mover {
                     Err(broadcast::error::RecvError::Lagged(_)) => due = self.unsettled(),
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
-                Some(Ok(stream)) = errands.join_next() => {
-                    known.remove(&stream);
-                    if again.remove(&stream) {
-                        due.push(stream);
+                Some(done) = errands.join_next() => match done {
+                    Ok(stream) => {
+                        known.remove(&stream);
+                        if again.remove(&stream) {
+                            due.push(stream);
+                        }
                     }
-                }
+                    Err(error) => {
+                        tracing::error!(volume = self.volume.0, %error, "seeing to a stream that moves has failed");
+                        // Whoever is still at it has a handle, too.
+                        known.retain(|_, told| Arc::strong_count(told) > 1);
+                        again.clear();
+                    }
+                },
             }
         }
     }
