@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::backend::Caller;
 use crate::fetch_session::FetchSession;
+use crate::unsettled::Unsettled;
 
 /// What the client of a connection says it is, in its ApiVersions request (KIP-511); empty before.
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ pub(crate) struct Connected {
     fetches_shares: AtomicBool,
     /// What its consumer reads.
     pub(crate) fetch_session: FetchSession,
+    /// What its producers have under way.
+    pub(crate) unsettled: Unsettled,
 }
 
 impl Connected {
@@ -43,6 +46,7 @@ impl Connected {
             number,
             fetches_shares: AtomicBool::new(false),
             fetch_session: FetchSession::default(),
+            unsettled: Unsettled::default(),
         })
     }
 

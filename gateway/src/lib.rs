@@ -32,6 +32,7 @@ mod session;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 
 pub use config::{GatewayConfig, Limits};
 pub use context::Context;

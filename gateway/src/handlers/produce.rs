@@ -15,10 +15,11 @@ use sluice_wire::{ErrorCode, Str, Uuid};
 
 use super::resolve;
 use crate::backend::{Append, AppendRequest, Appended, NotAdded, Refused};
-use crate::context::Context;
+use crate::context::{Context, Origin};
 use crate::dispatch::{self, Outcome};
 use crate::failure::FirstError;
 use crate::gateway::Core;
+use crate::unsettled::Numbered;
 
 /// Topics are named by id from this version on (KIP-516).
 const IDS_FROM: i16 = 13;
@@ -41,7 +42,7 @@ pub(crate) async fn produce(
 ) -> Outcome<ProduceResponse> {
     let acks = request.acks;
     let mut appends = Vec::new();
-    let mut waiting: Vec<StreamId> = Vec::new();
+    let mut waiting: Vec<(StreamId, Option<Numbered>)> = Vec::new();
     // Where each append's answer goes: (topic, partition) positions in the answer.
     let mut places = Vec::new();
     let mut answer = ProduceResponse::default();
@@ -69,7 +70,13 @@ pub(crate) async fn produce(
             match checked {
                 Ok((stream, records)) => {
                     places.push((answer.responses.len(), partitions.len()));
-                    waiting.push(stream);
+                    // A node's requests are of many clients, which it sees to itself.
+                    let is_client = ctx.origin == Origin::Client;
+                    let numbered = Numbered::of(stream, &records).filter(|_| is_client);
+                    if let Some(batch) = numbered {
+                        ctx.connected.unsettled.begin(batch);
+                    }
+                    waiting.push((stream, numbered));
                     appends.push(Append { stream, records });
                     partitions.push(refused(partition.index, ErrorCode::UnknownServerError, None));
                 }
@@ -97,11 +104,24 @@ pub(crate) async fn produce(
             appends,
         };
         let results = core.backend.append(&ctx.caller, append).await;
-        for (((topic, partition), stream), result) in places.into_iter().zip(waiting).zip(results) {
+        for (((topic, partition), (stream, numbered)), result) in
+            places.into_iter().zip(waiting).zip(results)
+        {
             let place = &mut answer.responses[topic].partition_responses[partition];
+            let settle = |error| match numbered {
+                Some(batch) => ctx.connected.unsettled.settle(batch, error),
+                None => error,
+            };
             match result {
-                Ok(appended) => *place = accepted(place.index, appended),
-                Err(why) => {
+                Ok(appended) => {
+                    settle(None);
+                    *place = accepted(place.index, appended);
+                }
+                Err(mut why) => {
+                    let told = settle(Some(why.code)).unwrap_or(why.code);
+                    if told != why.code {
+                        (why.code, why.message) = (told, None);
+                    }
                     *place = of_refusal(place.index, why);
                     tell_leader(core, ctx, stream, place, &mut answer.node_endpoints);
                 }
