@@ -11,22 +11,28 @@ from blackbox import servers, waiting
 
 
 class Etcd:
-    """One member on loopback. It keeps its data and its port over restarts."""
+    """One member, on loopback unless it is told otherwise. It keeps its data and its port over restarts."""
 
-    def __init__(self):
+    def __init__(self, host: str = servers.HOST, inside: list[str] | None = None):
+        """`inside`: what a command has to begin with to run where the host is."""
         self.data = pathlib.Path(tempfile.mkdtemp(prefix="sluice-etcd-"))
-        self.endpoint = f"http://{servers.HOST}:{servers.free_port()}"
-        self._peer = f"http://{servers.HOST}:{servers.free_port()}"
+        self.endpoint = f"http://{host}:{servers.free_port()}"
+        self._peer = f"http://{host}:{servers.free_port()}"
+        self._inside = inside or []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with open(self.data / "log", "ab") as log:
             self._process = subprocess.Popen(
-                ["etcd", "--name=one", f"--data-dir={self.data / 'data'}", "--logger=zap",
+                [*self._inside, "etcd", "--name=one", f"--data-dir={self.data / 'data'}", "--logger=zap",
                  f"--listen-client-urls={self.endpoint}", f"--advertise-client-urls={self.endpoint}",
                  f"--listen-peer-urls={self._peer}", f"--initial-advertise-peer-urls={self._peer}",
                  f"--initial-cluster=one={self._peer}"], stdout=log, stderr=log)
         waiting.until(lambda: self.ctl("endpoint", "health") is not None, 20, "etcd serves", 0.2)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
 
     def kill(self) -> None:
         if self._process is not None:

@@ -50,14 +50,16 @@ class S3:
 
     ready_timeout_s = 60.0
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = servers.HOST, inside: list[str] | None = None) -> None:
+        """`inside`: what a command has to begin with to run where the host is."""
+        self._host, self._inside = host, inside or []
         self.keys = Keys()
         self.data = pathlib.Path(tempfile.mkdtemp(prefix="sluice-s3-"))
         self._ports = {name: servers.free_port() for name in (
             "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port",
             "filer.port.grpc", "s3.port", "s3.port.grpc", "metricsPort")}
         assert len(set(self._ports.values())) == len(self._ports), "a port was drawn twice"
-        self._address = (servers.HOST, self._ports["s3.port"])
+        self._address = (host, self._ports["s3.port"])
         logs = pathlib.Path(os.environ.get("SLUICE_TEST_LOGS") or tempfile.gettempdir())
         logs.mkdir(parents=True, exist_ok=True)
         self.log_path = logs / f"s3-{os.getpid()}-{self._address[1]}.log"
@@ -83,7 +85,7 @@ class S3:
             "credentials": [{"accessKey": self.keys.access, "secretKey": self.keys.secret}]}]}))
         store = self.data / "store"
         store.mkdir(exist_ok=True)
-        return [self.binary(), "server", f"-ip={servers.HOST}", f"-ip.bind={servers.HOST}",
+        return [*self._inside, self.binary(), "server", f"-ip={self._host}", f"-ip.bind={self._host}",
                 f"-dir={store}", "-filer", "-s3", f"-s3.config={identities}",
                 *(f"-{name}={port}" for name, port in self._ports.items()),
                 f"-filer.localSocket={self.data / 'filer.sock'}",
@@ -160,7 +162,7 @@ class S3:
     def requests(self, bucket: str) -> dict[str, int]:
         """Kind of request, as the server names it (LIST, PUT, GET, ...) -> how many there were for
         the bucket since the server's start."""
-        url = f"http://{servers.HOST}:{self._ports['metricsPort']}/metrics"
+        url = f"http://{self._host}:{self._ports['metricsPort']}/metrics"
         with urllib.request.urlopen(url, timeout=10) as answer:
             text = answer.read().decode()
         counts: dict[str, int] = {}

@@ -53,13 +53,22 @@ def parse(data: bytes) -> tuple[int, int]:
 
 @dataclasses.dataclass
 class Ledger:
-    """What was acknowledged: (partition, offset) -> (producer, sequence). Thread-safe."""
+    """What was acknowledged: (partition, offset) -> (producer, sequence). Thread-safe.
+
+    `unplaced` is what a client takes for acknowledged because it was told that it had sent it twice (Kafka's
+    DUPLICATE_SEQUENCE_NUMBER), which names no offset: (partition, producer, sequence).
+    """
 
     acked: dict[tuple[int, int], tuple[int, int]] = dataclasses.field(default_factory=dict)
+    unplaced: set[tuple[int, int, int]] = dataclasses.field(default_factory=set)
     refused: int = 0
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
-    def acknowledge(self, partition: int, offset: int, producer: int, sequence: int) -> None:
+    def acknowledge(self, partition: int, offset: int | None, producer: int, sequence: int) -> None:
+        if offset is None:
+            with self._lock:
+                self.unplaced.add((partition, producer, sequence))
+            return
         with self._lock:
             before = self.acked.setdefault((partition, offset), (producer, sequence))
         assert before == (producer, sequence), (
@@ -122,13 +131,18 @@ def judge(bootstrap: str, topic: str, partitions: int, ledger: Ledger) -> Verdic
         records += len(found)
         wanted = {o: who for (p, o), who in ledger.acked.items() if p == partition}
         last: dict[int, int] = {}
+        first: dict[tuple[int, int], int] = {}
         for i, (offset, data) in enumerate(found):
             assert offset == found[0][0] + i, f"partition {partition}: hole before offset {offset}"
             who = parse(data)
             producer, sequence = who
-            assert sequence > last.get(producer, -1), (
-                f"partition {partition} offset {offset}: producer {producer} sequence {sequence} "
-                f"after {last[producer]}: twice, or out of order")
+            if sequence <= last.get(producer, -1):
+                what = f"twice, first at {first[who]}" if who in first else "out of order"
+                told = [o for o, known in wanted.items() if known == who]
+                raise AssertionError(
+                    f"partition {partition} offset {offset}: producer {producer} sequence {sequence} after "
+                    f"{last[producer]}: {what}; acknowledged at {told or 'no offset that is still to come'}")
+            first[who] = offset
             last[producer] = sequence
             if offset in wanted:
                 assert wanted.pop(offset) == who, (
@@ -136,6 +150,8 @@ def judge(bootstrap: str, topic: str, partitions: int, ledger: Ledger) -> Verdic
                 matched += 1
             else:
                 unacked += 1
+        gone = {who for who in ledger.unplaced if who[0] == partition and who[1:] not in first}
+        assert not gone, f"partition {partition}: {len(gone)} acknowledged records are lost: {sorted(gone)[:5]}"
         assert not wanted, (
             f"partition {partition}: {len(wanted)} acknowledged records are lost, the first at "
             f"offset {min(wanted)}; the log holds {found[0][0] if found else '-'} to "
