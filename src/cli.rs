@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::apis;
 use crate::config::{self, Config, FILE_VARIABLE, Loaded, Sources};
-use crate::{loadtest, logging, tools, version};
+use crate::{cluster, loadtest, logging, tools, version};
 
 /// The process failed while it ran.
 const FAILED: u8 = 1;
@@ -73,6 +73,9 @@ enum Command {
     /// Make a new data directory from the bucket alone
     #[command(after_help = tools::restore::EXAMPLES)]
     Restore(tools::restore::RestoreArgs),
+    /// See and change which node has which volume
+    #[command(subcommand, after_help = cluster::EXAMPLES)]
+    Cluster(cluster::ClusterCommand),
     /// Load a Kafka server, measure what it gives and costs, and prove that nothing is lost
     #[command(subcommand, after_help = loadtest::EXAMPLES)]
     Loadtest(loadtest::LoadtestCommand),
@@ -228,6 +231,7 @@ where
         }
         Command::Verify(args) => tools::run(tools::verify::run(args)),
         Command::Restore(args) => tools::run(tools::restore::run(args)),
+        Command::Cluster(command) => cluster::run(command),
         Command::Loadtest(command) => loadtest::run(command),
         Command::Up(overrides) => serve(&overrides, None, environment, up),
         Command::Gateway(overrides) => serve(&overrides, Some("gateway"), environment, up),

@@ -29,7 +29,7 @@ use std::time::Duration;
 use sluice_catalog::Roles;
 use sluice_volume::Reservations;
 
-pub(crate) use cluster::{RoleSet, Zone};
+pub(crate) use cluster::{NoticeFrom, RoleSet, Zone};
 pub(crate) use etcd::{CatalogStore, Endpoints, EtcdPrefix, UserName};
 pub(crate) use integrity::{Checksum, SignBodies};
 pub(crate) use load::{FILE_VARIABLE, Loaded, Sources, load};
@@ -84,6 +84,9 @@ pub(crate) struct Cluster {
     pub(crate) zone: Option<Zone>,
     pub(crate) lease: Duration,
     pub(crate) balance: bool,
+    pub(crate) notice: NoticeFrom,
+    /// Not set: the provider's own.
+    pub(crate) notice_endpoint: Option<Endpoint>,
 }
 
 /// How etcd is reached.
@@ -300,6 +303,8 @@ impl Default for Config {
                 zone: None,
                 lease: millis(3 * SECOND),
                 balance: true,
+                notice: NoticeFrom::Nobody,
+                notice_endpoint: None,
             },
             kafka: Kafka {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9092)),

@@ -4,6 +4,7 @@ mod apis;
 mod bucket;
 mod catalog_store;
 mod cli;
+mod cluster;
 mod config;
 mod loadtest;
 mod local_backend;

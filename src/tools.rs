@@ -9,7 +9,7 @@ mod place;
 mod progress;
 pub(crate) mod restore;
 mod segment;
-mod table;
+pub(crate) mod table;
 pub(crate) mod verify;
 
 use std::future::Future;
@@ -73,7 +73,7 @@ pub(crate) fn print(text: &str) {
 }
 
 /// Bytes for people: `1.5 MiB`.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -84,7 +84,7 @@ fn bytes(bytes: u64) -> String {
 }
 
 /// A time in ms since the epoch for people, in UTC: `2026-11-22 20:21:38Z`.
-fn time(ms: i64) -> String {
+pub(crate) fn time(ms: i64) -> String {
     let seconds = ms.div_euclid(1000);
     let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // The civil calendar from days since 1970: eras of 400 years that begin on 1 March, so that a leap

@@ -2,7 +2,23 @@
 
 use sluice_catalog::Roles;
 
-use super::setting::{Blank, Bounds, Refusal, Setting, toml_string};
+use super::setting::{Blank, Bounds, Choice, Refusal, Setting, toml_string};
+
+/// Whose metadata service says that a machine will be taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoticeFrom {
+    /// Nobody's.
+    Nobody,
+    /// Amazon Web Services.
+    Aws,
+    /// Alibaba Cloud.
+    Alibaba,
+}
+
+impl Choice for NoticeFrom {
+    const ALL: &[(&str, Self)] =
+        &[("none", Self::Nobody), ("aws", Self::Aws), ("alibaba", Self::Alibaba)];
+}
 
 /// What a process does; at least one role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -77,7 +77,7 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         name: "catalog.store",
         doc: "What keeps the cluster's metadata: `embedded` is a log in `data_dir`; `etcd` is an etcd \
-              (3.4 or newer) at `catalog.etcd.endpoints`. One process at a time uses a prefix in it. \
+              (3.4 or newer) at `catalog.etcd.endpoints`. All nodes of a cluster use one prefix in it. \
               What is in the one is not copied to the other.",
         bounds: None,
         field: |c| &mut c.catalog.store,
@@ -201,6 +201,20 @@ pub(super) const KEYS: &[Key] = &[
               a reason for each that `sluice cluster status` shows.",
         bounds: None,
         field: |c| &mut c.cluster.balance,
+    },
+    Key {
+        name: "cluster.notice",
+        doc: "Whose metadata service says that this machine will be taken away: `aws` (spot instances, and autoscaling \
+              groups), `alibaba` (preemptible instances), or `none`. It is asked every 5 seconds; at a notice this \
+              node hands its volumes over, and gets none any more.",
+        bounds: None,
+        field: |c| &mut c.cluster.notice,
+    },
+    Key {
+        name: "cluster.notice_endpoint",
+        doc: "The address of that service, when it is not where the provider has it.",
+        bounds: None,
+        field: |c| &mut c.cluster.notice_endpoint,
     },
     Key {
         name: "kafka.listen",

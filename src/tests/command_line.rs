@@ -107,6 +107,48 @@ fn the_unit_starts_sluice_with_flags_that_exist() {
 }
 
 #[test]
+fn the_cluster_is_seen_while_no_process_has_its_catalog() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    let cluster =
+        |args: &[&str]| sluice(&[&["cluster"], args, &["--data-dir", data]].concat(), &[]);
+    let nothing = cluster(&["status"]);
+    assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
+    assert!(text(&nothing.stderr).contains("there is no catalog in"), "{nothing:?}");
+
+    let up = ["up", "--data", data, "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    let mut server = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    let mut server =
+        server.args(up).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    let mut ready = String::new();
+    let stdout = server.stdout.take().expect("stdout");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut ready).expect("a line");
+    assert!(ready.starts_with("sluice is ready"), "{ready}");
+    let locked = cluster(&["nodes"]);
+    assert_eq!(locked.status.code(), Some(2), "{locked:?}");
+    assert!(text(&locked.stderr).contains("another process has the catalog"), "{locked:?}");
+    server.kill().expect("killed");
+    server.wait().expect("ended");
+
+    let volumes = cluster(&["volumes", "--output", "json"]);
+    // The node that was killed is taken for alive until its lease has run out.
+    assert!(matches!(volumes.status.code(), Some(0 | 1)), "{volumes:?}");
+    let volumes: serde_json::Value = serde_json::from_slice(&volumes.stdout).expect("JSON");
+    assert_eq!((&volumes[0]["owner"], &volumes[0]["kind"]), (&1.into(), &"file".into()));
+    let refused = cluster(&["move", "0", "--to", "7"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("node 7 is not alive"), "{refused:?}");
+    assert_eq!(cluster(&["balance", "off"]).status.code(), Some(0));
+    let status = cluster(&["status"]);
+    assert!(text(&status.stdout).contains("balance   off"), "{status:?}");
+    assert_eq!(cluster(&["drain", "3"]).status.code(), Some(0), "it has nothing");
+    assert!(text(&cluster(&["status"]).stdout).contains("drained   node 3"));
+    assert_eq!(cluster(&["undrain", "3"]).status.code(), Some(0));
+    assert!(!text(&cluster(&["status"]).stdout).contains("drained"));
+}
+
+#[test]
 fn a_failure_while_running_is_one_log_line_and_code_1() {
     let dir = tempfile::tempdir().expect("a directory");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

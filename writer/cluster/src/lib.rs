@@ -18,6 +18,7 @@ mod keeper;
 pub mod load;
 mod members;
 mod metrics;
+pub mod notice;
 pub mod plan;
 
 #[cfg(test)]
