@@ -30,6 +30,11 @@ use self::options::{advertised, gateway_config, listener_policy, ops_limits};
 use self::shutdown::Shutdown;
 use crate::config::{Config, HostPort};
 
+/// The part of the time for draining, and the longest, in which clients are sent to other nodes before their connections
+/// are closed: each meets its answer with the next request.
+const SENDING_PART: u32 = 4;
+const LONGEST_SENDING: Duration = Duration::from_secs(1);
+
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let begun = Instant::now();
@@ -83,9 +88,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     announce(&bound, begun)?;
     tokio::spawn(withdraw(shutdown.watch(), readiness.clone()));
     let mut told = shutdown.watch();
+    let closing = send_away(&shutdown, node.send_away(), config.shutdown.drain);
     let serving = async {
         match kafka {
-            Some(kafka) => gateway.listen("kafka", kafka, policy, shutdown.watch()).await,
+            Some(kafka) => gateway.listen("kafka", kafka, policy, closing).await,
             // Nobody to tell is as good as being told.
             None => drop(told.wait_for(|told| *told).await),
         }
@@ -155,6 +161,26 @@ fn announce(bound: &Bound, begun: Instant) -> anyhow::Result<()> {
     let took_ms = begun.elapsed().as_millis();
     tracing::info!(kafka = ?bound.kafka, nodes = ?bound.nodes, http = %bound.http, took_ms, "ready");
     Ok(())
+}
+
+/// Holds true when connections of clients are to be closed: when the process is told to end, and clients had some time to
+/// go where `sending` sends them, if there is another node for them.
+fn send_away(
+    shutdown: &Shutdown,
+    sending: impl Future<Output = bool> + Send + 'static,
+    drain: Duration,
+) -> watch::Receiver<bool> {
+    let (close, closing) = watch::channel(false);
+    let mut told = shutdown.watch();
+    tokio::spawn(async move {
+        // Nobody to tell is as good as being told.
+        drop(told.wait_for(|told| *told).await);
+        if sending.await {
+            tokio::time::sleep((drain / SENDING_PART).min(LONGEST_SENDING)).await;
+        }
+        close.send_replace(true);
+    });
+    closing
 }
 
 async fn withdraw(mut drain: watch::Receiver<bool>, readiness: watch::Sender<Readiness>) {

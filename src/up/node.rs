@@ -239,6 +239,18 @@ impl Node {
         self.tls.as_ref()
     }
 
+    /// Says in the catalog that clients shall go elsewhere; whether there is an elsewhere.
+    pub(super) fn send_away(&self) -> impl Future<Output = bool> + Send + use<> {
+        let (handle, peers) = (self.registration.handle(), self.peers.clone());
+        async move {
+            let Some(peers) = peers else { return false };
+            if let Err(error) = handle.leave().await {
+                tracing::warn!(%error, "clients could not be sent to other nodes before the end");
+            }
+            peers.sends_away()
+        }
+    }
+
     /// Returns when this process may not serve any more, and says why.
     pub(super) async fn lost(&self) -> &'static str {
         let mut registration = self.registration.state();

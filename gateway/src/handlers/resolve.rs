@@ -78,17 +78,17 @@ pub(crate) fn own_broker(core: &Core) -> Broker {
     }
 }
 
-/// The live nodes that clients connect to, this one always among them, by id.
+/// The live nodes that clients connect to, by id: those that are not about to go, or, if there are no others, this one.
 pub(crate) fn brokers(core: &Core) -> Vec<Broker> {
     let own = own_broker(core);
-    let mut brokers: Vec<Broker> = core
-        .catalog
-        .nodes()
-        .iter()
-        .filter(|node| node.spec.roles.gateway && node.spec.id.0 != own.id)
-        .map(|node| broker_of(node))
-        .collect();
-    brokers.push(own);
+    let drains = core.catalog.drains();
+    let stays = |node: &&Arc<Node>| node.spec.roles.gateway && !drains.contains_key(&node.spec.id);
+    let nodes = core.catalog.nodes();
+    let others = nodes.iter().filter(|node| node.spec.id.0 != own.id);
+    let mut brokers: Vec<Broker> = others.filter(stays).map(|node| broker_of(node)).collect();
+    if brokers.is_empty() || !drains.contains_key(&core.config.node_id) {
+        brokers.push(own);
+    }
     brokers.sort_unstable_by_key(|broker| broker.id);
     brokers
 }
@@ -131,7 +131,7 @@ impl Leaders {
         let near = |broker: &&Broker| self.zone.is_some() && broker.rack == self.zone;
         let weight = |broker: &&Broker| (weight(key, broker.id), broker.id);
         let near = self.brokers.iter().filter(near).max_by_key(weight);
-        // This node is always among them.
+        // There is always one.
         near.or_else(|| self.brokers.iter().max_by_key(weight)).unwrap_or(&self.brokers[0])
     }
 

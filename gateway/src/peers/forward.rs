@@ -105,6 +105,9 @@ impl Forward {
     }
 
     async fn ask(&self) -> Option<Bytes> {
+        if self.peers.sends_away() {
+            return None;
+        }
         let link = self.peers.link(self.to, self.ctx.caller.connection)?;
         let manner = Manner { client_version: self.ctx.version, names_are_ids: false };
         let question = Question {

@@ -125,6 +125,8 @@ struct State {
     forgotten: Vec<i32>,
     /// What the node serves, once it was said.
     served: Option<Served>,
+    /// Whether the log has it that the node cannot be reached.
+    was_told: bool,
 }
 
 type Served = Arc<HashMap<i16, RangeInclusive<i16>>>;
@@ -195,6 +197,7 @@ impl Link {
                 controls: Vec::new(),
                 forgotten: Vec::new(),
                 served: None,
+                was_told: false,
             }),
             wake: Notify::new(),
             next: AtomicI32::new(OWN_ID + 1),
@@ -310,29 +313,37 @@ async fn run(shared: Arc<Shared>) {
             tracing::debug!(node = shared.ends.to.0, "connected to a node");
             shared.metrics.connected.inc();
             shared.metrics.links.inc();
-            shared.state.lock().served = Some(Arc::clone(&served));
+            {
+                let mut state = shared.state.lock();
+                state.served = Some(Arc::clone(&served));
+                state.was_told = false;
+            }
             let why = Connection::new(&shared, socket, served, buffer, &mut waiting).run().await;
             shared.metrics.links.dec();
             why
         }
         Err(error) => error,
     };
-    let (queue, closed) = {
+    let (queue, closed, is_news) = {
         let mut state = shared.state.lock();
         let closed = matches!(state.phase, Phase::Closed);
+        let is_news = was_connected || !std::mem::replace(&mut state.was_told, true);
         if !closed {
             state.phase = Phase::Down { until: Instant::now() + RETRY_AFTER };
         }
         state.controls.clear();
         state.forgotten.clear();
-        (std::mem::take(&mut state.queue), closed)
+        (std::mem::take(&mut state.queue), closed, is_news)
     };
     shared.stalled.store(false, Ordering::Relaxed);
     if !closed {
-        let PeerAddress { host, port } = &shared.ends.address;
-        tracing::warn!(
-            node = shared.ends.to.0, %host, port, error = %why, was_connected, "no connection to a node"
-        );
+        // Once while it lasts: it is tried again with each request.
+        if is_news {
+            let PeerAddress { host, port } = &shared.ends.address;
+            tracing::warn!(
+                node = shared.ends.to.0, %host, port, error = %why, was_connected, "no connection to a node"
+            );
+        }
         shared.metrics.failed.inc();
     }
     shared.metrics.unanswered.inc_by((queue.len() + waiting.len()) as u64);

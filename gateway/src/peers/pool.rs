@@ -116,6 +116,17 @@ impl Peers {
         &self.shared.metrics
     }
 
+    /// Whether clients of this node shall go to another one: it is about to go, and there are others.
+    pub fn sends_away(&self) -> bool {
+        let shared = &self.shared;
+        let drains = shared.catalog.drains();
+        let stays = |node: &Arc<Node>| {
+            let spec = &node.spec;
+            spec.roles.gateway && spec.id != shared.node && !drains.contains_key(&spec.id)
+        };
+        drains.contains_key(&shared.node) && shared.catalog.nodes().iter().any(stays)
+    }
+
     /// Who serves a stream.
     pub(super) fn owner_of(&self, stream: StreamId) -> Owner {
         let topic = self.shared.catalog.topic_of_any_tenant(stream.topic);

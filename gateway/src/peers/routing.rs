@@ -125,13 +125,7 @@ impl Routing {
             }
             Way::Node(node) => self.peers.append(node, caller, request, picked).await,
             Way::Nowhere => {
-                let refused = Refused {
-                    code: ErrorCode::NotLeaderOrFollower,
-                    message: Some("the partition has no owner at the moment".to_owned()),
-                    record_errors: Vec::new(),
-                    log_start: -1,
-                };
-                vec![Err(refused); picked.len()]
+                vec![Err(no_owner("the partition has no owner at the moment")); picked.len()]
             }
         }
     }
@@ -207,6 +201,16 @@ impl Gathered {
     }
 }
 
+/// What makes a client look for the owner again.
+fn no_owner(why: &str) -> Refused {
+    Refused {
+        code: ErrorCode::NotLeaderOrFollower,
+        message: Some(why.to_owned()),
+        record_errors: Vec::new(),
+        log_start: -1,
+    }
+}
+
 fn is_moved(code: ErrorCode) -> bool {
     code == ErrorCode::NotLeaderOrFollower
 }
@@ -218,6 +222,9 @@ impl Backend for Routing {
         caller: &Caller,
         request: AppendRequest,
     ) -> Vec<Result<Appended, Refused>> {
+        if self.peers.sends_away() {
+            return vec![Err(no_owner("this node is about to end")); request.appends.len()];
+        }
         let ways = self.ways(request.appends.iter().map(|append| append.stream));
         if ways.len() == 1 && ways.contains_key(&Way::Here) {
             return self.here.append(caller, request).await;
@@ -248,6 +255,9 @@ impl Backend for Routing {
         caller: &Caller,
         request: ReadRequest,
     ) -> Vec<Result<ReadAnswer, ErrorCode>> {
+        if self.peers.sends_away() {
+            return vec![Err(ErrorCode::NotLeaderOrFollower); request.reads.len()];
+        }
         let ways = self.ways(request.reads.iter().map(|read| read.stream));
         if ways.len() == 1
             && let Some(way) = ways.keys().next()
