@@ -62,7 +62,7 @@ impl Retirement {
             streams.map(|(key, stream)| (*key, stream.end_offset)).collect()
         };
         let candidates = candidates.into_iter().filter_map(|(key, end_offset)| {
-            let limits = self.source.retention(TopicId(key.topic))?;
+            let limits = self.source.retention(stream_of(key))?;
             let stream = self.source.stream(stream_of(key));
             Some((key, limits, stream.map_or(0, |stream| stream.bytes_from(end_offset))))
         });

@@ -41,6 +41,7 @@ use crate::upload::{Builder, Flush, Freshness, StreamSource, Uploader};
 ///
 /// Lock order: a shard of `by_id`, then `state`; never the other way round.
 pub(crate) struct Streams {
+    volume: VolumeId,
     catalog: Catalog,
     state: Arc<RwLock<VolumeState>>,
     by_id: DashMap<StreamId, Arc<Stream>>,
@@ -51,8 +52,12 @@ impl StreamSource for Streams {
         self.by_id.get(&id).map(|found| Arc::clone(&found))
     }
 
-    fn retention(&self, topic: TopicId) -> Option<Limits> {
-        let topic = self.catalog.topic_of_any_tenant(topic)?;
+    fn retention(&self, stream: StreamId) -> Option<Limits> {
+        let topic = self.catalog.topic_of_any_tenant(stream.topic)?;
+        // One that was taken in and may never be here does not change: `moves/lent.rs`.
+        if topic.partitions.get(stream.partition as usize) != Some(&self.volume) {
+            return None;
+        }
         let config = &topic.config;
         if !config.cleanup.delete {
             return None;
@@ -125,6 +130,7 @@ impl OwnedVolume {
     ) -> Self {
         let Recovered { volume, manifests, streams, frames } = recovered;
         let streams = Arc::new(Streams {
+            volume: volume.id(),
             catalog: around.catalog.clone(),
             state: Arc::clone(manifests.state()),
             by_id: streams.into_iter().collect(),

@@ -25,7 +25,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_catalog::Catalog;
+use sluice_catalog::{Catalog, Topic};
 use sluice_format::key::Keys;
 use sluice_format::{SegmentId, StreamKey, StreamState};
 use sluice_model::{Clock, Entropy, TopicId};
@@ -219,13 +219,20 @@ impl Compactor {
         old.next().map(|(_, id)| *id)
     }
 
+    /// The stream's topic, if the stream is known to be here: one that was taken in and may never be here does not
+    /// change (`moves/lent.rs`).
+    fn topic_here(&self, stream: StreamKey) -> Option<Arc<Topic>> {
+        let topic = self.catalog.topic_of_any_tenant(TopicId(stream.topic))?;
+        let at = topic.partitions.get(stream.partition as usize)?;
+        (at.0 == self.committer.volume()).then_some(topic)
+    }
+
     /// Whether extents of a stream may be merged.
     fn may_merge(&self, stream: StreamKey) -> bool {
-        let topic = TopicId(stream.topic);
-        if topic.is_internal() {
+        if TopicId(stream.topic).is_internal() {
             return false;
         }
-        let Some(topic) = self.catalog.topic_of_any_tenant(topic) else { return false };
+        let Some(topic) = self.topic_here(stream) else { return false };
         let config = &topic.config;
         // What is removed soon anyway is not worth a rewrite.
         let soon = self.options.min_age * 2;
@@ -348,9 +355,7 @@ impl Compactor {
             if left_alone || stream.end_offset == stream.cleaned_to {
                 continue;
             }
-            let Some(topic) = self.catalog.topic_of_any_tenant(TopicId(key.topic)) else {
-                continue;
-            };
+            let Some(topic) = self.topic_here(*key) else { continue };
             let Some(rules) = Rules::of(&topic.config) else { continue };
             let Some(due) = clean::due(stream, &rules, now_ms) else { continue };
             if best.as_ref().is_none_or(|(_, best, _)| best.ratio < due.ratio) {

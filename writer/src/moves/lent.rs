@@ -5,8 +5,8 @@
 //! its count of moves was `n`; whoever has it with a larger count has it from here, directly or not, and
 //! each gets of this home's segments at most what the one before had. So what *any* committed state of *any*
 //! volume has of the stream under a count above `n` holds all that will ever be named of ours, however old
-//! that state is. What a target had taken in of a move that was given up has a count below that of the next
-//! departure. Which volume to look at, the catalog's lookups say; if they are behind, the stream is not found, or
+//! that state is. What a target took in of a move that was given up keeps to that, as nothing changes a stream
+//! that the catalog does not have there. Which volume to look at, the catalog's lookups say; if they are behind, the stream is not found, or
 //! more than is needed is kept until the next look.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -19,7 +19,7 @@ mod pipeline;
 
 use std::sync::Arc;
 
-use sluice_model::{StreamId, TopicId};
+use sluice_model::StreamId;
 
 pub(crate) use self::build::Builder;
 pub(crate) use self::freshness::Freshness;
@@ -32,8 +32,8 @@ pub(crate) trait StreamSource: Send + Sync + 'static {
     /// The stream, if it is in memory: if not, all of it is in the bucket. Not to be called while the
     /// volume's state is locked.
     fn stream(&self, id: StreamId) -> Option<Arc<Stream>>;
-    /// What retention may do to the topic's streams; none for a topic that does not exist.
-    fn retention(&self, topic: TopicId) -> Option<retention::Limits>;
+    /// What retention may do to the stream; none for one that does not exist, or is not known to be here.
+    fn retention(&self, stream: StreamId) -> Option<retention::Limits>;
     /// Drops streams from memory that nobody uses and that manifests have in full.
     fn forget_idle(&self);
 }

@@ -152,6 +152,33 @@ async fn compaction_rewrites_what_a_stream_brought_along_and_the_home_lets_it_go
     assert_eq!(in_bucket(&cluster, &known).await, (0..60).collect::<Vec<_>>());
 }
 
+/// What a target has taken in is looked at by homes as if it were the stream: it does not change until it is.
+#[tokio::test]
+async fn retention_waits_until_a_stream_has_come() {
+    let mut cluster = cluster().await;
+    let topic = cluster.topic("t", &[("retention.bytes", "100")]).await;
+    let (moving, beside) = (on(&topic, 0), on(&topic, 1));
+    let a = owner(&cluster, 1, &[0]).await;
+    cluster.options.retention_interval = Duration::from_millis(10);
+    let (b, of_target) = super::crashes::veiled(&cluster, 2, 1).await;
+    for _ in 0..3 {
+        append(&a, moving, &batch(1, 200, 5)).await.unwrap();
+        flush(&a, 0).await;
+    }
+    of_target.refuse.store(true, Ordering::Relaxed);
+    super::wish(&cluster, moving, 1).await;
+    until(&b, 1, |state| state.streams.contains_key(&key_of(moving))).await;
+    for _ in 0..3 {
+        append(&b, beside, &batch(1, 200, 5)).await.unwrap();
+        flush(&b, 1).await;
+    }
+    until(&b, 1, |state| state.streams[&key_of(beside)].log_start == 2).await;
+    assert_eq!(state_of(&b, 1).streams[&key_of(moving)].log_start, 0);
+    of_target.refuse.store(false, Ordering::Relaxed);
+    until(&b, 1, |state| state.streams[&key_of(moving)].log_start == 2).await;
+    assert_eq!(super::volume_of(&cluster, moving), 1);
+}
+
 #[tokio::test]
 async fn orphan_collection_leaves_what_is_lent_and_takes_the_rest() {
     let mut cluster = cluster().await;

@@ -40,7 +40,7 @@ enum Who {
 }
 
 /// A writer with a catalog of its own that can be kept from changing anything.
-async fn veiled(cluster: &Cluster, node: i32, volume: u32) -> (Writer, Arc<Veil>) {
+pub(super) async fn veiled(cluster: &Cluster, node: i32, volume: u32) -> (Writer, Arc<Veil>) {
     let veil = Veil::new();
     let catalog = cluster.catalog_through(|store| veil.over(store)).await;
     let writer = Writer::new(cluster.parts(node, catalog));
