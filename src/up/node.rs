@@ -1,5 +1,6 @@
 //! Catalog, writer and reader of this process, and its links to other nodes.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use sluice_catalog::journal::{JournalMetrics, JournalOptions, JournalParts};
 use sluice_catalog::{
     Catalog, CatalogOptions, NodeRegistration, NodeSpec, PeerAddress, RegistrationState,
 };
+use sluice_cluster::notice::{NoticeOptions, notice};
 use sluice_cluster::{ClusterMetrics, Members, MembersParts};
 use sluice_format::key::Keys;
 use sluice_gateway::backend::{Backend, EndMarker};
@@ -26,7 +28,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::journal::JournalKeeper;
-use super::options::{group_config, members_options, node_id, transaction_config, writer_options};
+use super::options::{
+    group_config, members_options, node_id, notice_options, transaction_config, writer_options,
+};
 use super::shutdown::Shutdown;
 use crate::bucket;
 use crate::catalog_store::{self, OpenStore};
@@ -35,6 +39,9 @@ use crate::local_backend::LocalBackend;
 use crate::low_priority::LowPriority;
 use crate::seams::{SystemClock, SystemEntropy, cpu_time};
 use crate::volumes;
+
+/// How long a machine is taken to stay after a notice that does not say.
+const NOTICE_UNKNOWN: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(super) struct Node {
@@ -67,10 +74,16 @@ impl Node {
             _ = drain.wait_for(|drain| *drain) => return Ok(None),
         };
         let within = config.shutdown.drain * 3 / 4;
+        let notice = notice_options(config);
         node.leaving = node.members.clone().map(|members| {
-            // While the gateway drains: its requests follow the volumes.
             tokio::spawn(async move {
-                if drain.wait_for(|drain| *drain).await.is_ok() {
+                let mut told = pin!(async { drain.wait_for(|drain| *drain).await.is_ok() });
+                let is_told = tokio::select! {
+                    is_told = &mut told => is_told,
+                    () = leave_at_notice(&members, notice) => told.await,
+                };
+                if is_told {
+                    // While the gateway drains: its requests follow the volumes.
                     members.leave(Instant::now() + within).await;
                 }
             })
@@ -292,6 +305,21 @@ impl Node {
         drop((backend, peers, catalog));
         store.close().await;
     }
+}
+
+/// Hands the volumes over when the cloud says that it will take the machine away. The process goes on, without any,
+/// until it is told to end.
+async fn leave_at_notice(members: &Members, options: Option<NoticeOptions>) {
+    let Some(options) = options else { return };
+    let notice = notice(options).await;
+    // Some of it is for what comes after the volumes.
+    let left = notice.left(&SystemClock, NOTICE_UNKNOWN) * 3 / 4;
+    tracing::warn!(
+        what = notice.what,
+        left_s = left.as_secs(),
+        "this machine will be taken away: handing its volumes over"
+    );
+    members.leave(Instant::now() + left).await;
 }
 
 /// The certificates between nodes, where there are any.

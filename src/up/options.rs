@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sluice_cluster::MembersOptions;
+use sluice_cluster::notice::{NoticeOptions, Provider};
 use sluice_gateway::http::OpsLimits;
 use sluice_gateway::{GatewayConfig, Limits};
 use sluice_model::NodeId;
@@ -13,7 +14,7 @@ use sluice_writer::share::ShareLimits;
 use sluice_writer::transaction::TransactionConfig;
 use sluice_writer::{CompactionOptions, OrphanOptions, WriterOptions};
 
-use crate::config::{CatalogStore, Config, HostPort};
+use crate::config::{CatalogStore, Config, HostPort, NoticeFrom};
 
 pub(super) fn node_id(config: &Config) -> NodeId {
     NodeId(i32::try_from(config.node_id).unwrap_or(i32::MAX))
@@ -26,6 +27,20 @@ pub(super) fn members_options(config: &Config) -> MembersOptions {
         balance: config.cluster.balance,
         ..MembersOptions::default()
     }
+}
+
+/// None if nobody is asked.
+pub(super) fn notice_options(config: &Config) -> Option<NoticeOptions> {
+    let provider = match config.cluster.notice {
+        NoticeFrom::Nobody => return None,
+        NoticeFrom::Aws => Provider::Aws,
+        NoticeFrom::Alibaba => Provider::Alibaba,
+    };
+    let mut options = NoticeOptions::of(provider);
+    if let Some(endpoint) = &config.cluster.notice_endpoint {
+        options.endpoint.clone_from(&endpoint.0);
+    }
+    Some(options)
 }
 
 pub(super) fn listener_policy(config: &Config) -> anyhow::Result<ListenerPolicy> {
