@@ -6,6 +6,7 @@
 
 mod look;
 mod steer;
+mod streams;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use sluice_catalog::{Catalog, CatalogOptions};
-use sluice_model::{CatalogLimits, Entropy, GroupDefaults, TopicDefaults};
+use sluice_model::{CatalogLimits, Entropy, GroupDefaults, TenantId, TopicDefaults};
 
 use crate::catalog_store::OpenStore;
 use crate::cli;
@@ -28,6 +29,7 @@ Examples:
   sluice cluster status --config /etc/sluice/sluice.toml
   sluice cluster volumes --output json
   sluice cluster move 4 --to 2
+  sluice cluster move-stream orders/3 --to 1
   sluice cluster drain 3                  before node 3 is taken down for long
   sluice cluster balance off
 
@@ -46,6 +48,8 @@ pub(crate) enum ClusterCommand {
     Volumes(Look),
     /// Have a volume handed over to another node, and wait until that serves it
     Move(Move),
+    /// Have a partition move to another volume, and wait until it is there; nothing is copied
+    MoveStream(MoveStream),
     /// Have a node hand over all volumes that others reach, and give it none
     Drain(OfNode),
     /// Let a drained node have volumes again
@@ -77,6 +81,25 @@ pub(crate) struct Move {
     /// The node that shall have it
     #[arg(long, value_name = "NODE")]
     to: u32,
+    /// How many seconds to wait until it is done
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+    #[command(flatten)]
+    look: Look,
+}
+
+/// A partition and its next volume.
+#[derive(Debug, Args)]
+pub(crate) struct MoveStream {
+    /// The topic's name and the partition's number
+    #[arg(value_name = "TOPIC/PARTITION")]
+    partition: streams::Partition,
+    /// The volume that it shall be on
+    #[arg(long, value_name = "VOLUME")]
+    to: u32,
+    /// Whose topic it is, by the tenant's number
+    #[arg(long, value_name = "TENANT", default_value_t = TenantId::OPEN.0)]
+    tenant: u32,
     /// How many seconds to wait until it is done
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
@@ -124,6 +147,14 @@ pub(crate) fn run(command: ClusterCommand) -> ExitCode {
                 let within = Duration::from_secs(asked.timeout);
                 with(&asked.look, async |catalog, output| {
                     steer::move_volume(catalog, asked.volume, asked.to, within, output).await
+                })
+                .await
+            }
+            ClusterCommand::MoveStream(asked) => {
+                let within = Duration::from_secs(asked.timeout);
+                with(&asked.look, async |catalog, output| {
+                    let MoveStream { partition, tenant, to, .. } = &asked;
+                    streams::move_stream(catalog, partition, *tenant, *to, within, output).await
                 })
                 .await
             }

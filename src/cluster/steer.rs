@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use crate::tools::{Output, Verdict, print};
 
 /// The longest time between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 fn node_id(node: u32) -> anyhow::Result<NodeId> {
     Ok(NodeId(i32::try_from(node).context("there are no nodes with such numbers")?))
 }
 
-fn answer(output: Output, text: &str, json: &Value) {
+pub(super) fn answer(output: Output, text: &str, json: &Value) {
     match output {
         Output::Text => print(text),
         Output::Json => print(&json.to_string()),
@@ -26,7 +26,7 @@ fn answer(output: Output, text: &str, json: &Value) {
 }
 
 /// For who waits; a reader that has gone away is no failure of ours.
-fn progress(text: &str) {
+pub(super) fn progress(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

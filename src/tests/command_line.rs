@@ -139,6 +139,9 @@ fn the_cluster_is_seen_while_no_process_has_its_catalog() {
     let refused = cluster(&["move", "0", "--to", "7"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("node 7 is not alive"), "{refused:?}");
+    let refused = cluster(&["move-stream", "t/0", "--to", "1"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("there is no topic t"), "{refused:?}");
     assert_eq!(cluster(&["balance", "off"]).status.code(), Some(0));
     let status = cluster(&["status"]);
     assert!(text(&status.stdout).contains("balance   off"), "{status:?}");
