@@ -9,7 +9,7 @@ CARGO_DENY_VERSION := 0.20.2
 TARGET_DIR = $(abspath $(or $(CARGO_TARGET_DIR),target))
 COMMIT = $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: build test lint fmt test-clients test-suites test-differential test-foreign-client test-fencing simulate model mutants bench deny docs
+.PHONY: build test lint fmt test-clients test-cluster test-suites test-differential test-foreign-client test-fencing simulate model mutants bench deny docs
 
 # The release binary, which knows its commit.
 build:
@@ -30,6 +30,10 @@ fmt:
 # The release binary against other people's clients, alone.
 test-clients: build
 	SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/clients/run
+
+# A cluster's failures at their full length: a writer that stands still for 30 s, etcd down for a minute.
+test-cluster: build
+	SLUICE_CLUSTER_LONG=1 SLUICE_BIN='$(TARGET_DIR)/release/sluice' loadtest/clients/run cluster
 
 # Other projects' own suites against the release binary; each test is checked against a list.
 test-suites: build

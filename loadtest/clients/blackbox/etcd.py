@@ -52,6 +52,9 @@ class Etcd:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.kill()
         shutil.rmtree(self.data, ignore_errors=True)
 

@@ -149,7 +149,7 @@ class Cluster:
                 node.wake()
             node.close()
         self.s3.close()
-        self.etcd.kill()
+        self.etcd.close()
         self.net.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
