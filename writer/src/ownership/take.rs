@@ -8,7 +8,6 @@ use sluice_model::{VolumeEpoch, VolumeId};
 use tokio::time::Instant;
 
 use super::watch;
-use crate::coordinators::Loaded;
 use crate::error::OpenError;
 use crate::moves;
 use crate::options::{Shift, TakeTerms, VolumePlace};
@@ -124,11 +123,12 @@ impl Progress {
     }
 }
 
+/// How long a take waits for coordinators on a volume that is served.
+const COORDINATORS_WAIT: Duration = Duration::from_secs(10);
+
 /// What was brought up and is not served yet.
 struct Ready {
     volume: Arc<OwnedVolume>,
-    /// If they live on it.
-    coordinators: Option<Loaded>,
     recovered_bytes: u64,
     recovered_streams: usize,
 }
@@ -228,25 +228,29 @@ impl Inner {
         let reserved = self.volumes.reserve(place.id).await?;
         let patience = terms.patience;
         let ready = tokio::time::timeout(patience, self.bring_up(place, terms, progress)).await;
-        let Ready { volume, coordinators, recovered_bytes, recovered_streams } =
+        let Ready { volume, recovered_bytes, recovered_streams } =
             ready.unwrap_or(Err(OpenError::TookTooLong { volume: place.id.0, patience }))?;
         let state = Arc::clone(volume.bucket_state());
         (self.on_shift)(Shift::Taken { volume: place.id, state });
         if let Err(closed) = reserved.serve(&volume) {
             (self.on_shift)(Shift::Gone { volume: place.id });
-            drop(coordinators);
             volume.abandon().await;
             return Err(closed);
         }
         self.metrics.ownership.volumes.inc();
-        if let Some(loaded) = coordinators {
-            self.start_coordinators(loaded, volume.leader_epoch());
-        }
+        let coordinators =
+            self.has_coordinators(place.id).then(|| self.begin_coordinators(&volume));
         watch(self, &volume);
         moves::follow(self, &volume);
         // What was deleted or claimed meanwhile was told only to volumes that were served.
         volume.forget_unwanted(&self.around);
         self.fence_if_claimed(&volume);
+        progress.lap();
+        if let Some(loaded) = coordinators {
+            // So that who takes a volume finds all of it there, if that is quick; its streams are served already.
+            let _ = tokio::time::timeout(COORDINATORS_WAIT, loaded).await;
+        }
+        progress.since = Instant::now();
         Ok(Served { epoch: volume.epoch(), recovered_bytes, recovered_streams })
     }
 
@@ -263,17 +267,7 @@ impl Inner {
         let recovered_streams = streams.len();
         let recovered_bytes = frames.iter().map(|listed| listed.bytes).sum();
         let volume = Arc::new(OwnedVolume::start(recovered, tenure, &self.around, &self.metrics));
-        let coordinators = match self.has_coordinators(place.id) {
-            true => match self.load_coordinators(&volume).await {
-                Ok(coordinators) => Some(coordinators),
-                Err(error) => {
-                    volume.abandon().await;
-                    return Err(error);
-                }
-            },
-            false => None,
-        };
-        Ok(Ready { volume, coordinators, recovered_bytes, recovered_streams })
+        Ok(Ready { volume, recovered_bytes, recovered_streams })
     }
 
     /// Gives up a volume in the catalog that is not served, if it is still ours there.
