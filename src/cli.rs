@@ -55,9 +55,6 @@ enum Command {
     /// Own volumes in a cluster, and nothing else: `up` with roles = writer
     #[command(after_help = ROLE_EXAMPLES)]
     Writer(Overrides),
-    /// Read the bucket for consumers in a cluster, and nothing else: `up` with roles = reader
-    #[command(after_help = ROLE_EXAMPLES)]
-    Reader(Overrides),
     /// Look at the configuration without starting
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -236,7 +233,6 @@ where
         Command::Up(overrides) => serve(&overrides, None, environment, up),
         Command::Gateway(overrides) => serve(&overrides, Some("gateway"), environment, up),
         Command::Writer(overrides) => serve(&overrides, Some("writer"), environment, up),
-        Command::Reader(overrides) => serve(&overrides, Some("reader"), environment, up),
     }
 }
 

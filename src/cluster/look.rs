@@ -242,7 +242,7 @@ fn drain_name(drain: Drain) -> &'static str {
 
 fn roles(node: &Node) -> String {
     let roles = node.spec.roles;
-    let named = [("gateway", roles.gateway), ("writer", roles.writer), ("reader", roles.reader)];
+    let named = [("gateway", roles.gateway), ("writer", roles.writer)];
     let names: Vec<_> = named.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
     names.join(",")
 }

@@ -26,16 +26,15 @@ pub(crate) struct RoleSet(pub(crate) Roles);
 
 impl Setting for RoleSet {
     fn set(&mut self, text: &str, _: Bounds) -> Result<(), Refusal> {
-        let mut roles = Roles { gateway: false, writer: false, reader: false };
+        let mut roles = Roles { gateway: false, writer: false };
         for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             match name {
                 "gateway" => roles.gateway = true,
                 "writer" => roles.writer = true,
-                "reader" => roles.reader = true,
                 _ => return Err(Refusal::NOT_ALLOWED),
             }
         }
-        if !(roles.gateway || roles.writer || roles.reader) {
+        if !(roles.gateway || roles.writer) {
             return Err(Refusal::NOT_ALLOWED);
         }
         self.0 = roles;
@@ -43,14 +42,14 @@ impl Setting for RoleSet {
     }
 
     fn show(&self) -> String {
-        let Roles { gateway, writer, reader } = self.0;
-        let named = [("gateway", gateway), ("writer", writer), ("reader", reader)];
+        let Roles { gateway, writer } = self.0;
+        let named = [("gateway", gateway), ("writer", writer)];
         let names: Vec<_> = named.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
         names.join(",")
     }
 
     fn allowed(&self, _: Bounds) -> String {
-        "one or more of gateway, writer, reader, with commas between".to_owned()
+        "one or both of gateway and writer, with a comma between".to_owned()
     }
 
     fn toml(&self) -> Option<String> {

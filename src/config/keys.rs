@@ -61,9 +61,8 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "roles",
-        doc: "What this process does: `gateway` is where clients connect, `writer` owns volumes, `reader` reads the \
-              bucket for others. A process that is a cluster of its own does all of it; with `catalog.store = etcd` \
-              the roles may run apart. `sluice gateway`, `sluice writer` and `sluice reader` set it.",
+        doc: "What this process does: `gateway` is where clients connect, `writer` owns volumes. A process that is a cluster of its own does all of it; with `catalog.store = etcd` \
+              the roles may run apart. `sluice gateway` and `sluice writer` set it.",
         bounds: None,
         field: |c| &mut c.roles,
     },

@@ -362,3 +362,46 @@ fn the_reference_is_current() {
     let committed = include_str!("../../docs/configuration.md");
     assert!(committed == reference(), "docs/configuration.md is not current: run `make docs`");
 }
+
+#[test]
+fn what_is_said_of_a_cluster_fits_together() {
+    let etcd = "[catalog]\nstore = 'etcd'\n[catalog.etcd]\nendpoints = 'http://127.0.0.1:2379'\n";
+    let with = |rest: &str| file(&format!("{etcd}{rest}"));
+    let listens = "[cluster]\nlisten = '127.0.0.1:9190'\n";
+    right(with(listens));
+    assert!(problem(file(listens)).contains("catalog.store = etcd"));
+    assert!(problem(file("roles = 'writer'\n")).starts_with("roles"));
+    let apart = format!("roles = 'gateway'\n{etcd}");
+    assert!(problem(file(&apart)).starts_with("cluster.listen"));
+    let roles = right(file(&format!("{apart}{listens}"))).config.roles.0;
+    assert!(roles.gateway && !roles.writer);
+    for wrong in ["", "reader", "gateway,broker"] {
+        let named = problem(file(&format!("roles = '{wrong}'\n{etcd}{listens}")));
+        assert!(named.starts_with("roles"), "{named}");
+    }
+    // Whoever can connect would be believed to be a node.
+    let open = "[cluster]\nlisten = '10.0.0.1:9190'\n";
+    assert!(problem(with(open)).contains("cluster.ca_file"));
+    right(with(&format!("{open}allow_plaintext = true\n")));
+    let certificates = "ca_file = 'a'\ncert_file = 'b'\nkey_file = 'c'\n";
+    right(with(&format!("{open}{certificates}")));
+    assert!(problem(with(&format!("{open}ca_file = 'a'\ncert_file = 'b'\n"))).contains("key_file"));
+    let wildcard = format!("[cluster]\nlisten = '0.0.0.0:9190'\n{certificates}");
+    assert!(problem(with(&wildcard)).contains("cluster.advertised"));
+    assert!(problem(with("[cluster]\nlisten = '127.0.0.1:9092'\n")).contains("another listener"));
+}
+
+#[test]
+fn the_examples_of_the_documents_are_right() {
+    let document = include_str!("../../docs/operations.md");
+    let examples: Vec<_> = document
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|text| text.contains("node_id"))
+        .collect();
+    assert_eq!(examples.len(), 2, "a gateway and a writer");
+    for example in examples {
+        right(file(example));
+    }
+}

@@ -41,7 +41,7 @@ async fn follow(
     let mut changes = catalog.subscribe();
     let mut journal: Option<Journal> = None;
     loop {
-        let first = catalog.volumes().into_iter().next();
+        let first = catalog.first_volume();
         let is_ours = first.is_some_and(|first| first.owner == Some(node));
         match (is_ours, journal.take()) {
             (true, None) => journal = Some(Journal::start(parts.clone())),

@@ -154,8 +154,7 @@ impl Coordinators {
 impl Inner {
     /// Whether the coordinators' state lies on the volume. Ids only grow, so it is always the same one.
     pub(crate) fn has_coordinators(&self, id: VolumeId) -> bool {
-        let volumes = self.around.catalog.volumes();
-        volumes.first().is_some_and(|first| first.spec.id == id)
+        self.around.catalog.first_volume().is_some_and(|first| first.spec.id == id)
     }
 
     /// Has the coordinators here from now on: they load until their log is read back, on a task of their own, and then

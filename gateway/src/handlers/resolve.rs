@@ -137,7 +137,7 @@ impl Leaders {
 
     /// The node to ask for a group or a transactional id: the one that has the coordinators, if clients connect to it.
     pub(crate) fn coordinator(&self, core: &Core, key: &str) -> &Broker {
-        match core.catalog.volumes().first() {
+        match core.catalog.first_volume() {
             Some(first) => self.leader(core, first.spec.id, key.as_bytes()),
             None => self.any(key.as_bytes()),
         }
@@ -154,8 +154,8 @@ pub(crate) fn key_of(stream: StreamId) -> [u8; 20] {
 
 /// FNV-1a over the key and the node, mixed: the same on every node and in every version.
 fn weight(key: &[u8], node: i32) -> u64 {
-    let bytes = key.iter().chain(node.to_be_bytes().iter()).copied().collect::<Vec<u8>>();
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+    let node = node.to_be_bytes();
+    let hash = key.iter().chain(&node).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);

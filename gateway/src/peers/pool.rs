@@ -151,8 +151,8 @@ impl Peers {
 
     /// Who has the coordinators of groups and transactions: whoever owns the catalog's first volume.
     pub(super) fn coordinators(&self) -> Owner {
-        let first = self.shared.catalog.volumes().first().map(|volume| volume.spec.id);
-        first.map_or(Owner::Here, |volume| self.owner(volume))
+        let first = self.shared.catalog.first_volume();
+        first.map_or(Owner::Here, |volume| self.owner(volume.spec.id))
     }
 
     /// The other node that has the coordinators of groups and transactions; none if they are here or nobody has them.

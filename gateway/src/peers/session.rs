@@ -35,8 +35,9 @@ use crate::gateway::Core;
 use crate::line::Order;
 use crate::outbox::Outbox;
 
-/// Requests of one connection that run at once; what comes then waits in the socket.
-const MAX_RUNNING: usize = 8192;
+/// Requests of one connection that run at once, most of them fetches that wait for records, one for each consumer of the
+/// other node; what comes then waits in the socket.
+const MAX_RUNNING: usize = 65_536;
 
 /// A client's largest frame may come longer: with ids for names, and who asks.
 fn max_frame_bytes(core: &Core) -> u32 {
@@ -65,13 +66,12 @@ struct Running {
     id: i32,
     api: ApiKey,
     started: Instant,
-    reserved: usize,
     handler: Abortable<Handler>,
     _request: Lease,
 }
 
 /// What it came to; none if it was forgotten.
-type Done = (i32, ApiKey, Instant, usize, Option<Reply>);
+type Done = (i32, ApiKey, Instant, Option<Reply>);
 
 impl Future for Running {
     type Output = Done;
@@ -82,7 +82,7 @@ impl Future for Running {
             Poll::Ready(Err(Aborted)) => None,
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready((self.id, self.api, self.started, self.reserved, reply))
+        Poll::Ready((self.id, self.api, self.started, reply))
     }
 }
 
@@ -97,8 +97,6 @@ pub(super) struct NodeSession {
     running: FuturesUnordered<Running>,
     /// Of requests that wait for something to come.
     waits: HashMap<i32, AbortHandle>,
-    /// Record bytes that running requests may still answer with.
-    reserved: usize,
     outbox: Outbox,
     sending: Sending,
     greeted: bool,
@@ -127,7 +125,6 @@ impl NodeSession {
             ticket: Ticket::default(),
             running: FuturesUnordered::new(),
             waits: HashMap::new(),
-            reserved: 0,
             sending: Sending::default(),
             greeted: false,
             fetch_shares: HashSet::new(),
@@ -152,8 +149,9 @@ impl NodeSession {
     async fn turn(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), Ended> {
         let limits = &self.core.config.limits;
         let is_sending = self.sending.is_due(&self.outbox);
-        let may_read = self.running.len() < MAX_RUNNING
-            && self.outbox.bytes() + self.reserved < limits.max_answer_bytes;
+        // By what is there to be written, not by what fetches may come to: most of them wait.
+        let may_read =
+            self.running.len() < MAX_RUNNING && self.outbox.bytes() < limits.max_answer_bytes;
         tokio::select! {
             biased;
             () = stopped(stop) => Err(Ended::Stopped),
@@ -220,8 +218,8 @@ impl NodeSession {
         if header.request.request_api_key == ApiKey::ShareFetch.code() {
             self.fetch_shares.insert((peer.tenant, peer.connected.number));
         }
-        let taken = self.outbox.bytes() + self.reserved;
-        let room = self.core.config.limits.max_answer_bytes.saturating_sub(taken);
+        // The other node asks for what it has room for itself.
+        let room = self.core.config.limits.max_answer_bytes;
         let started =
             dispatch::start_for_node(&self.core, &peer, header.request, &asker, decoder, room);
         let started = match started {
@@ -236,15 +234,8 @@ impl NodeSession {
         if started.order == Order::Wait {
             self.waits.insert(id, abort);
         }
-        self.reserved += started.reserved;
-        let mut running = Running {
-            id,
-            api: started.api,
-            started: Instant::now(),
-            reserved: started.reserved,
-            handler,
-            _request: lease,
-        };
+        let mut running =
+            Running { id, api: started.api, started: Instant::now(), handler, _request: lease };
         match poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await {
             Poll::Ready(done) => self.done(done),
             Poll::Pending => self.running.push(running),
@@ -285,8 +276,7 @@ impl NodeSession {
     }
 
     fn done(&mut self, done: Done) {
-        let (id, api, started, reserved, reply) = done;
-        self.reserved -= reserved;
+        let (id, api, started, reply) = done;
         self.waits.remove(&id);
         let Some(reply) = reply else { return };
         self.core.metrics.answered(api, reply.error, started.elapsed());

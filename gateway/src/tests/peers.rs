@@ -72,7 +72,7 @@ impl Owner {
             kafka_port: 0,
             rack: None,
             peer: Some(PeerAddress { host: "127.0.0.1".to_owned(), port: address.port() }),
-            roles: Roles { gateway: false, writer: true, reader: false },
+            roles: Roles { gateway: false, writer: true },
         };
         let registration = catalog.register_node(spec, SOON).await.unwrap();
         let config = GatewayConfig { node_id: node, ..config.clone() };
@@ -227,6 +227,41 @@ async fn who_has_something_first_ends_a_wait_and_the_others_forget_it() {
     assert!(bytes[first_at as usize] > 0);
     until(|| waits(&server.backend) == 0 && waits(&second) == 0).await;
     owner.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn fetches_that_wait_hold_nobody_else_up() {
+    let server = Server::apart(None, &[TenantId::OPEN]).await;
+    let mut client = server.client().await;
+    client.create_topic("t", 1).await;
+    // Each may be answered with all that a connection may hold.
+    let fetch = FetchRequest {
+        max_wait_ms: 15_000,
+        min_bytes: 1,
+        topics: vec![FetchTopic {
+            topic: "t".into(),
+            partitions: vec![FetchPartition {
+                partition_max_bytes: i32::MAX,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..6 {
+        let mut consumer = server.client().await;
+        let id = consumer.send(&fetch, 11).await;
+        waiting.push((consumer, id));
+    }
+    until(|| server.backend.reading.load(Ordering::SeqCst) == 6).await;
+    let append = timeout(Duration::from_secs(5), appended(&mut client));
+    assert_eq!(append.await.expect("it does not wait for them"), (0, 0));
+    for (mut consumer, id) in waiting {
+        let answer = consumer.answer::<FetchRequest>(11, id).await;
+        assert_eq!(answer.responses[0].partitions[0].error_code, 0);
+    }
     server.stop().await;
 }
 

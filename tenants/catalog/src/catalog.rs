@@ -241,6 +241,11 @@ impl Catalog {
         self.inner.shared.view.read().volumes().cloned().collect()
     }
 
+    /// The volume with the smallest id: coordinators live on it.
+    pub fn first_volume(&self) -> Option<Arc<Volume>> {
+        self.inner.shared.view.read().volumes().next().cloned()
+    }
+
     /// A volume.
     pub fn volume(&self, id: VolumeId) -> Option<Arc<Volume>> {
         self.inner.shared.view.read().volume(id).cloned()

@@ -54,15 +54,13 @@ pub struct PeerAddress {
 pub struct Roles {
     /// Clients connect to it.
     pub gateway: bool,
-    /// It owns volumes.
+    /// It owns volumes, and reads what is in the bucket of their streams.
     pub writer: bool,
-    /// It reads the bucket for others.
-    pub reader: bool,
 }
 
 impl Roles {
     /// All of them, as in a process that is a cluster of its own.
-    pub const ALL: Self = Self { gateway: true, writer: true, reader: true };
+    pub const ALL: Self = Self { gateway: true, writer: true };
 }
 
 impl Default for Roles {

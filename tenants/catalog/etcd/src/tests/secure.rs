@@ -102,13 +102,16 @@ async fn certificates_are_checked_on_both_sides() {
     std::fs::create_dir(file("other")).unwrap();
     certificates(&file("other"));
     let short = std::time::Duration::from_secs(2);
+    // With TLS 1.3 etcd says what it misses when the handshake is over on our side: that it closes the connection may be
+    // seen before.
+    let missed = ["ertificate", "connection closed"].as_slice();
     for (name, wrong, why) in [
-        ("no certificate", Tls { identity: None, ..tls.clone() }, "ertificate"),
-        ("authority", Tls { authorities: read("other/ca.pem"), ..tls.clone() }, "ertificate"),
+        ("no certificate", Tls { identity: None, ..tls.clone() }, missed),
+        ("authority", Tls { authorities: read("other/ca.pem"), ..tls.clone() }, &missed[..1]),
     ] {
         let wrong = EtcdOptions { tls: Some(wrong), request_timeout: short, ..right.clone() };
         let refused = open(&wrong).get("/a").await;
         let Err(StoreError::Unavailable(told)) = refused else { panic!("{name}: {refused:?}") };
-        assert!(told.contains(why), "{name}: {told}");
+        assert!(why.iter().any(|why| told.contains(why)), "{name}: {told}");
     }
 }
