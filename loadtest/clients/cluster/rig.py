@@ -173,7 +173,7 @@ class Cluster:
             key = base64.b64decode(entry["key"]).decode(errors="replace")
             if "/volumes/" in key:
                 record = json.loads(base64.b64decode(entry["value"]))
-                found[key.rpartition("/")[2]] = (record["owner"], record["epoch"])
+                found[key.rpartition("/")[2]] = (record.get("owner"), record["epoch"])
         return found
 
     def first_owner(self) -> Node:
