@@ -8,6 +8,7 @@ use sluice_wire::{ErrorCode, Str, Uuid};
 
 use crate::context::{Context, Origin};
 use crate::gateway::Core;
+use crate::peers::other_gateways;
 
 /// A broker as clients are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,12 +82,10 @@ pub(crate) fn own_broker(core: &Core) -> Broker {
 /// The live nodes that clients connect to, by id: those that are not about to go, or, if there are no others, this one.
 pub(crate) fn brokers(core: &Core) -> Vec<Broker> {
     let own = own_broker(core);
-    let drains = core.catalog.drains();
-    let stays = |node: &&Arc<Node>| node.spec.roles.gateway && !drains.contains_key(&node.spec.id);
-    let nodes = core.catalog.nodes();
-    let others = nodes.iter().filter(|node| node.spec.id.0 != own.id);
-    let mut brokers: Vec<Broker> = others.filter(stays).map(|node| broker_of(node)).collect();
-    if brokers.is_empty() || !drains.contains_key(&core.config.node_id) {
+    let node = core.config.node_id;
+    let others = other_gateways(&core.catalog, node);
+    let mut brokers: Vec<Broker> = others.iter().map(|node| broker_of(node)).collect();
+    if brokers.is_empty() || !core.catalog.drains().contains_key(&node) {
         brokers.push(own);
     }
     brokers.sort_unstable_by_key(|broker| broker.id);

@@ -31,6 +31,7 @@ pub use self::routing::Routing;
 pub use self::tls::{PeerTls, PeerTlsError};
 
 pub(crate) use self::forward::Forward;
+pub(crate) use self::pool::other_gateways;
 
 use std::future::poll_fn;
 use std::io;

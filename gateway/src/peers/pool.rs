@@ -60,7 +60,7 @@ struct Known {
 }
 
 /// Who owns a volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
     /// This node, or there is no such volume.
     Here,
@@ -89,6 +89,11 @@ impl Drop for Peers {
 }
 
 impl Known {
+    /// Whether the links lead to this life of the node.
+    fn is_of(&self, node: &Node) -> bool {
+        self.incarnation == node.incarnation && node.spec.peer.as_ref() == Some(&self.address)
+    }
+
     fn close(&self) {
         self.links.iter().for_each(Link::close);
     }
@@ -118,13 +123,8 @@ impl Peers {
 
     /// Whether clients of this node shall go to another one: it is about to go, and there are others.
     pub fn sends_away(&self) -> bool {
-        let shared = &self.shared;
-        let drains = shared.catalog.drains();
-        let stays = |node: &Arc<Node>| {
-            let spec = &node.spec;
-            spec.roles.gateway && spec.id != shared.node && !drains.contains_key(&spec.id)
-        };
-        drains.contains_key(&shared.node) && shared.catalog.nodes().iter().any(stays)
+        let Shared { node, catalog, .. } = &*self.shared;
+        catalog.drains().contains_key(node) && !other_gateways(catalog, *node).is_empty()
     }
 
     /// Who serves a stream.
@@ -170,7 +170,7 @@ impl Peers {
         let at = usize::try_from(connection).unwrap_or_default() % LINKS;
         let mut nodes = self.shared.nodes.lock();
         if let Some(known) = nodes.get(&node) {
-            if known.incarnation == found.incarnation && known.address == *address {
+            if known.is_of(&found) {
                 return Some(known.links[at].clone());
             }
             known.close();
@@ -205,10 +205,11 @@ impl Peers {
 async fn follow(shared: Arc<Shared>, mut changes: broadcast::Receiver<Change>) {
     loop {
         match changes.recv().await {
-            Ok(Change::NodeGone(node) | Change::NodeChanged(node)) => shared.look_at(&node),
+            Ok(Change::NodeGone(_) | Change::NodeChanged(_)) | Err(RecvError::Lagged(_)) => {
+                shared.close_stale();
+            }
             Ok(Change::VolumeChanged(_) | Change::VolumeGone(_)) => {}
             Ok(_) => continue,
-            Err(RecvError::Lagged(_)) => shared.look_at_all(),
             Err(RecvError::Closed) => return,
         }
         shared.changes.send_modify(|count| *count = count.wrapping_add(1));
@@ -216,37 +217,27 @@ async fn follow(shared: Arc<Shared>, mut changes: broadcast::Receiver<Change>) {
 }
 
 impl Shared {
-    /// Closes the links to a node unless it is as it was.
-    fn look_at(&self, node: &Node) {
-        let id = node.spec.id;
-        let now = self.catalog.node(id);
-        let mut nodes = self.nodes.lock();
-        let is_as_before = |known: &Known| {
-            now.as_ref().is_some_and(|now| {
-                now.incarnation == known.incarnation
-                    && now.spec.peer.as_ref() == Some(&known.address)
-            })
-        };
-        if nodes.get(&id).is_some_and(|known| !is_as_before(known))
-            && let Some(known) = nodes.remove(&id)
-        {
-            known.close();
-        }
-    }
-
-    fn look_at_all(&self) {
-        let known: Vec<NodeId> = self.nodes.lock().keys().copied().collect();
-        for id in known {
-            match self.catalog.node(id) {
-                Some(node) => self.look_at(&node),
-                None => {
-                    if let Some(gone) = self.nodes.lock().remove(&id) {
-                        gone.close();
-                    }
-                }
+    /// Closes the links to nodes that are not as they were.
+    fn close_stale(&self) {
+        self.nodes.lock().retain(|id, known| {
+            let stays = self.catalog.node(*id).is_some_and(|node| known.is_of(&node));
+            if !stays {
+                known.close();
             }
-        }
+            stays
+        });
     }
+}
+
+/// The live nodes but `node` that clients connect to and that are not about to go, by id.
+pub(crate) fn other_gateways(catalog: &Catalog, node: NodeId) -> Vec<Arc<Node>> {
+    let drains = catalog.drains();
+    let mut nodes = catalog.nodes();
+    nodes.retain(|other| {
+        let spec = &other.spec;
+        spec.roles.gateway && spec.id != node && !drains.contains_key(&spec.id)
+    });
+    nodes
 }
 
 /// On whose behalf a node asks.

@@ -66,44 +66,27 @@ pub struct Routing {
     peers: Arc<Peers>,
 }
 
-/// Whom a stream's requests go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Way {
-    Here,
-    Node(NodeId),
-    /// Nobody owns it now.
-    Nowhere,
-}
-
 impl Routing {
     /// `here` serves the streams of this process, and answers for all others that they are not here.
     pub fn new(here: Arc<dyn Backend>, peers: Arc<Peers>) -> Self {
         Self { here, peers }
     }
 
-    fn way(&self, stream: StreamId) -> Way {
-        match self.peers.owner_of(stream) {
-            Owner::Here => Way::Here,
-            Owner::Node(node) => Way::Node(node),
-            Owner::Nobody => Way::Nowhere,
-        }
-    }
-
     /// The streams' places in the request, by the way that they go.
-    fn ways(&self, streams: impl Iterator<Item = StreamId>) -> BTreeMap<Way, Vec<usize>> {
-        let mut ways: BTreeMap<Way, Vec<usize>> = BTreeMap::new();
+    fn ways(&self, streams: impl Iterator<Item = StreamId>) -> BTreeMap<Owner, Vec<usize>> {
+        let mut ways: BTreeMap<Owner, Vec<usize>> = BTreeMap::new();
         for (at, stream) in streams.enumerate() {
-            ways.entry(self.way(stream)).or_default().push(at);
+            ways.entry(self.peers.owner_of(stream)).or_default().push(at);
         }
         ways
     }
 
     /// Another node for one stream, or none if this process answers.
     async fn elsewhere(&self, stream: StreamId) -> Result<Option<NodeId>, ErrorCode> {
-        match self.way(stream) {
-            Way::Here => Ok(None),
-            Way::Node(node) => Ok(Some(node)),
-            Way::Nowhere => {
+        match self.peers.owner_of(stream) {
+            Owner::Here => Ok(None),
+            Owner::Node(node) => Ok(Some(node)),
+            Owner::Nobody => {
                 self.peers.changed(SETTLE).await;
                 Err(ErrorCode::NotLeaderOrFollower)
             }
@@ -112,19 +95,25 @@ impl Routing {
 
     async fn append_to(
         &self,
-        way: Way,
+        way: Owner,
         caller: &Caller,
         request: &AppendRequest,
         picked: &[usize],
     ) -> Vec<Result<Appended, Refused>> {
         match way {
-            Way::Here => {
+            Owner::Here => {
                 let appends = picked.iter().filter_map(|at| request.appends.get(*at).cloned());
-                let part = AppendRequest { appends: appends.collect(), ..request.clone() };
+                let part = AppendRequest {
+                    acks: request.acks,
+                    timeout: request.timeout,
+                    transactional_id: request.transactional_id.clone(),
+                    not_added: request.not_added,
+                    appends: appends.collect(),
+                };
                 self.here.append(caller, part).await
             }
-            Way::Node(node) => self.peers.append(node, caller, request, picked).await,
-            Way::Nowhere => {
+            Owner::Node(node) => self.peers.append(node, caller, request, picked).await,
+            Owner::Nobody => {
                 vec![Err(no_owner("the partition has no owner at the moment")); picked.len()]
             }
         }
@@ -132,21 +121,21 @@ impl Routing {
 
     async fn read_from(
         &self,
-        way: Way,
+        way: Owner,
         caller: &Caller,
         request: ReadRequest,
     ) -> Vec<Result<ReadAnswer, ErrorCode>> {
         match way {
-            Way::Here => self.here.read(caller, request).await,
-            Way::Node(node) => self.peers.read(node, caller, &request).await,
-            Way::Nowhere => vec![Err(ErrorCode::NotLeaderOrFollower); request.reads.len()],
+            Owner::Here => self.here.read(caller, request).await,
+            Owner::Node(node) => self.peers.read(node, caller, &request).await,
+            Owner::Nobody => vec![Err(ErrorCode::NotLeaderOrFollower); request.reads.len()],
         }
     }
 
     /// What goes one way of a read of several, under bounds of its own.
     async fn read_part(
         &self,
-        (way, picked): (Way, &[usize]),
+        (way, picked): (Owner, &[usize]),
         caller: &Caller,
         request: &ReadRequest,
         bounds: PartBounds,
@@ -226,7 +215,7 @@ impl Backend for Routing {
             return vec![Err(no_owner("this node is about to end")); request.appends.len()];
         }
         let ways = self.ways(request.appends.iter().map(|append| append.stream));
-        if ways.len() == 1 && ways.contains_key(&Way::Here) {
+        if ways.len() == 1 && ways.contains_key(&Owner::Here) {
             return self.here.append(caller, request).await;
         }
         // Each is handed over when it is polled first, which is when this future is.
@@ -361,9 +350,9 @@ impl Backend for Routing {
     }
 
     fn leader_epoch(&self, stream: StreamId) -> i32 {
-        match self.way(stream) {
-            Way::Here => self.here.leader_epoch(stream),
-            Way::Node(_) | Way::Nowhere => self.peers.leader_epoch(stream),
+        match self.peers.owner_of(stream) {
+            Owner::Here => self.here.leader_epoch(stream),
+            Owner::Node(_) | Owner::Nobody => self.peers.leader_epoch(stream),
         }
     }
 
@@ -372,9 +361,9 @@ impl Backend for Routing {
         let parts = ways.iter().map(|(way, picked)| async move {
             let part: Vec<_> = picked.iter().filter_map(|at| streams.get(*at).copied()).collect();
             match way {
-                Way::Here => self.here.stored_bytes(caller, &part).await,
-                Way::Node(node) => self.peers.stored_bytes(*node, caller, &part).await,
-                Way::Nowhere => vec![0; part.len()],
+                Owner::Here => self.here.stored_bytes(caller, &part).await,
+                Owner::Node(node) => self.peers.stored_bytes(*node, caller, &part).await,
+                Owner::Nobody => vec![0; part.len()],
             }
         });
         let mut sizes = vec![0; streams.len()];
